@@ -130,7 +130,7 @@ mod tests {
     use crate::outbox::{OutboxLimits, OutboxPool};
 
     #[tokio::test(start_paused = true)]
-    async fn of_alarms_that_are_due_at_the_same_time_only_some_ring_at_once() {
+    async fn only_some_of_the_alarms_due_at_the_same_time_ring_at_once() {
         LocalSet::new()
             .run_until(async {
                 let alarms = Rc::new(Alarms::default());
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_rings_at_its_time_whatever_the_order_in_which_they_are_set() {
+    async fn each_alarm_rings_at_its_time_whatever_the_order_of_setting() {
         LocalSet::new()
             .run_until(async {
                 let alarms = Rc::new(Alarms::default());

@@ -372,7 +372,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_envelope_is_what_came_then_what_was_missing_then_the_position() {
+    fn an_envelope_has_the_posted_fields_then_missing_ones_then_the_position() {
         let event = EventDraft::new(EventDraftParts {
             kept: &[b"\x12\x00", b"\x1a\x00"],
             message_id: MessageId::parse("m").unwrap(),
@@ -396,7 +396,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_came_with_id_and_timestamp_gets_the_position_only() {
+    fn an_event_with_id_and_timestamp_gets_only_the_position() {
         let event = EventDraft::new(EventDraftParts {
             kept: &[b"\x0a\x01m\x40\x01\x12\x00"],
             message_id: MessageId::parse("m").unwrap(),
@@ -431,7 +431,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_bytes_of_all_events_are_zero_again_when_all_are_gone() {
+    fn the_event_memory_is_zero_again_once_all_events_are_dropped() {
         let account = Arc::default();
         let events: Vec<_> = (1..=3)
             .map(|offset| {

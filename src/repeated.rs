@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_of_a_period_is_logged_and_those_that_repeat_it_are_counted() {
+    fn the_first_line_of_a_period_is_logged_and_its_repetitions_are_counted() {
         let lines = RepeatedLines::new();
         let firsts = (0..1000).filter(|_| lines.is_first(RepeatedLine::CallRefused));
         assert_eq!(firsts.count(), 1);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_never_stops_is_logged_once_a_period() {
+    fn a_line_that_never_stops_is_logged_once_per_period() {
         let lines = RepeatedLines::new();
         assert!(lines.is_first(RepeatedLine::CallRefused));
         for _ in 0..3 {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn each_line_has_a_place_of_its_own() {
+    fn each_line_has_its_own_index() {
         for (place, line) in RepeatedLine::ALL.into_iter().enumerate() {
             assert_eq!(line as usize, place);
         }

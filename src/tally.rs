@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_added_and_taken_away_adds_up() {
+    fn additions_and_subtractions_add_up() {
         let cell = CounterCell::default();
         cell.add(5);
         cell.sub(3);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_is_counted_in_the_first_bucket_that_takes_it() {
+    fn a_duration_is_counted_in_the_first_bucket_that_fits() {
         let durations = DurationHistogram::default();
         let longest = Duration::from_secs(2);
         for duration in [Duration::ZERO, DurationHistogram::BOUNDS[0], longest] {

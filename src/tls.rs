@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_and_its_key_are_shown_to_who_speaks_http_1() {
+    fn a_certificate_with_its_key_serves_clients_that_speak_http_1() {
         let (cert, key) = certified();
         let config = config(&cert, &key).unwrap();
         assert_eq!(config.alpn_protocols, [HTTP_1_1]);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_certificate_or_no_key_is_refused() {
+    fn a_file_without_a_certificate_or_a_key_is_refused() {
         let (cert, key) = certified();
         assert!(matches!(config(&key, &key), Err(TlsError::NoCertificate)));
         assert!(matches!(config("", &key), Err(TlsError::NoCertificate)));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_needs_certificates_to_trust() {
+    fn a_client_needs_trusted_certificates() {
         let (cert, key) = certified();
         assert!(client_config(Some(cert.as_bytes())).is_ok());
         let refused = client_config(Some(key.as_bytes()));

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_becomes_ready_later_has_the_next_turn() {
+    fn a_task_that_becomes_ready_later_runs_in_the_next_turn() {
         with_meter(async |meter| {
             let spawns = Rc::clone(&meter);
             meter.spawn(async move {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_thread_computed_before_a_turn_is_not_counted() {
+    fn cpu_time_of_the_thread_before_a_turn_is_not_counted() {
         with_meter(async |meter| {
             compute(WORK);
             meter.spawn(async { thread::sleep(WORK) }).await.unwrap();
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_task_that_ends_turns_none_begins() {
+    fn no_turn_begins_without_the_task_that_ends_turns() {
         let runtime = Builder::new_current_thread()
             .build_local(LocalOptions::default())
             .unwrap();

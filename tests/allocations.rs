@@ -71,7 +71,7 @@ fn an_event_costs_as_many_allocations_with_1000_subscribers_as_with_10() {
 }
 
 #[test]
-fn nor_does_it_where_many_leave_in_one_write() {
+fn a_batch_costs_as_many_allocations_with_1000_subscribers_as_with_10() {
     let [few, many] = [10, 1000].map(|clients| {
         let bench = Bench::with_clients(clients);
         // The queues of all outboxes grow to their largest size at once.
@@ -99,7 +99,7 @@ fn a_client_that_reads_late_costs_allocations_but_not_for_each_event() {
 }
 
 #[test]
-fn a_burst_gives_back_what_it_took() {
+fn a_burst_releases_the_memory_that_it_took() {
     let bench = Bench::with_clients(200);
     bench.publish_to_late_readers(500);
     let burst = measure(|| bench.publish_to_late_readers(500));
@@ -109,7 +109,7 @@ fn a_burst_gives_back_what_it_took() {
 }
 
 #[test]
-fn what_a_shard_keeps_for_the_next_burst_is_bounded() {
+fn the_memory_that_a_shard_keeps_for_the_next_burst_is_bounded() {
     let bench = Bench::with_clients(5000);
     bench.publish(LOG_EVENTS as u64);
     let kept: i64 = [1, 64, 65, 64, 1]
@@ -120,7 +120,7 @@ fn what_a_shard_keeps_for_the_next_burst_is_bounded() {
 }
 
 #[test]
-fn a_tenant_of_which_only_the_end_of_its_log_is_remembered_takes_less_than_200_bytes() {
+fn a_tenant_with_only_the_head_of_its_log_takes_less_than_200_bytes() {
     const TENANTS: i64 = 10_000;
     let shard = shard_for(10_000);
     let remembered = measure(|| {
@@ -246,7 +246,7 @@ fn check_reserved(taken: u64, reserved: usize, of: &str) -> u64 {
 }
 
 #[test]
-fn json_takes_no_more_memory_than_is_reserved_while_it_is_read() {
+fn reading_json_takes_no_more_memory_than_is_reserved() {
     let (mut single, mut batches, mut rendered) = (0, 0, 0);
     for schema in schemas() {
         for json in heavy_json() {
@@ -281,7 +281,7 @@ fn json_takes_no_more_memory_than_is_reserved_while_it_is_read() {
 }
 
 #[test]
-fn an_envelope_takes_no_more_memory_than_is_reserved_while_it_is_decoded_for_its_topics() {
+fn decoding_an_envelope_for_its_topics_takes_no_more_memory_than_is_reserved() {
     const COUNT: usize = 5_000;
     let [schema, _] = schemas();
     let field = |number: u32, value: &[u8]| {
@@ -364,7 +364,7 @@ where
 }
 
 #[test]
-fn a_handshake_and_a_call_take_no_more_than_they_are_counted_for_while_their_heads_arrive() {
+fn a_handshake_and_a_call_with_partial_heads_take_no_more_than_is_accounted() {
     let head = |line: &str, bytes: usize| {
         let begun = format!("{line} HTTP/1.1\r\nHost: localhost\r\nX: ");
         let filler = "x".repeat(bytes - 1 - begun.len());
@@ -387,7 +387,7 @@ fn a_handshake_and_a_call_take_no_more_than_they_are_counted_for_while_their_hea
 }
 
 #[test]
-fn a_connection_takes_about_what_it_is_counted_for() {
+fn a_connection_takes_about_as_much_memory_as_is_accounted() {
     const CLIENTS: u64 = 2000;
     let mut bench = None;
     let held = measure(|| bench = Some(Bench::with_clients(CLIENTS)));

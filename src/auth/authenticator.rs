@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn desktop_mode_believes_who_a_client_says_it_is() {
+    fn desktop_mode_trusts_the_user_name_that_a_client_gives() {
         let ann = enter(Some("ann")).unwrap();
         assert_eq!((ann.tenant.as_str(), ann.user.as_str()), ("local", "ann"));
         assert_eq!((ann.grant, ann.expires_at), (Grant::Everything, None));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn desktop_mode_refuses_what_is_no_name() {
+    fn desktop_mode_refuses_an_invalid_name() {
         for name in ["", "a\nb", "*", &"x".repeat(129)] {
             assert_eq!(enter(Some(name)).unwrap_err().reason(), "malformed_claim");
         }

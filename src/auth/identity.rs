@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_grants_nothing_and_no_list_everything() {
+    fn an_empty_list_grants_nothing_and_a_missing_list_grants_everything() {
         assert!(!Grant::from_topics([]).allows(&topic("project:1")));
         assert!(Grant::Everything.allows(&topic("project:1")));
     }

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_presented_key_is_found_only_if_it_is_one_byte_for_byte() {
+    fn a_key_is_found_only_if_it_matches_byte_for_byte() {
         let keys = keys();
         for (presented, name) in [
             ("0123456789abcdef", Some("tracker")),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_for_its_tenants_only() {
+    fn a_key_is_valid_only_for_its_tenants() {
         let keys = keys();
         let tracker = keys.authenticate(b"0123456789abcdef").unwrap();
         let billing = keys.authenticate(b"fedcba9876543210-billing").unwrap();
@@ -244,13 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn no_key_is_found_among_none() {
+    fn an_empty_key_set_matches_no_key() {
         assert!(IngestKeys::default().is_empty());
         assert!(IngestKeys::default().authenticate(b"").is_none());
     }
 
     #[test]
-    fn a_key_that_is_too_weak_or_cannot_travel_is_refused() {
+    fn a_short_key_or_one_that_does_not_fit_into_a_header_is_refused() {
         let characters = |name: &str| IngestKeyError::Characters { name: name.into() };
         for (secret, error) in [
             (
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn two_keys_may_share_neither_name_nor_value() {
+    fn two_keys_cannot_share_a_name_or_a_value() {
         let pair = |a: (&str, &str), b: (&str, &str)| {
             let keys = [a, b].map(|(name, secret)| key(name, secret, None).unwrap());
             IngestKeys::new(keys.into()).map(drop)

@@ -95,14 +95,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_not_shown() {
+    fn the_query_of_a_url_is_not_shown() {
         let url = JwksUrl::parse("https://login.example.com/jwks?key=hunter2").unwrap();
         assert_eq!(url.to_string(), "https://login.example.com/jwks?…");
         assert_eq!(url.uri().query(), Some("key=hunter2"));
     }
 
     #[test]
-    fn keys_come_over_tls_or_from_this_machine() {
+    fn a_key_set_url_uses_https_or_loopback() {
         for good in [
             "https://login.example.com/.well-known/jwks.json",
             "https://10.0.0.7:8443/keys?v=1",

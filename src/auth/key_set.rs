@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_causes_one_fetch_for_all_that_ask_and_none_within_the_cooldown() {
+    async fn concurrent_requests_share_one_fetch_and_the_cooldown_allows_no_other() {
         let set = set();
         let asks = |after| set.request_fetch(Instant::now() + after, COOLDOWN);
         let mut first = asks(Duration::ZERO).expect("nothing was fetched yet, so one is due");
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_fails_is_tried_again_after_the_cooldown_and_changes_nothing() {
+    async fn a_failed_fetch_keeps_the_keys_and_is_retried_after_the_cooldown() {
         let set = set();
         set.wait_until_due(REFRESH, COOLDOWN).await;
         assert!(set.finish_fetch(keys("a"), Instant::now()));

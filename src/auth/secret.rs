@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_file_loses_one_newline_and_nothing_else() {
+    fn only_one_trailing_newline_is_stripped_from_a_secret_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         for (content, secret) in [
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_named() {
+    fn an_unreadable_file_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("absent.key");
         let message = Secret::from_file(&path).unwrap_err().to_string();
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_more_than_a_mebibyte_is_no_key() {
+    fn a_file_larger_than_a_mebibyte_is_refused_as_a_key() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("big.key");
         std::fs::write(&path, vec![b'x'; 1024 * 1024]).unwrap();

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_read_once_and_whole() {
+    fn an_object_must_be_the_whole_text_and_have_unique_members() {
         assert_eq!(parse_object(b" {} ").map(|map| map.len()), Some(0));
         assert_eq!(
             parse_object(br#"{"a":1,"b":{"c":1,"c":2}}"#).map(|map| map.len()),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn base64url_has_one_spelling() {
+    fn base64url_is_accepted_only_in_canonical_form() {
         assert_eq!(decode_base64url("-_8"), Some(vec![0xfb, 0xff]));
         for text in ["-_9", "-_8=", "+/8", "-_8\n", " -_8", "-_8-_"] {
             assert_eq!(decode_base64url(text), None, "{text:?}");

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scenario_has_its_own_flags_only() {
+    fn a_scenario_accepts_only_its_own_flags() {
         for flags in [
             "latency --rate 1000 --topics 3",
             "throughput --outstanding 8 --tenants 4",
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_make_a_plan() {
+    fn the_flags_are_parsed_into_a_plan() {
         let args = parse("latency --rate 20 --url ws://127.0.0.1:9/ws/ --floor raw").unwrap();
         let (plan, json) = args.scenario.into_plan().unwrap();
         assert!(!json);

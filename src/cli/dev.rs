@@ -372,7 +372,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_one_word_for_the_shell() {
+    fn a_text_is_quoted_as_one_shell_word() {
         assert_eq!(shell_word("/tmp/a-b_c.d"), "/tmp/a-b_c.d");
         assert_eq!(shell_word("/tmp/a b"), "'/tmp/a b'");
         assert_eq!(shell_word("/tmp/it's"), r"'/tmp/it'\''s'");
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_taken_is_named_with_the_flag_that_changes_it() {
+    fn a_port_in_use_is_reported_with_the_flag_that_changes_it() {
         let error = StartError::Listen {
             listener: ListenerName::Ingest,
             address: SocketAddr::from(([127, 0, 0, 1], 3001)).into(),
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_are_private_and_gone_when_the_relay_ends() {
+    fn the_files_are_private_and_removed_when_the_relay_ends() {
         use std::os::unix::fs::PermissionsExt;
         let files = DevFiles::make().unwrap();
         let directory = files.0.clone();

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_event_comes_from_one_place() {
+    fn the_event_comes_from_exactly_one_source() {
         for words in [&[][..], &["{}", "--file", "f"]] {
             assert!(parse(words).is_err(), "{words:?}");
         }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_told_from_an_envelope() {
+    fn json_is_distinguished_from_a_binary_envelope() {
         for json in [&b"{}"[..], b" \n{\"a\": 1}\n", b"{\"cut", b"\n{ } "] {
             assert!(looks_like_json(json), "{json:?}");
         }

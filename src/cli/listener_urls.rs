@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_urls_follow_the_listeners() {
+    fn the_urls_match_the_configured_listeners() {
         let mut config = Config::default();
         for (listen, host) in [
             ("0.0.0.0:4000", "127.0.0.1:4000"),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_the_relay_picks_is_refused_with_the_key_and_the_flag() {
+    fn port_zero_is_refused_with_the_key_and_the_url_flag() {
         let mut config = Config::default();
         config.client.listen = "127.0.0.1:0".parse().unwrap();
         config.ingest.listen = "127.0.0.1:0".parse().unwrap();

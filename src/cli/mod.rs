@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flags_are_consistent() {
+    fn the_command_line_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_comes_from_the_file_first() {
+    fn a_credential_is_read_from_the_file_first() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         fs::write(&path, " in-the-file\n").unwrap();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_that_is_not_there_is_a_failure_that_names_the_file() {
+    fn a_missing_credential_is_a_failure_that_names_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let (missing, empty) = (directory.path().join("a"), directory.path().join("b"));
         fs::write(&empty, "\n").unwrap();

@@ -165,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_has_no_conditions() {
+    fn a_batch_cannot_have_conditions() {
         let conditions = parse(&["--if-last", "a:1@0", "--if-last", "b:2@0", "{}"]);
         assert_eq!(conditions.unwrap().conditions, ["a:1@0", "b:2@0"]);
         assert!(parse(&["--if-last", "a:1@0", "--batch", "{}"]).is_err());
     }
 
     #[test]
-    fn a_tenant_or_topic_that_is_none_is_wrong_usage() {
+    fn an_invalid_tenant_or_topic_is_wrong_usage() {
         assert!(parse(&["--topic", "kind", "{}"]).is_err());
         let words = ["publish", "--tenant", "", "{}"];
         assert!(Command::try_parse_from(words).is_err());
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_answer_is_printed_as_it_came() {
+    async fn the_answer_is_printed_unchanged() {
         let printed = publish(
             "HTTP/1.1 200 OK\r\nContent-Length: 98\r\n\r\n\
              {\"message_id\":\"m\",\"position\":{\"epoch\":\"e\",\"offset\":\"1\"},\

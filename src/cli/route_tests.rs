@@ -39,7 +39,7 @@ fn sample_event() -> (String, Vec<String>) {
 }
 
 #[test]
-fn the_topics_come_from_fields_from_field_18_and_from_the_call() {
+fn topics_come_from_annotated_fields_field_18_and_the_call() {
     let (event, topics) = sample_event();
     let event = event.replacen('{', r#"{"topics": ["a:1", "b:2"], "#, 1);
     let report = json_of(&route(&event, "--topic c:3 --topic b:2").unwrap());
@@ -70,7 +70,7 @@ fn the_topics_come_from_fields_from_field_18_and_from_the_call() {
 }
 
 #[test]
-fn what_ingest_refuses_is_refused_in_the_same_words() {
+fn an_event_that_ingest_refuses_is_refused_in_the_same_words() {
     let (event, _) = sample_event();
     let with_position = event.replacen('{', r#"{"position": {"epoch": "e"}, "#, 1);
     for (event, flags, message, field) in [
@@ -116,7 +116,7 @@ fn reception(flags: &str) -> (bool, Value, Vec<String>) {
 }
 
 #[test]
-fn a_client_receives_what_it_subscribes_to_and_what_is_for_its_user() {
+fn a_client_receives_events_of_its_subscriptions_and_its_user() {
     let (_, topics) = sample_event();
     assert_eq!(topics.len(), 2);
     let (first, last) = (&topics[0], &topics[1]);
@@ -157,7 +157,7 @@ fn a_client_receives_what_it_subscribes_to_and_what_is_for_its_user() {
 }
 
 #[test]
-fn a_client_that_receives_nothing_is_told_why() {
+fn the_report_says_why_a_client_receives_nothing() {
     for (flags, relations) in [
         (
             "--user ann",
@@ -187,7 +187,7 @@ fn a_client_that_receives_nothing_is_told_why() {
 }
 
 #[test]
-fn an_event_for_everyone_comes_to_every_client() {
+fn an_event_for_everyone_reaches_every_client() {
     let (event, _) = sample_event();
     let report = route(&event, "--topic tenant:* --user ann").unwrap();
     assert!(!report.is_missed());
@@ -195,7 +195,7 @@ fn an_event_for_everyone_comes_to_every_client() {
 }
 
 #[test]
-fn the_json_of_an_event_counts_with_the_id_and_the_time_that_the_relay_adds() {
+fn the_json_size_includes_the_id_and_the_time_that_the_relay_adds() {
     let event = |characters| {
         let text = "x".repeat(characters);
         let item = json!({"id": "i", "projectId": "p", "description": text});

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_name_one_source() {
+    fn the_flags_select_one_schema_source() {
         let source = |flags| parse(flags).unwrap().schema.source();
         assert_eq!(source(""), SchemaSource::Bundled(None));
         assert_eq!(
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_contradict_each_other_are_wrong_usage() {
+    fn contradictory_flags_are_wrong_usage() {
         for flags in [
             "--schema a.proto",
             "--envelope a.E",
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_work_in_any_directory() {
+    fn the_repeated_flags_work_in_any_directory() {
         let words = |flags| parse(flags).unwrap().schema.to_words();
         assert_eq!(words(""), [""; 0]);
         assert_eq!(words("--bundled generic"), ["--bundled", "generic"]);

@@ -105,7 +105,7 @@ impl Write for Pipe {
 }
 
 #[tokio::test]
-async fn events_are_printed_until_nobody_reads_them() {
+async fn events_are_printed_until_the_reader_goes_away() {
     for (format, lines_max, printed) in [
         ("json", 1, "{\"messageId\":\"first\"}\n"),
         ("pretty", 3, "{\n  \"messageId\": \"first\"\n}\n"),
@@ -148,7 +148,7 @@ async fn output_that_cannot_be_written_is_a_failure() {
 }
 
 #[tokio::test]
-async fn it_stops_when_told_to() {
+async fn tail_stops_on_request() {
     let args = parse(&["kind:1"]).unwrap();
     let url = "ws://127.0.0.1:3000/ws";
     let stop = ready(());
@@ -165,7 +165,7 @@ async fn it_stops_when_told_to() {
 }
 
 #[tokio::test]
-async fn a_refused_token_ends_it_with_3_and_says_what_to_do() {
+async fn a_refused_token_ends_tail_with_status_3_and_a_hint() {
     let (listener, url) = listen().await;
     let args = parse(&["kind:1"]).unwrap();
     let serving = async {
@@ -200,7 +200,7 @@ async fn a_refused_token_ends_it_with_3_and_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn it_begins_where_it_is_told_to() {
+async fn tail_starts_after_the_given_position() {
     let (listener, url) = listen().await;
     let since = format!("{}:42", "0f".repeat(16));
     let args = parse(&["--since", &since, "kind:1"]).unwrap();
@@ -227,7 +227,7 @@ async fn it_begins_where_it_is_told_to() {
 }
 
 #[tokio::test]
-async fn a_refused_subscribe_ends_it() {
+async fn a_refused_subscribe_ends_tail() {
     let (listener, url) = listen().await;
     let args = parse(&["kind:1"]).unwrap();
     let serving = async {
@@ -260,7 +260,7 @@ async fn a_refused_subscribe_ends_it() {
 }
 
 #[test]
-fn what_is_no_topic_is_wrong_usage() {
+fn an_invalid_topic_is_wrong_usage() {
     assert!(parse(&["kind"]).is_err());
     assert!(parse(&["--format", "xml", "kind:1"]).is_err());
     for since in ["42", "7c3e:42", &format!("{}:x", "0f".repeat(16))] {

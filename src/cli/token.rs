@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_lives_for_an_hour_unless_told_otherwise() {
+    fn a_token_is_valid_for_an_hour_by_default() {
         for (flags, seconds) in [
             ("--secret-file s", 3600),
             ("--secret-file s --expires 15m", 900),
@@ -129,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn a_user_that_every_relay_refuses_gets_no_token() {
+    fn no_token_is_minted_for_a_user_that_every_relay_refuses() {
         let words = "token --tenant t --user * --secret-file s".split(' ');
         let error = Command::try_parse_from(words).err().unwrap().to_string();
         assert!(error.contains("cannot be a user name"), "{error}");
     }
 
     #[test]
-    fn a_topic_may_be_a_whole_kind_but_must_be_a_topic() {
+    fn a_topic_may_be_a_whole_kind_but_must_be_valid() {
         let args = parse("--secret-file s --topic kind:* --topic kind:1").unwrap();
         assert_eq!(args.topics.len(), 2);
         assert!(parse("--secret-file s --topic kind").is_err());

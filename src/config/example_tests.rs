@@ -178,7 +178,7 @@ fn the_example_sets_every_key_that_has_a_default() {
 }
 
 #[test]
-fn what_the_example_comments_out_is_good_too() {
+fn the_commented_out_keys_of_the_example_are_valid() {
     // A group needs a Unix socket, and a schema can have one source only.
     let text = uncommented()
         .replace("bundled = \"generic\"\n", "")
@@ -344,7 +344,7 @@ fn every_key_either_changes_at_once_or_needs_a_restart_and_the_example_says_whic
 }
 
 #[test]
-fn what_needs_a_restart_keeps_its_value_and_is_named_once_and_the_rest_changes() {
+fn a_key_that_needs_a_restart_keeps_its_value_and_is_named_once() {
     let running = Config::parse(EXAMPLE, Path::new("/etc/sidewire")).unwrap();
     let text = EXAMPLE
         .replace("listen = \"0.0.0.0:3000\"", "listen = \"127.0.0.1:4000\"")

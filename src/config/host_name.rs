@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_name_has_neither_port_nor_wildcard_and_no_case() {
+    fn a_host_name_has_no_port_or_wildcard_and_ignores_case() {
         let name = HostName::parse("Relay.Internal").unwrap();
         assert_eq!(name.to_string(), "relay.internal");
         assert!(name.matches("RELAY.internal") && !name.matches("relay.internal.evil.example"));

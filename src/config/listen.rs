@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_reads_as_it_is_written() {
+    fn a_listen_address_reads_back_as_written() {
         for text in [
             "127.0.0.1:3001",
             "[::1]:3001",
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_socket_is_local_and_an_address_where_it_is_loopback() {
+    fn unix_sockets_and_loopback_addresses_are_local() {
         for (text, is_local) in [
             ("unix:a", true),
             ("127.0.0.2:1", true),

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_bare_origin_is_refused_with_the_reason() {
+    fn a_value_that_is_not_a_bare_origin_is_refused_with_the_reason() {
         use OriginError::{
             MalformedHost, MalformedPort, MalformedScheme, NoScheme, NotBare, Wildcard,
         };

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_path_starts_at_the_directory_of_the_file() {
+    fn a_relative_path_is_relative_to_the_directory_of_the_file() {
         assert_eq!(resolve("a.key", None), Ok("/etc/sidewire/a.key".into()));
         assert_eq!(
             resolve("../a.key", None),
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_lies_where_systemd_says() {
+    fn a_credential_is_found_in_the_directory_given_by_systemd() {
         assert_eq!(
             resolve("$CREDENTIALS_DIRECTORY/a.key", Some("/run/credentials/s")),
             Ok("/run/credentials/s/a.key".into())

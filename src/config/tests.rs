@@ -41,7 +41,7 @@ fn assert_refused_once(text: &str, line: usize, message: &str) {
 }
 
 #[test]
-fn a_key_is_all_that_a_file_must_have() {
+fn a_file_needs_nothing_but_a_key() {
     let mut config = parse(KEY).unwrap();
     assert_eq!(config.auth.keys.len(), 1);
     config.auth.keys.clear();
@@ -68,7 +68,7 @@ fn an_unknown_key_is_refused_with_its_line_and_a_suggestion() {
 }
 
 #[test]
-fn a_key_that_is_like_none_gets_no_suggestion_but_the_list() {
+fn a_key_unlike_any_other_gets_the_list_instead_of_a_suggestion() {
     let refusal = refusal("[ops]\nzzz = 1\n");
     assert_eq!(
         refusal,
@@ -125,7 +125,7 @@ fn a_value_of_the_wrong_kind_is_refused_with_its_line() {
 }
 
 #[test]
-fn what_is_no_toml_is_refused_with_its_line() {
+fn invalid_toml_is_refused_with_its_line() {
     for (text, line) in [
         ("[client]\nlisten = \n", 2),
         ("[client]\n[client]\n", 2),
@@ -144,7 +144,7 @@ fn what_is_no_toml_is_refused_with_its_line() {
 }
 
 #[test]
-fn listeners_that_take_each_others_port_are_refused() {
+fn listeners_on_the_same_port_are_refused() {
     for (client, ingest, line, message) in [
         (
             "127.0.0.1:4000",
@@ -229,13 +229,13 @@ fn all_contradictions_are_reported_in_the_order_of_the_file() {
 }
 
 #[test]
-fn a_key_that_is_not_in_the_file_is_reported_at_its_section() {
+fn a_missing_key_is_reported_at_its_section() {
     let refusal = refusal("\n[auth]\nissuer = \"a\"\n");
     assert!(refusal.starts_with("line 2: auth.keys: "), "{refusal}");
 }
 
 #[test]
-fn defaults_alone_lack_nothing_but_a_key() {
+fn the_defaults_lack_only_a_key() {
     let ConfigError::Refused { problems, .. } = Config::default().check().unwrap_err() else {
         panic!("there is no file")
     };
@@ -268,7 +268,7 @@ fn paths_are_relative_to_the_file_and_problems_name_it() {
 }
 
 #[test]
-fn a_path_without_a_file_is_an_error_with_the_path() {
+fn a_missing_file_is_an_error_with_its_path() {
     let refusal = Config::load(Path::new("/no/such/sidewire.toml")).unwrap_err();
     assert!(matches!(refusal, ConfigError::Unreadable { .. }));
     let expected = "/no/such/sidewire.toml: cannot read the configuration: No such file";
@@ -276,7 +276,7 @@ fn a_path_without_a_file_is_an_error_with_the_path() {
 }
 
 #[test]
-fn a_credential_is_where_systemd_put_it_or_refused_with_its_line() {
+fn a_credential_is_found_where_systemd_put_it_or_refused_with_its_line() {
     let text = format!("{KEY}[[auth.keys]]\njwks_file = \"$CREDENTIALS_DIRECTORY/jwks.json\"\n");
     let read = |directory: Option<OsString>| {
         let paths = PathResolver::new("/etc/sidewire".into(), directory);
@@ -293,7 +293,7 @@ fn a_credential_is_where_systemd_put_it_or_refused_with_its_line() {
 
 proptest::proptest! {
     #[test]
-    fn no_text_makes_the_reader_panic(text in "(\\[\\[?(client|auth|auth.keys|limits|x)\\]\\]?\n|(listen|mode|kid|`|\"ü\"|origins)( = |\\.)(\"[a-z0:./*$]{0,9}\"|-?[0-9]{1,4}|\\[\\]|\\{\\})?\n|\\PC{0,8}){0,9}") {
+    fn no_text_makes_the_parser_panic(text in "(\\[\\[?(client|auth|auth.keys|limits|x)\\]\\]?\n|(listen|mode|kid|`|\"ü\"|origins)( = |\\.)(\"[a-z0:./*$]{0,9}\"|-?[0-9]{1,4}|\\[\\]|\\{\\})?\n|\\PC{0,8}){0,9}") {
         if let Err(error) = parse(&text) {
             assert!(!error.to_string().is_empty());
         }

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_read_as_they_are_written() {
+    fn sizes_are_parsed_with_their_units() {
         for (text, bytes) in [
             ("64KiB", 65_536),
             ("64 KiB", 65_536),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn an_invalid_size_is_refused() {
         for text in ["", "64", "KiB", "-1KiB", "64XiB", "1KiB 2B", "１KiB", "."] {
             let refusal = size_of(text).unwrap_err().to_string();
             assert!(
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_read_as_they_are_written() {
+    fn durations_are_parsed_with_their_units() {
         for (text, millis) in [
             ("30s", 30_000),
             ("5min", 300_000),
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
+    fn an_invalid_duration_is_refused() {
         for text in ["", "30", "s", "-1s", "5 minits", "99999999999999999999s"] {
             let refusal = duration_of(text).unwrap_err().to_string();
             assert!(

@@ -64,14 +64,14 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_trusted_is_the_client_whatever_it_says() {
+    fn an_untrusted_peer_is_the_client_whatever_its_headers_say() {
         assert_eq!(by(CLIENT, &["198.51.100.1"]), CLIENT);
         assert_eq!(by(CLIENT, &["10.0.0.1"]), CLIENT);
         assert_eq!(by("192.0.2.2", &[CLIENT]), "192.0.2.2");
     }
 
     #[test]
-    fn trusted_hops_are_skipped_from_the_end_to_the_first_that_is_not() {
+    fn trusted_hops_are_skipped_from_the_end_to_the_first_untrusted_one() {
         for headers in [
             &[CLIENT][..],
             &["203.0.113.9, 10.1.1.1"],
@@ -88,13 +88,13 @@ mod tests {
     }
 
     #[test]
-    fn where_all_are_trusted_the_first_is_the_client() {
+    fn the_first_hop_is_the_client_if_all_are_trusted() {
         assert_eq!(by("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(by("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
     }
 
     #[test]
-    fn garbage_ends_the_walk_at_who_said_it() {
+    fn an_invalid_entry_ends_the_walk_at_the_hop_that_sent_it() {
         for garbage in ["unknown", "", "203.0.113.9 x", "_hidden", "1.2.3", "\u{fc}"] {
             let header = format!("{CLIENT}, {garbage}, 10.0.0.2");
             assert_eq!(by("10.0.0.1", &[&header]), "10.0.0.2", "{garbage}");
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_is_the_same_in_the_form_of_an_ipv6_one() {
+    fn an_ipv4_mapped_ipv6_address_equals_the_ipv4_address() {
         assert_eq!(by("::ffff:10.0.0.1", &["::ffff:203.0.113.9"]), CLIENT);
         assert_eq!(by("::ffff:203.0.113.9", &[]), CLIENT);
     }

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_earliest_deadline_is_next_and_the_gravest_is_late_first() {
+    fn the_earliest_deadline_is_next_and_the_most_severe_expires_first() {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
         let mut deadlines = Deadlines::default();

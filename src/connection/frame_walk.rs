@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn pongs_and_small_fragments_are_charged_and_what_is_charged_otherwise_is_not() {
+    fn pongs_and_small_fragments_are_charged_and_other_frames_are_not() {
         let pong = |len| frame(wire_testing::PONG, true, &vec![0; len]);
         for (bytes, charged) in [
             (pong(0), 1),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_ends_where_a_frame_begins_that_is_one_too_many() {
+    fn a_turn_ends_before_the_first_frame_over_its_limit() {
         let bytes = ping(b"ping").repeat(usize::from(FRAMES_A_TURN) + 1);
         let (mut walk, mut frames) = (FrameWalk::default(), FrameCount::default());
         let (turn, last) = bytes.split_at(bytes.len() - ping(b"ping").len());
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_but_a_messages_last_is_within_a_message() {
+    fn every_byte_but_the_last_of_a_message_is_within_the_message() {
         for len in [0, 1, 125, 126, 65_535, 65_536] {
             let payload = vec![0xff; len];
             for message in [
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_begun_message_counts_with_the_length_that_its_frames_announce() {
+    fn a_begun_message_counts_with_the_length_announced_by_its_frames() {
         let mut walk = FrameWalk::default();
         let whole = frame(BINARY, true, &[0; 1000]);
         walk_all(&mut walk, &whole[..10]);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_length_that_could_be_is_walked_all_the_same() {
+    fn an_impossible_frame_length_does_not_break_the_walk() {
         let mut walk = FrameWalk::default();
         walk_all(&mut walk, &[0xff; 100]);
         assert!(!walk.is_between_messages());

@@ -65,14 +65,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_the_header_comes_from_no_browser() {
+    fn a_request_without_the_header_is_allowed() {
         let listed = [WebOrigin::parse("https://app.example").unwrap()];
         assert!(is_allowed(&HeaderMap::new(), &listed, true));
         assert!(is_allowed(&HeaderMap::new(), &[], false));
     }
 
     #[test]
-    fn where_no_token_is_required_only_this_machines_pages_may() {
+    fn only_local_pages_are_allowed_if_no_token_is_required() {
         for origin in [
             "http://localhost",
             "https://localhost:5173",
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_allows_what_it_lists() {
+    fn a_list_allows_exactly_the_listed_origins() {
         let listed = ["https://app.example", "http://localhost:5173"];
         assert!(allowed("https://app.example", &listed, true));
         assert!(allowed("https://app.example:443", &listed, true));

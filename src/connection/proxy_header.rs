@@ -196,7 +196,7 @@ mod tests {
     const IPV4: [u8; 12] = [203, 0, 113, 9, 192, 0, 2, 1, 0x12, 0x67, 0x01, 0xbb];
 
     #[tokio::test]
-    async fn a_line_says_for_whom() {
+    async fn a_version_1_line_gives_the_client_address() {
         for (line, client) in [
             (
                 "PROXY TCP4 203.0.113.9 192.0.2.1 4711 443\r\n",
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_say_for_whom() {
+    async fn a_version_2_header_gives_the_client_address() {
         let golden = b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a\x21\x11\x00\x0c\
             \xcb\x00\x71\x09\xc0\x00\x02\x01\x12\x67\x01\xbb";
         assert_eq!(v2(0x21, 0x11, &IPV4), golden);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_header_is_refused() {
+    async fn an_invalid_header_is_refused() {
         let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(100));
         for header in [
             &b"GET /ws HTTP/1.1\r\n"[..],
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_leaves_in_the_middle_of_it_has_said_nothing() {
+    async fn a_header_that_is_cut_short_is_an_error() {
         let line = b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n".to_vec();
         for header in [line, v2(0x21, 0x11, &IPV4)] {
             for len in 0..header.len() {
@@ -284,7 +284,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_ask_for_more_than_there_may_be(
+        fn the_parser_never_asks_for_more_than_the_maximum(
             start in prop::sample::select(vec![SIGNATURE, WORD, b"PROXY TCP4 ", b""]),
             bytes in prop::collection::vec(any::<u8>(), 0..200),
         ) {

@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_read_is_held_only_until_it_is_taken() {
+    async fn read_bytes_are_held_only_until_they_are_taken() {
         let buffer = RefCell::new(vec![0; 64 * 1024].into());
         let message = frame(BINARY, true, &[1; 900]);
         let burst = [message.clone(), ping(b"p"), message].concat();
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_big_message_tungstenite_gives_its_memory_back() {
+    fn tungstenite_releases_its_buffer_after_a_large_message() {
         let (mut stream, _client) = stream(&frame(BINARY, true, &[1; MESSAGE_BYTES_MAX]));
         let message = messages(&mut stream).remove(0);
         // The message is a part of the buffer into which it was read.
@@ -535,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn between_two_messages_nothing_is_held_and_within_one_what_has_come() {
+    fn a_read_buffer_exists_only_within_a_message() {
         let message = frame(BINARY, false, &[1; 300]);
         let (mut stream, _client) = stream(&[&message[..], &ping(b"p")].concat());
         assert!(matches!(messages(&mut stream)[..], [Message::Ping(_)]));
@@ -548,7 +548,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_come_through_whatever_their_sizes_and_pieces(
+        fn messages_are_read_whatever_their_sizes_and_pieces(
             sizes in prop::collection::vec((0..MESSAGE_BYTES_MAX, 0..3_usize), 1..8),
             pieces in prop::collection::vec(1..5000_usize, 1..20),
         ) {

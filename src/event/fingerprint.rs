@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn another_byte_or_topic_is_another_body_of_the_same_id() {
+    fn a_different_byte_or_topic_is_a_different_body_of_the_same_id() {
         let one = fingerprint("m", &[b"abc"], &["a:1", "b:2"]);
         for other in [
             fingerprint("m", &[b"abd"], &["a:1", "b:2"]),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn another_process_has_other_fingerprints_and_no_log_shows_the_key() {
+    fn fingerprints_differ_between_processes_and_the_key_is_not_shown() {
         let other = FingerprintKey::new(&RandomSource::from_seed(2));
         let id = MessageId::parse("m").unwrap();
         assert_ne!(

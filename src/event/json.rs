@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_rendered_before_and_after_the_event_was_placed_is_the_same() {
+    fn json_rendered_before_and_after_the_append_is_the_same() {
         for offset in [1, u64::MAX] {
             let account = Arc::default();
             let mut draft = draft();
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_of_an_event_counts_until_it_is_gone() {
+    fn the_json_of_an_event_is_charged_to_memory_until_it_is_dropped() {
         let account = Arc::default();
         let event = draft().into_event(position(1), &account, Instant::now());
         let alone = account.held_bytes(MemoryUse::Events);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn without_memory_no_json_is_made_and_what_is_made_is_given() {
+    fn without_memory_no_json_is_rendered_but_rendered_json_is_returned() {
         let account: Arc<MemoryAccount> = Arc::default();
         let event = draft().into_event(position(1), &account, Instant::now());
         account.set_limits(MemoryLimits { max: 1, window: 0 });

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_header_of_scheme_bearer_counts() {
+    fn the_only_bearer_header_is_used_and_several_are_refused() {
         let some = Ok(Some("t.o.k".to_owned()));
         assert_eq!(token(&[]), Ok(None));
         assert_eq!(token(&[b"Basic dTpw"]), Ok(None));

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_localhost_and_listed_names_are_taken_with_any_port() {
+    fn addresses_localhost_and_listed_names_are_accepted_with_any_port() {
         for host in [
             "127.0.0.1",
             "127.0.0.1:3001",
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn another_name_is_forbidden_and_what_is_no_host_is_malformed() {
+    fn another_name_is_forbidden_and_an_invalid_host_is_malformed() {
         for host in [
             "evil.example",
             "evil.example:3001",
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn only_http_1_0_may_lack_a_host_and_nobody_may_give_two() {
+    fn only_http_1_0_may_omit_the_host_and_two_hosts_are_refused() {
         assert_eq!(status(Version::HTTP_10, "/", &[]), 200);
         assert_eq!(status(Version::HTTP_11, "/", &[]), 400);
         assert_eq!(status(Version::HTTP_10, "/", &["evil.example"]), 403);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_of_a_target_in_absolute_form_counts_too() {
+    fn the_host_of_a_target_in_absolute_form_is_checked_too() {
         for (target, expected) in [
             ("http://localhost:3001/", 200),
             ("http://evil.example/", 403),

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_refused() {
+    fn invalid_utf_8_and_invalid_escapes_are_refused() {
         let pairs: Vec<_> = query_pairs(Some("topic=%ff")).collect();
         assert_eq!(pairs, [Err(QueryError::Utf8)]);
         assert_eq!(decode_percent("%C3%A4%2F").unwrap(), "ä/");

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_for_which_there_is_no_room_by_itself_is_refused() {
+    fn a_message_larger_than_all_the_available_memory_is_refused() {
         let (messages, [first, second, _]) = messages();
         let _other = messages.reserve(&first, BLOCK_BYTES).unwrap();
         assert!(messages.reserve(&second, ROOM + 1).is_err());

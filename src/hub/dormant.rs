@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_unused_is_forgotten_first() {
+    fn the_least_recently_used_tenant_is_forgotten_first() {
         let mut dormant = DormantTenants::default();
         for number in 0..3 {
             dormant.put(name(number), head(number as u64));

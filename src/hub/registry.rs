@@ -344,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_level_leaves_those_below_it_alone_and_makes_the_others_equal() {
+    fn the_common_level_leaves_smaller_sizes_alone_and_equalises_the_others() {
         for (sizes, expected) in [
             (vec![], usize::MAX),
             (vec![70], usize::MAX),

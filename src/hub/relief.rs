@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_are_in_the_order_of_the_candidates() {
+    fn ranks_follow_the_order_of_the_candidates() {
         let relief = MemoryRelief::new(1);
         let later = relief.began + Duration::from_secs(1);
         let candidates = [
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_shards_one_is_first() {
+    fn only_one_of_several_shards_ranks_first() {
         let relief = MemoryRelief::new(2);
         let subscriptions = |bytes| ReliefCandidate::Subscriptions(Reverse(bytes));
         assert!(relief.announce_candidate(0, subscriptions(10)));

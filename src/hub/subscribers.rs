@@ -88,7 +88,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_are_what_was_added_less_what_was_taken_away(
+        fn subscribers_are_those_added_minus_those_removed(
             steps in prop::collection::vec((any::<bool>(), 0..6_u64), 0..60),
         ) {
             let limits = OutboxLimits { frames: 1, bytes: 1 };

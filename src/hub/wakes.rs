@@ -189,7 +189,7 @@ mod tests {
     proptest! {
         /// All pending connections are woken in the end, and every turn wakes some.
         #[test]
-        fn every_turn_wakes_some_connections_until_none_is_due(
+        fn every_turn_wakes_some_connections_until_none_is_pending(
             steps in prop::collection::vec((0..5_usize, 0..70_usize), 1..100),
         ) {
             let pool = OutboxPool::new(OutboxLimits { frames: 1000, bytes: 1 << 20 });

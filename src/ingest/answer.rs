@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_all_shards_have_queued_is_answered_with_whom_it_matched() {
+    fn an_event_that_all_shards_have_queued_is_answered_with_its_match_count() {
         let mut only = expected("m1", "7");
         only["matched"] = json!(3);
         let answer = answered(PostKind::Event, &[Some(3)]);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_shard_has_not_acknowledged_is_accepted_and_says_nothing_of_matches() {
+    fn an_unacknowledged_event_is_answered_with_202_and_no_match_count() {
         let answer = answered(PostKind::Event, &[None]);
         assert_eq!(answer, (StatusCode::ACCEPTED, expected("m1", "7")));
         let answer = answered(PostKind::Batch, &[None, None]);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_answer_is_made_in_turns_of_its_tenant_for_as_long_as_it_is_read() {
+    fn a_long_answer_is_rendered_a_quantum_at_a_time_while_it_is_read() {
         simulate(async {
             let bench = ConnectionFixture::new();
             let account = Arc::<MemoryAccount>::default();
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_to_a_batch_is_made_in_parts() {
+    fn the_answer_to_a_batch_is_rendered_in_parts() {
         let account = Arc::<MemoryAccount>::default();
         let (accepted, placed) = many();
         let mut answer = BatchAnswer {
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_one_is_a_batch() {
+    fn a_batch_of_one_event_is_answered_as_a_batch() {
         let mut only = expected("m1", "7");
         only["matched"] = json!(0);
         let answer = answered(PostKind::Batch, &[Some(0)]);

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn two_media_types_are_refused_also_where_they_are_the_same() {
+    fn two_media_types_are_refused_even_if_they_are_the_same() {
         let mut headers = HeaderMap::new();
         for _ in 0..2 {
             headers.append(CONTENT_TYPE, HeaderValue::from_static("application/json"));

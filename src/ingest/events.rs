@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_read_before_the_batches_that_another_tenant_has_posted_before_it() {
+    fn an_event_is_read_before_the_earlier_batches_of_another_tenant() {
         simulate(async {
             let bench = ConnectionFixture::new();
             let journal = Rc::default();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_read_in_parts_so_that_others_have_their_turn() {
+    fn a_batch_is_read_in_parts_without_delaying_others() {
         simulate(async {
             let bench = ConnectionFixture::new();
             let relay = &bench.shard.relay;
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_long_to_read_is_left_to_another_thread_and_the_rest_is_charged_by_its_fields() {
+    fn an_event_slow_to_read_is_offloaded_and_others_are_charged_by_their_fields() {
         simulate(async {
             let bench = ConnectionFixture::new();
             let relay = &bench.shard.relay;
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_a_batch_may_be_as_large_as_one_that_is_posted_alone() {
+    fn an_event_of_a_batch_may_be_as_large_as_one_posted_alone() {
         simulate(async {
             let bench = ConnectionFixture::new();
             let relay = &bench.shard.relay;

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_leave_together_when_they_are_sent_and_not_before() {
+    async fn answers_are_written_together_when_they_are_sent_and_not_before() {
         let (ours, mut theirs) = duplex(1000);
         let mut stream =
             GatheringStream::new(ours, &Rc::new(Rc::<WorkQueue>::default().shared_work()));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_read_is_not_gathered_for_without_end_and_loses_nothing() {
+    async fn answers_to_a_peer_that_does_not_read_are_bounded_and_none_is_lost() {
         let (ours, mut theirs) = duplex(100);
         let stream = GatheringStream::new(ours, &Rc::new(Rc::<WorkQueue>::default().shared_work()));
         let answer = [b'a'; 1000];

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_may_take_its_time_where_the_head_was_authenticated() {
+    fn a_body_may_arrive_slowly_if_the_head_was_authenticated() {
         simulate(async {
             let bench = ConnectionFixture::new();
             with_key(&bench);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_made_as_fast_as_it_is_read() {
+    fn an_answer_is_rendered_as_fast_as_it_is_read() {
         simulate(async {
             let bench = ConnectionFixture::new();
             let memory = Arc::clone(bench.shard.relay.publisher.memory());
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_does_not_read_its_answer_is_disconnected_and_holds_little_meanwhile() {
+    fn a_backend_that_does_not_read_its_answer_holds_little_and_is_disconnected() {
         simulate(async {
             let bench = ConnectionFixture::new();
             let memory = Arc::clone(bench.shard.relay.publisher.memory());

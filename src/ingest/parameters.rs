@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_condition_is_refused_by_name() {
+    fn an_invalid_condition_is_refused_by_name() {
         for value in [
             "",
             "a:1",
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_has_no_conditions() {
+    fn a_batch_cannot_have_conditions() {
         let batch = |query| QueryParameters::parse(Some(query), PostKind::Batch, 3);
         assert!(batch("if_last=a:1@0").is_err());
         assert!(batch("topic=a:1").is_ok());

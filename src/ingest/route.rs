@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_that_is_no_name_is_refused() {
+    fn a_tenant_with_an_invalid_name_is_refused() {
         let long = format!("/v1/tenants/{}/events", "x".repeat(129));
         for (path, reason) in [
             ("/v1/tenants//events", "the tenant is empty"),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_endpoints_are_those_that_paths_name() {
+    fn each_path_leads_to_its_endpoint() {
         for endpoint in &ENDPOINTS {
             let path = endpoint.path.replace(['{', '}'], "");
             let target = TenantPath::parse(&path).unwrap().target.unwrap();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn other_paths_are_no_calls() {
+    fn other_paths_lead_to_no_endpoint() {
         for path in [
             "/v1/tenants/acme/",
             "/v1/tenants/acme/events/",

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cap_is_held_and_a_place_that_is_given_back_can_be_taken_again() {
+    fn every_cap_is_enforced_and_a_released_permit_can_be_taken_again() {
         let census = Arc::new(ConnectionCounter::default());
         let cap = |count| NonZeroU32::new(count);
         let none = ConnectionCaps::default();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn users_of_one_name_in_two_tenants_are_two() {
+    fn users_of_the_same_name_in_two_tenants_count_separately() {
         let census = Arc::new(ConnectionCounter::default());
         let caps = ConnectionCaps {
             per_user: NonZeroU32::new(1),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_ipv6_is_its_64_and_a_mapped_one_is_that_of_ipv4() {
+    fn an_ipv6_address_counts_as_its_64_prefix_and_a_mapped_one_as_ipv4() {
         for (one, other, same) in [
             ("10.0.0.1", "10.0.0.1", true),
             ("10.0.0.1", "10.0.0.2", false),
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_many_took_up_is_given_back_when_they_have_gone() {
+    fn memory_for_many_connections_is_released_when_they_have_left() {
         let census = Arc::new(ConnectionCounter::default());
         let enter = |number: u32| {
             let peer = IpAddr::from(number.to_be_bytes());

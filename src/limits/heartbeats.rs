@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_holds_its_burst_and_says_when_the_next_is_there() {
+    fn a_bucket_holds_its_burst_and_returns_the_wait_for_the_next() {
         let (rate, start) = (rate(3, 300), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
         let mut bucket = HeartbeatBucket::default();
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_becomes_faster_is_not_held_up_by_the_old_one() {
+    fn a_faster_rate_is_not_held_up_by_the_old_one() {
         let now = Instant::now();
         let mut bucket = HeartbeatBucket::default();
         bucket.charge_one(rate(1, 86_400_000), now).unwrap();

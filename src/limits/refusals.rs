@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn one_refusal_may_be_too_much() {
+    fn a_limit_of_one_is_reached_by_the_first_refusal() {
         assert!(RefusalHistory::default().record(Instant::now(), NonZeroU32::MIN));
     }
 }

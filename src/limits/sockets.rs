@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn something_is_kept_back_of_every_number_of_descriptors() {
+    fn some_descriptors_are_kept_in_reserve_whatever_their_number() {
         for (descriptors, clients, backends, others, all) in [
             (0, 0, 0, 0, 0),
             (20, 10, 13, 5, 15),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_descriptors_stay_for_clients_whatever_backends_and_operators_take() {
+    fn half_of_the_descriptors_are_left_for_clients_whatever_the_others_take() {
         for descriptors in [20, 256, 1024, 20_000] {
             let sockets = SocketPool::new(SocketLimits::from_descriptors(descriptors, 2));
             let backends = fill(&sockets, PeerKind::Backend);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_leave_room_for_backends_and_both_for_operators() {
+    fn clients_leave_sockets_to_backends_and_both_leave_some_to_operators() {
         let sockets = SocketPool::new(SocketLimits {
             clients: 2,
             backends: 3,
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_that_is_given_back_can_be_taken_again_by_anybody() {
+    fn every_released_permit_can_be_taken_again_by_any_kind_of_peer() {
         let sockets = SocketPool::new(SocketLimits::from_descriptors(256, 2));
         for _ in 0..3 {
             for whose in [PeerKind::Client, PeerKind::Backend, PeerKind::Operator] {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_was_accepted_is_waited_for_until_it_is_answered() {
+    async fn an_accepted_peer_is_waited_for_until_it_is_answered() {
         let sockets = SocketPool::new(SocketLimits::from_descriptors(1024, 2));
         let (seat, arrival) = sockets.try_acquire(PeerKind::Client).unwrap();
         let mut answered = Box::pin(sockets.wait_until_answered());

@@ -48,7 +48,7 @@ fn passed(mut one: impl FnMut() -> Result<(), LimitExceeded>) -> (u32, Limit, u1
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_may_send_a_burst_and_then_as_many_again_in_a_period() {
+async fn a_user_may_send_a_burst_and_then_the_same_number_per_period() {
     let limits = Limits::new(&Config::default());
     let ann = who("acme", "ann");
     let send = || limits.charge_message(&ann, MessageCharge::User);
@@ -68,7 +68,7 @@ async fn a_user_may_send_a_burst_and_then_as_many_again_in_a_period() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_over_its_rate_takes_nothing_from_its_tenant() {
+async fn a_refused_message_of_a_user_is_not_charged_to_its_tenant() {
     let limits = Limits::new(&config(|it| {
         it.limits.user_burst = count(2);
         it.limits.tenant_burst = count(5);
@@ -87,7 +87,7 @@ async fn a_user_over_its_rate_takes_nothing_from_its_tenant() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_with_an_override_has_its_rates_and_caps_and_the_others_theirs() {
+async fn a_tenant_with_an_override_has_its_own_rates_and_caps() {
     let limits = Limits::new(&config(|it| {
         it.limits.user_burst = count(2);
         it.limits.connections_per_user = Some(count(1));
@@ -178,7 +178,7 @@ async fn buckets_are_forgotten_when_they_are_full_again_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handshakes_are_bounded_by_the_second_and_those_of_a_user_by_the_minute() {
+async fn handshakes_are_limited_per_second_and_those_of_a_user_per_minute() {
     let limits = Limits::new(&config(|it| {
         it.limits.handshakes_per_second = Some(count(4));
         it.limits.user_handshakes_per_minute = Some(count(2));

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expectation_is_a_position_or_that_there_is_no_event() {
+    fn a_condition_expects_a_position_or_no_event() {
         let epoch = "000000000000000000000000000000ab";
         for (text, expected) in [
             ("0", Ok(ExpectedLast::None)),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_of_a_topic_depends_on_its_last_event_and_on_nothing_else() {
+    fn a_condition_depends_only_on_the_last_event_of_its_topic() {
         let mut log = log();
         for topics in [&["a:1"][..], &["a:1", "b:2"], &["c:3"]] {
             log.append(
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_log_only_that_there_is_no_event_holds() {
+    fn without_a_log_only_the_expectation_of_no_event_holds() {
         assert!(holds(None, "a:1", ExpectedLast::None));
         assert!(!holds(None, "a:1", ExpectedLast::NoneIn(EPOCH)));
         assert!(!holds(None, "a:1", at(EPOCH, 1)));
     }
 
     #[test]
-    fn what_is_true_instead_is_told_of_each_that_does_not_hold() {
+    fn each_unmet_condition_is_reported_with_the_current_position() {
         let topic = |text| Topic::parse(text).unwrap();
         let condition = |text, last| AppendCondition {
             topic: topic(text),

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_as_large_whatever_has_come_and_gone() {
+    fn the_size_of_a_part_is_bounded_when_indexing_and_when_forgetting() {
         let (mut log, now) = (log(WIDE), Instant::now());
         let topics: Vec<_> = (0..100).map(|number| format!("a:{number}")).collect();
         let topics: Vec<_> = topics.iter().map(String::as_str).collect();
@@ -225,7 +225,7 @@ mod tests {
         /// Holds at any point of a search, and for any indexed part of the log. At times there is
         /// no search for long, and the index is rebuilt.
         #[test]
-        fn a_topics_last_event_is_what_a_look_at_the_whole_window_finds(
+        fn the_last_event_of_a_topic_is_what_a_search_of_the_whole_window_finds(
             events in 1..8_usize,
             steps in prop::collection::vec(
                 (0..6_u8, 0..6_u8, 0..40_u64, any::<bool>(), 0..4_usize),

@@ -52,7 +52,7 @@ fn an_id_is_known_with_its_offset_and_not_with_another_body() {
 }
 
 #[test]
-fn an_id_is_forgotten_when_it_is_too_old_and_can_be_given_anew() {
+fn an_expired_id_is_forgotten_and_can_be_used_again() {
     let ((mut ids, budget), now) = (ids(LIMITS), Instant::now());
     ids.remember(fingerprint(1, 1), 7, now);
     let last_moment = now + LIMITS.age - Duration::from_nanos(1);
@@ -70,7 +70,7 @@ fn an_id_is_forgotten_when_it_is_too_old_and_can_be_given_anew() {
 }
 
 #[test]
-fn what_is_too_old_goes_in_slices() {
+fn expired_ids_are_forgotten_in_slices() {
     let ((mut ids, _), now) = (ids(LIMITS), Instant::now());
     for id in 0..25 {
         ids.remember(fingerprint(id, 1), id, now);
@@ -84,7 +84,7 @@ fn what_is_too_old_goes_in_slices() {
 }
 
 #[test]
-fn over_the_count_of_a_tenant_its_oldest_go() {
+fn a_tenant_over_its_count_forgets_its_oldest_ids() {
     let ((mut ids, budget), now) = (ids(LIMITS), Instant::now());
     for id in 0..150 {
         ids.remember(fingerprint(id, 1), id, now);
@@ -97,7 +97,7 @@ fn over_the_count_of_a_tenant_its_oldest_go() {
 }
 
 #[test]
-fn over_the_budget_a_tenant_gives_what_is_above_its_share() {
+fn over_the_budget_a_tenant_forgets_the_ids_above_its_share() {
     let limits = MessageIdLimits {
         count: 1000,
         bytes: 100 * MESSAGE_ID_BYTES,
@@ -122,7 +122,7 @@ fn over_the_budget_a_tenant_gives_what_is_above_its_share() {
 }
 
 #[test]
-fn a_million_ids_take_no_more_than_they_are_counted_for() {
+fn a_million_ids_take_no_more_memory_than_is_accounted() {
     let limits = MessageIdLimits {
         count: 10_000,
         ..LIMITS
@@ -170,7 +170,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn what_is_known_is_what_a_list_of_all_would_say(
+    fn the_known_ids_match_a_list_of_all_ids(
         steps in prop::collection::vec(step(), 1..300),
         first_number in any::<u32>(),
     ) {

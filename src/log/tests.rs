@@ -47,7 +47,7 @@ fn offsets_start_at_1_and_grow_by_1() {
 }
 
 #[test]
-fn what_cannot_be_read_whole_is_refused_with_the_reason() {
+fn a_read_that_would_be_incomplete_is_refused_with_the_reason() {
     let now = Instant::now();
     let mut log = log(LogWindow { events: 2, ..WIDE });
     append(&mut log, 5, now);
@@ -65,7 +65,7 @@ fn what_cannot_be_read_whole_is_refused_with_the_reason() {
 }
 
 #[test]
-fn what_is_too_old_is_not_in_the_window_though_nothing_has_evicted_it() {
+fn an_expired_event_is_not_in_the_window_even_if_it_is_not_yet_evicted() {
     let (mut log, began) = (log(WIDE), Instant::now());
     append(&mut log, 2, began);
     append(&mut log, 1, began + WIDE.age / 2);
@@ -84,7 +84,7 @@ fn what_is_too_old_is_not_in_the_window_though_nothing_has_evicted_it() {
 }
 
 #[test]
-fn events_leave_when_they_are_too_many_too_large_or_too_old() {
+fn events_are_evicted_when_they_are_too_many_too_large_or_too_old() {
     let now = Instant::now();
     let cost = draft("m", &["a:1"])
         .into_event(at(1), &Arc::default(), now)
@@ -114,7 +114,7 @@ fn events_leave_when_they_are_too_many_too_large_or_too_old() {
 }
 
 #[test]
-fn what_is_taken_from_a_log_for_want_of_room_is_the_oldest() {
+fn a_log_that_is_shrunk_loses_its_oldest_events() {
     let (mut log, now) = (log(WIDE), Instant::now());
     append(&mut log, 10, now);
     let cost = log.bytes() / 10;
@@ -136,7 +136,7 @@ fn a_log_that_keeps_no_events_assigns_positions_and_refuses_every_read() {
 }
 
 #[test]
-fn a_log_goes_on_where_it_was_left() {
+fn a_log_continues_after_its_previous_head() {
     let mut log = Log::new(at(7), WIDE, LogAccounts::default());
     assert_eq!(offsets_after(&log, 7), Ok(vec![]));
     assert_eq!(offsets_after(&log, 6), Err(ReplayGap::Evicted));

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn each_holder_gets_its_share_and_what_the_others_are_not_promised() {
+    fn each_holder_gets_its_share_and_memory_not_promised_to_others() {
         let shares = [
             (MemoryUse::Requests, 200),
             (MemoryUse::Subscriptions, 200),
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_bound_overdraws_those_that_have_more_than_their_share() {
+    fn a_lower_limit_overdraws_the_holders_above_their_share() {
         let account = account();
         let _more = account.reserve(MemoryUse::Subscriptions, 400).unwrap();
         let _less = account.reserve(MemoryUse::BegunMessages, 10).unwrap();
@@ -419,7 +419,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn without_events_beyond_the_window_the_sum_stays_within_the_bound(
+        fn without_events_beyond_the_window_the_sum_stays_within_the_limit(
             asked in proptest::collection::vec((1..MemoryUse::ALL.len(), 0_usize..400), 1..40),
             events in 0_usize..=200,
         ) {

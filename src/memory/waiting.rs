@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_waits_for_memory_that_is_held_for_a_moment() {
+    async fn work_waits_for_memory_that_is_soon_released() {
         let account = Arc::new(MemoryAccount::new(MemoryLimits {
             // At most 1,312 of it is available for decoding.
             max: 3500,
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_that_finds_no_memory_is_refused_after_its_timeout() {
+    async fn work_without_memory_is_refused_after_its_timeout() {
         let account = account();
         let began = Instant::now();
         let done = with_memory(&account, TIMEOUT, work, async |job| Some(job())).await;

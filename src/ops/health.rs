@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_counts_even_where_the_start_is_not_over() {
+    fn a_drain_that_begins_before_the_start_is_over_is_reported() {
         simulate(async {
             let bench = ConnectionFixture::new();
             let hub = Rc::clone(&bench.shard.hub);

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_watchdog_hears_nothing_while_all_is_not_well() {
+    async fn the_watchdog_is_not_notified_while_the_relay_is_unhealthy() {
         let (well, told) = (Cell::new(true), Cell::new(0));
         let second = Duration::from_secs(1);
         let mut feeding = Box::pin(feed_while_healthy(

@@ -53,7 +53,7 @@ fn write(outbox: &Outbox, max: usize) -> Vec<u8> {
 }
 
 #[test]
-fn an_event_is_taken_once() {
+fn an_event_is_queued_only_once() {
     let outbox = outbox(ROOMY);
     assert_eq!(offer(&outbox, &event("m"), 1, 1), TAKEN_FIRST);
     assert_eq!(offer(&outbox, &event("m"), 1, 1), OfferOutcome::TakenBefore);
@@ -61,7 +61,7 @@ fn an_event_is_taken_once() {
 }
 
 #[test]
-fn a_connection_is_to_be_woken_once_however_often_it_writes_by_itself_before() {
+fn a_connection_is_woken_once_however_often_it_writes_by_itself_before() {
     let outbox = outbox(ROOMY);
     assert_eq!(offer(&outbox, &event("m"), 1, 1), TAKEN_FIRST);
     write(&outbox, usize::MAX);
@@ -73,7 +73,7 @@ fn a_connection_is_to_be_woken_once_however_often_it_writes_by_itself_before() {
 }
 
 #[test]
-fn below_its_limits_it_takes_an_item_whole_and_at_one_it_ends() {
+fn an_outbox_takes_a_whole_item_below_its_limits_and_overflows_at_one() {
     for limits in [
         OutboxLimits { frames: 1, ..ROOMY },
         OutboxLimits { bytes: 1, ..ROOMY },
@@ -113,7 +113,7 @@ fn replies_have_half_of_the_outbox_and_at_least_one_frame() {
 }
 
 #[test]
-fn a_pong_goes_ahead_of_what_is_queued_but_never_into_a_begun_frame() {
+fn a_pong_goes_ahead_of_queued_frames_but_never_into_a_begun_one() {
     let outbox = outbox(ROOMY);
     outbox.push_reply(frame("first"));
     outbox.push_reply(frame("second"));
@@ -139,7 +139,7 @@ fn nothing_is_queued_after_a_close_frame() {
 }
 
 #[test]
-fn what_is_begun_survives_a_discard_and_is_counted_when_abandoned() {
+fn a_begun_frame_survives_a_discard_and_is_counted_when_abandoned() {
     let outbox = outbox(ROOMY);
     let whole = event("m");
     assert_eq!(offer(&outbox, &whole, 1, 1), TAKEN_FIRST);
@@ -153,7 +153,7 @@ fn what_is_begun_survives_a_discard_and_is_counted_when_abandoned() {
 }
 
 #[test]
-fn an_empty_outbox_holds_no_memory_and_the_next_takes_what_it_had() {
+fn an_empty_outbox_holds_no_memory_and_another_reuses_its_buffer() {
     let pool = OutboxPool::new(ROOMY);
     let (first, second) = (Outbox::new(&pool), Outbox::new(&pool));
     assert_eq!(first.state.borrow().queue.capacity(), 0);
@@ -245,7 +245,7 @@ fn numbered_frame(number: u8, len: usize) -> Box<[u8]> {
 }
 
 #[test]
-fn limits_that_change_hold_for_outboxes_that_there_are() {
+fn changed_limits_apply_to_existing_outboxes() {
     let pool = OutboxPool::new(ROOMY);
     let outbox = Outbox::new(&pool);
     assert_eq!(offer(&outbox, &event("m"), 1, 1), TAKEN_FIRST);

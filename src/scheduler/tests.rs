@@ -65,7 +65,7 @@ proptest! {
     /// For any cost of a step up to a quantum: two flows with a backlog have always been served
     /// equally, within two quanta and a step.
     #[test]
-    fn flows_with_a_backlog_are_served_alike_whatever_their_steps_cost(
+    fn flows_with_a_backlog_are_served_equally_whatever_their_steps_cost(
         steps in prop::collection::vec(1_u64..128_000, 2..20),
         turns in 1..200_usize,
     ) {
@@ -110,7 +110,7 @@ proptest! {
 }
 
 #[test]
-fn a_flow_that_comes_is_served_before_the_backlogs_of_the_others() {
+fn a_new_flow_is_served_before_the_backlogs_of_the_others() {
     let loud: Vec<_> = (0..100).map(|_| Backlog::new(100_000, 1000)).collect();
     let mut queue = queue_of(&loud);
     // None of them is sparse any more.
@@ -126,7 +126,7 @@ fn a_flow_that_comes_is_served_before_the_backlogs_of_the_others() {
 }
 
 #[test]
-fn flows_that_come_all_the_time_leave_half_of_each_turn_to_the_others() {
+fn a_stream_of_new_flows_leaves_half_of_each_turn_to_the_others() {
     let loud = Backlog::new(100_000, 1000);
     let mut queue = queue_of(std::slice::from_ref(&loud));
     serve_turn(&mut queue);
@@ -141,7 +141,7 @@ fn flows_that_come_all_the_time_leave_half_of_each_turn_to_the_others() {
 }
 
 #[test]
-fn a_flow_that_is_alone_has_one_quantum_a_turn() {
+fn a_lone_flow_gets_one_quantum_per_turn() {
     let alone = Backlog::new(1000, usize::MAX);
     let mut queue = queue_of(std::slice::from_ref(&alone));
     assert_eq!(serve_turn(&mut queue), QUANTUM);
@@ -169,7 +169,7 @@ fn task(bench: &ConnectionFixture, journal: &Journal, tenant: &str, steps: usize
 }
 
 #[test]
-fn a_tenants_many_tasks_come_after_anothers_one_when_they_have_had_their_turn() {
+fn many_tasks_of_a_tenant_run_after_one_of_another_once_their_quantum_is_used() {
     simulate(async {
         let (bench, journal) = (ConnectionFixture::new(), Journal::default());
         for _ in 0..20 {
@@ -198,7 +198,7 @@ fn a_step_of_several_quanta_is_paid_for_before_the_next() {
 }
 
 #[test]
-fn tasks_of_many_tenants_are_granted_no_more_than_a_turn_has_time_for() {
+fn the_quanta_granted_to_tasks_of_many_tenants_in_a_turn_are_bounded() {
     simulate(async {
         let (bench, journal) = (ConnectionFixture::new(), Journal::default());
         for tenant in 0..50 {
@@ -240,7 +240,7 @@ fn tasks_of_new_tenants_leave_half_of_each_turn_to_those_with_a_debt() {
 }
 
 #[test]
-fn a_future_that_runs_in_turns_is_charged_what_each_poll_takes() {
+fn a_scheduled_future_is_charged_the_cost_of_each_poll() {
     simulate(async {
         let (bench, journal) = (ConnectionFixture::new(), Journal::default());
         let work = bench.shard.hub.work_queue().shared_work();
@@ -265,7 +265,7 @@ fn a_future_that_runs_in_turns_is_charged_what_each_poll_takes() {
 }
 
 #[test]
-fn each_tenant_has_one_piece_of_work_on_another_thread_at_a_time() {
+fn each_tenant_has_one_offloaded_step_at_a_time() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let of = |tenant| bench.shard.hub.work_queue().tenant_work(&name(tenant));

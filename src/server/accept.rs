@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local")]
-    async fn a_503_counts_where_it_is_told_and_over_tls_nothing_is() {
+    async fn a_503_is_sent_and_counted_as_a_refusal_except_over_tls() {
         let bench = ConnectionFixture::new();
         let (heard, exceeded, refused) = turned_away(&bench).await;
         assert!(heard.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_permit_left_a_newcomer_waits_until_one_is_given_back() {
+    async fn without_a_free_permit_a_new_peer_waits_until_one_is_released() {
         let bench = Bench::new();
         let first = bench.permit().await;
         let others = [bench.permit().await, bench.permit().await];
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_handshake_makes_way_once_it_has_had_a_second() {
+    async fn the_oldest_handshake_is_evicted_once_it_has_had_a_second() {
         let bench = Bench::new();
         let oldest = bench.permit().await;
         advance(UNDISTURBED / 2).await;
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silent_peers_keep_nobody_waiting_for_longer_than_a_second() {
+    async fn silent_peers_delay_no_other_by_more_than_a_second() {
         let bench = Bench::new();
         let mut silent = Vec::new();
         for _ in 0..100 {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_memory_the_oldest_makes_way_too_and_without_any_nobody_waits() {
+    async fn without_memory_the_oldest_is_evicted_and_without_a_budget_a_peer_is_refused() {
         let bench = Bench::new();
         let bytes = BYTES as u64;
         bench.memory.set_limits(MemoryLimits {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn handshakes_have_a_part_of_the_places_of_clients() {
+    fn handshakes_get_a_part_of_the_permits_of_clients() {
         for (clients, max) in [(0, 1), (184, 46), (952, 238), (1_000_000, HANDSHAKES_MAX)] {
             assert_eq!(HandshakeLimiter::new(clients).max, max);
         }

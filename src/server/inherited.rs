@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_are_known_by_their_names() {
+    fn sockets_are_identified_by_their_names() {
         use ListenerName::{Client, Ingest, Ops};
         for (names, found) in [
             (Some("client:ingest:ops"), vec![Client, Ingest, Ops]),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_without_a_place_is_an_error() {
+    fn a_socket_that_matches_no_listener_is_an_error() {
         let refused = |sockets, names| listeners_by_name(sockets, names).unwrap_err().to_string();
         assert!(refused(1, Some("http")).contains("\"http\""));
         assert!(refused(2, None).contains("\"unknown\""));

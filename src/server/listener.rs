@@ -260,18 +260,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_accepted_has_no_delay_and_the_buffers_that_were_asked_for() {
+    async fn an_accepted_socket_has_no_delay_and_the_requested_buffers() {
         check_what_is_accepted(SocketListener::bind(any_port(), Some(BUFFERS)).unwrap()).await;
     }
 
     #[tokio::test]
-    async fn so_has_what_is_accepted_from_a_socket_that_was_taken_over() {
+    async fn a_socket_accepted_by_an_inherited_listener_has_the_same_options() {
         let socket = TcpListener::bind(any_port()).unwrap();
         check_what_is_accepted(SocketListener::inherit(socket, Some(BUFFERS)).unwrap()).await;
     }
 
     #[tokio::test]
-    async fn an_address_that_is_taken_is_an_error() {
+    async fn an_address_in_use_is_an_error() {
         let first = SocketListener::bind(any_port(), None).unwrap();
         let second = SocketListener::bind(first.address().unwrap(), None);
         assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);

@@ -354,7 +354,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shards_are_level_again_once_as_many_have_come_as_have_gone(
+        fn shards_are_balanced_again_once_closed_connections_are_replaced(
             gone in prop::collection::vec(any::<prop::sample::Index>(), 0..200),
         ) {
             let loads: [ShardLoad; 4] = Default::default();

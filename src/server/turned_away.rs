@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_asks_is_told_what_any_other_refusal_tells_it() {
+    async fn a_turned_away_request_gets_the_same_answer_as_any_refusal() {
         let expected = problem().with_connection_close().into_response();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (mut client, stream) = connect(&listener);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn some_are_listened_to_and_the_rest_are_told_at_once() {
+    async fn some_requests_are_read_first_and_the_rest_are_answered_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut turned_away = TurnedAway::default();
         let mut silent = Vec::new();

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_has_the_mode_and_group_that_were_asked_for_and_goes_with_its_listener() {
+    fn a_socket_has_the_requested_mode_and_group_and_is_removed_with_its_listener() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("relay.sock");
         let group = rustix::process::getgid().as_raw();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_at_which_somebody_listens_is_left_to_him() {
+    fn a_path_with_an_active_listener_is_left_alone() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("relay.sock");
         let first = bind(&path).unwrap();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_was_left_behind_is_replaced_and_all_else_is_not() {
+    fn a_stale_socket_is_replaced_and_any_other_file_is_not() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("relay.sock");
         drop(UnixListener::bind(&path).unwrap());
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn who_ends_does_not_take_away_the_socket_of_who_came_after() {
+    fn a_listener_does_not_remove_the_socket_of_its_successor() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("relay.sock");
         let first = bind(&path).unwrap();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_leaves_nothing_behind() {
+    fn a_failed_bind_leaves_nothing_behind() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("taken");
         fs::create_dir(&path).unwrap();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_was_taken_over_stays_where_it_is() {
+    fn an_inherited_socket_is_not_removed() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("relay.sock");
         let socket = UnixSocket::inherit(UnixListener::bind(&path).unwrap()).unwrap();
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_without_a_path_is_not_taken_over() {
+    fn a_socket_without_a_path_is_not_inherited() {
         use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
 
         let name = format!("sidewire-{}", std::process::id());

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_written_whole_and_in_their_order() {
+    fn lines_are_written_whole_and_in_order() {
         let queue = LogQueue::new();
         let mut output = Output {
             errors: vec![io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted],
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_was_full_once_is_given_back() {
+    fn the_memory_of_a_full_buffer_is_released() {
         let queue = LogQueue::new();
         let mut output = Output::default();
         let mut writer = LogWriter::new(&queue, &mut output, |_| ());

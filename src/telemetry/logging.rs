@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_tells_its_details_only_where_it_is_named() {
+    fn details_of_a_library_are_logged_only_if_it_is_named() {
         for (level, expected) in [
             ("info", "info,sidewire=info"),
             ("off", "off,sidewire=off"),

@@ -43,7 +43,7 @@ pub(crate) fn serve_with(descriptors: usize) -> Relay {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_backends() {
+async fn out_of_descriptors_the_relay_serves_open_clients_and_answers_backends() {
     let descriptors = setting("SIDEWIRE_DESCRIPTORS").unwrap_or(DESCRIPTORS);
     let relay = serve_with(descriptors);
     let message = "the file descriptor limit bounds the number of client connections";
@@ -117,7 +117,7 @@ async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_back
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_connections_of_backends_leave_operators_and_clients_theirs() {
+async fn idle_connections_of_backends_leave_descriptors_to_operators_and_clients() {
     let relay = serve_with(DESCRIPTORS);
     let mut idle: Vec<_> = (0..DESCRIPTORS + 50)
         .map(|_| TcpStream::connect(relay.ingest).unwrap())

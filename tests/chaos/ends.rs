@@ -44,7 +44,7 @@ const LATE: usize = 10;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_kill_every_client_that_resumes_is_told_and_no_old_offset_is_taken() {
+async fn after_a_kill_every_resume_reports_a_gap_and_old_offsets_are_refused() {
     let relay = Relay::serve(files("", "", ""));
     let mut resuming = Vec::new();
     for tenant in TENANTS {
@@ -224,7 +224,7 @@ fn event(topic: &str) -> Envelope {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn told_to_stop_under_load_it_delivers_whatever_it_has_acknowledged() {
+async fn a_relay_stopped_under_load_delivers_every_acknowledged_event() {
     let clients = setting("SIDEWIRE_CLIENTS").unwrap_or(CLIENTS);
     let patient = "write_timeout = \"1m\"\nsend_buffer = \"8KiB\"";
     let relay = Relay::serve(files(patient, "", ""));

@@ -84,17 +84,17 @@ const SPREAD_MAX: f64 = 1.5;
 const KEPT_OFF_MAX: f64 = 0.1;
 
 #[tokio::test]
-async fn a_tenant_over_its_limits_does_not_make_another_wait() {
+async fn a_tenant_over_its_limits_does_not_delay_another() {
     beside("ten times over its limits", over_limits).await;
 }
 
 #[tokio::test]
-async fn a_tenant_whose_backends_flood_does_not_make_another_wait() {
+async fn a_tenant_with_flooding_backends_does_not_delay_another() {
     beside("flooding ingest", flooding).await;
 }
 
 #[tokio::test]
-async fn a_tenant_whose_many_backends_flood_does_not_make_another_wait_though_nobody_listens() {
+async fn many_flooding_backends_without_subscribers_do_not_delay_another_tenant() {
     beside(
         "flooding ingest with 64 backends for nobody",
         flooding_unheard,

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_protocol_allows_is_in_order() {
+    fn sequences_that_the_protocol_allows_are_accepted() {
         for frames in [
             &[Event(1), Confirmed(5, 2), Event(2), Event(4), Event(6)][..],
             &[
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_does_not_allow_is_found() {
+    fn sequences_that_the_protocol_forbids_are_found() {
         for frames in [
             &[Event(2), Event(1)][..],
             &[Confirmed(5, 0), Event(5)],

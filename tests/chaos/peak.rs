@@ -57,7 +57,7 @@ fn wait_for_memory(relay: &Relay, timeout: Duration, is_reached: impl Fn(u64) ->
 }
 
 #[test]
-fn memory_goes_back_to_the_system_after_a_peak_of_large_bodies() {
+fn memory_is_returned_to_the_system_after_a_peak_of_large_bodies() {
     let relay = Relay::serve(files("", "memory_max = \"6GiB\"", ""));
     let at_start = resident(relay.process.id());
     let body = vec![b'x'; BODY_BYTES - 1];

@@ -40,7 +40,7 @@ const TIME_PER_RECONNECT_MAX: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn through_whatever_befalls_connections_all_is_given_once_and_every_gap_is_told() {
+async fn events_arrive_once_and_every_gap_is_reported_whatever_connections_suffer() {
     let seed = seed("resume");
     let reconnects = setting("SIDEWIRE_RECONNECTS").unwrap_or(RECONNECTS);
     let relay = Relay::serve(relay_files());

@@ -30,7 +30,7 @@ async fn connect_from(address: Ipv4Addr, relay: SocketAddr) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_peers_of_other_addresses_keep_honest_handshakes_waiting_for_a_second_at_most() {
+async fn silent_peers_of_other_addresses_delay_handshakes_by_a_second_at_most() {
     let relay = serve_with(DESCRIPTORS);
     let client = relay.client;
     let flood = tokio::spawn(async move {

@@ -38,7 +38,7 @@ const CONNECT_P99_MAX: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 500;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_never_comes_to_the_point_is_closed_in_time_and_keeps_nobody_waiting() {
+async fn peers_that_never_finish_a_request_are_dropped_in_time_and_delay_no_other() {
     let silent = setting("SIDEWIRE_SLOW").unwrap_or(SILENT);
     let handshake_timeout = if silent >= SILENT_FULL {
         HANDSHAKE_TIMEOUT_FULL

@@ -76,7 +76,7 @@ struct Watched {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_never_read_are_cut_and_cost_the_others_nothing() {
+async fn clients_that_never_read_are_cut_off_without_affecting_others() {
     let scale = Scale::wanted();
     let timeout_ms = scale.write_timeout.as_millis();
     let relay = Relay::serve(files(

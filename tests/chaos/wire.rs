@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_read_in_whatever_pieces() {
+    fn frames_are_read_in_pieces_of_any_size() {
         let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
         for offset in [1, 2, 2] {
             bytes.extend(frame(offset));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_frame_is_noticed() {
+    fn a_partial_frame_is_noticed() {
         let (mut wire, mut seen) = (Wire::default(), Seen::default());
         assert!(wire.is_in_handshake());
         wire.read(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", &mut seen);

@@ -34,7 +34,7 @@ const BRIEF: [&str; 6] = [
 ];
 
 #[test]
-fn with_json_it_prints_one_object_and_nothing_else() {
+fn with_json_bench_prints_one_object_and_nothing_else() {
     let relay = Relay::start();
     let pid = relay.process.id().to_string();
     let args = [&BRIEF[..], &["--json", "--server-pid", &pid]].concat();
@@ -61,7 +61,7 @@ fn with_json_it_prints_one_object_and_nothing_else() {
 }
 
 #[test]
-fn without_it_prints_a_table() {
+fn without_json_bench_prints_a_table() {
     let relay = Relay::start();
     let ended = Process::run(bench(&relay, "latency", &BRIEF));
     assert!(ended.status.success(), "{ended:?}");
@@ -85,7 +85,7 @@ fn without_it_prints_a_table() {
 }
 
 #[test]
-fn credentials_that_are_not_accepted_have_their_own_exit_status() {
+fn rejected_credentials_have_their_own_exit_status() {
     let relay = Relay::start();
     let wrong = relay
         .files
@@ -116,7 +116,7 @@ fn credentials_that_are_not_accepted_have_their_own_exit_status() {
 }
 
 #[test]
-fn events_of_any_schema_are_made_and_one_without_topics_is_refused() {
+fn events_are_made_for_any_schema_and_one_without_topics_is_refused() {
     let files = Files::new();
     let config = fs::read_to_string(files.config()).unwrap();
     let chat = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/chat.proto");
@@ -148,7 +148,7 @@ fn events_of_any_schema_are_made_and_one_without_topics_is_refused() {
 }
 
 #[test]
-fn a_limit_of_the_target_is_said_beforehand_and_what_is_refused_is_a_failure() {
+fn a_limit_of_the_target_is_reported_beforehand_and_a_refusal_is_a_failure() {
     let relay = Relay::start();
     let args = ["--batch", "1001", "--duration", "100ms", "--warmup", "0s"];
     let ended = Process::run(bench(&relay, "ingest", &args));
@@ -165,7 +165,7 @@ fn a_limit_of_the_target_is_said_beforehand_and_what_is_refused_is_a_failure() {
 }
 
 #[test]
-fn a_relay_that_is_not_there_is_a_failure() {
+fn an_unreachable_relay_is_a_failure() {
     let command = sidewire(&["bench", "idle", "--url", "ws://127.0.0.1:1/ws"]);
     let ended = Process::run(command);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");

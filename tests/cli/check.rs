@@ -186,7 +186,7 @@ fn certified() -> (String, String) {
 }
 
 #[test]
-fn a_config_that_cannot_be_run_is_refused_with_file_line_and_hint() {
+fn an_invalid_config_is_refused_with_file_line_and_hint() {
     for (what, text, says) in FAULTS {
         let files = Files::new();
         files.write("short.key", "CANARY-short");
@@ -220,7 +220,7 @@ fn a_config_that_cannot_be_run_is_refused_with_file_line_and_hint() {
 }
 
 #[test]
-fn the_example_config_is_good_once_its_key_files_exist() {
+fn the_example_config_is_valid_once_its_key_files_exist() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml");
     let files = Files::new();
     files.write("sidewire.toml", &fs::read_to_string(example).unwrap());
@@ -252,7 +252,7 @@ fn make_pipe(path: &Path) {
 }
 
 #[test]
-fn a_config_or_key_file_that_has_no_end_or_is_too_large_is_refused_at_once() {
+fn an_endless_or_too_large_config_or_key_file_is_refused_at_once() {
     let files = Files::new();
     let pipe = files.path("pipe");
     make_pipe(&pipe);
@@ -297,7 +297,7 @@ fn with_schema(text: &str) -> Files {
 }
 
 #[test]
-fn warnings_and_notes_are_told_and_change_nothing() {
+fn warnings_and_notes_are_printed_and_change_nothing() {
     let files = with_schema(CHAT);
     let checked = Process::run(sidewire(&["check", "--config", &files.config()]));
     assert!(checked.status.success(), "{checked:?}");
@@ -446,7 +446,7 @@ fn a_schema_that_a_running_relay_would_apply_passes() {
 }
 
 #[test]
-fn a_schema_to_compare_with_that_cannot_be_read_is_an_error_that_names_its_file() {
+fn an_unreadable_schema_to_compare_with_is_an_error_that_names_its_file() {
     let (files, broken) = (with_schema(CHAT), with_schema(BAD));
     for (flag, path, says) in [
         (
@@ -488,7 +488,7 @@ fn a_config_file_may_be_named_from_another_directory() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named_with_its_key() {
+fn a_port_in_use_is_reported_with_its_key() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let files = Files::new();

@@ -50,7 +50,7 @@ fn titles(tail: &Process, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn what_is_published_in_each_way_is_followed_in_each_form() {
+fn events_published_in_each_way_are_followed_in_each_format() {
     let relay = Relay::start();
     let lines = follow(relay.tail(&[TOPIC]));
     let indented = follow(relay.tail(&["--format", "pretty", TOPIC]));
@@ -150,7 +150,7 @@ fn json_that_is_declared_as_binary_is_refused() {
 }
 
 #[test]
-fn a_config_with_a_port_that_the_relay_picks_is_refused_and_the_url_flag_named() {
+fn a_config_with_port_zero_is_refused_and_the_url_flag_is_named() {
     let files = Files::new();
     let config = files.config();
     for args in [
@@ -165,7 +165,7 @@ fn a_config_with_a_port_that_the_relay_picks_is_refused_and_the_url_flag_named()
 }
 
 #[test]
-fn a_bad_token_or_key_has_its_own_exit_status_and_says_what_to_do() {
+fn a_bad_token_or_key_has_its_own_exit_status_and_a_hint() {
     let relay = Relay::start();
     let bad = relay.files.write("bad", "no.good.token");
     let (client_url, ingest_url) = (relay.client_url(), relay.ingest_url());
@@ -193,7 +193,7 @@ fn a_bad_token_or_key_has_its_own_exit_status_and_says_what_to_do() {
 }
 
 #[test]
-fn credentials_may_come_in_the_environment() {
+fn credentials_may_come_from_the_environment() {
     let relay = Relay::start();
     let mut tail = sidewire(&["tail", "--url", &relay.client_url(), TOPIC]);
     tail.env("SIDEWIRE_TOKEN", token("acme", "ann"));
@@ -207,7 +207,7 @@ fn credentials_may_come_in_the_environment() {
 }
 
 #[test]
-fn what_the_relay_refuses_is_told_with_the_field() {
+fn a_refusal_by_the_relay_is_reported_with_the_field() {
     let relay = Relay::start();
     let refused = Process::run(relay.publish(&[r#"{"workItemCreated": {"nonsense": 1}}"#]));
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
@@ -223,7 +223,7 @@ fn what_the_relay_refuses_is_told_with_the_field() {
 }
 
 #[test]
-fn a_tail_that_nobody_reads_any_more_ends_quietly() {
+fn a_tail_ends_quietly_when_its_reader_goes_away() {
     let relay = Relay::start();
     let (reader, writer) = pipe().unwrap();
     let tail = Process::start_with(relay.tail(&[TOPIC]), Stdio::null(), writer, Stdio::piped());
@@ -237,7 +237,7 @@ fn a_tail_that_nobody_reads_any_more_ends_quietly() {
 }
 
 #[test]
-fn a_tail_comes_back_when_the_relay_has_gone_and_says_so() {
+fn a_tail_reconnects_when_the_relay_goes_away_and_says_so() {
     let relay = Relay::start();
     let tail = follow(relay.tail(&[TOPIC]));
     relay.process.signal(Signal::TERM);
@@ -253,7 +253,7 @@ fn a_tail_comes_back_when_the_relay_has_gone_and_says_so() {
 }
 
 #[test]
-fn a_tail_begins_after_a_position_and_goes_on_live() {
+fn a_tail_starts_after_a_position_and_continues_live() {
     let relay = Relay::start();
     let published = publish(relay.publish(&[&event("seen").to_string()]));
     for title in ["missed", "missed too"] {
@@ -271,7 +271,7 @@ fn a_tail_begins_after_a_position_and_goes_on_live() {
 }
 
 #[test]
-fn a_tail_says_where_events_are_missing_and_goes_on_live() {
+fn a_tail_reports_missing_events_and_continues_live() {
     let relay = Relay::start();
     publish(relay.publish(&[&event("lost").to_string()]));
     let since = format!("{}:1", "0f".repeat(16));

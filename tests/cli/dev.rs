@@ -133,7 +133,7 @@ fn request(curl: &str) -> String {
 }
 
 #[test]
-fn what_the_guide_prints_works_as_it_is_printed() {
+fn the_commands_of_the_guide_work_as_printed() {
     let dev = Dev::start();
     let tail = Process::start(shell(dev.printed(" tail ")));
     tail.stderr_has(|log| log.contains("following").then_some(()));
@@ -233,7 +233,7 @@ const CHAT: [&str; 4] = [
 ];
 
 #[test]
-fn what_the_guide_prints_works_with_any_schema() {
+fn the_commands_of_the_guide_work_with_any_schema() {
     for (flags, payload) in [
         (&CHAT[..], "messagePosted"),
         (&["--bundled", "generic"], "event"),
@@ -278,7 +278,7 @@ fn the_warnings_of_the_schema_are_logged() {
 }
 
 #[test]
-fn a_schema_that_cannot_be_used_is_told_with_file_and_line() {
+fn an_unusable_schema_is_reported_with_file_and_line() {
     let directory = TempDir::new().unwrap();
     let broken = directory.path().join("broken.proto");
     fs::write(
@@ -319,7 +319,7 @@ async fn the_printed_secret_mints_tokens_for_others() {
 }
 
 #[test]
-fn the_keys_are_this_users_alone_and_are_gone_afterwards() {
+fn the_keys_are_private_and_removed_afterwards() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let dev = Dev::start();
         let keys = dev.keys();
@@ -345,7 +345,7 @@ fn the_keys_are_this_users_alone_and_are_gone_afterwards() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named_with_its_flag() {
+fn a_port_in_use_is_reported_with_its_flag() {
     for flag in ["--client-port", "--ingest-port", "--ops-port"] {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();

@@ -32,7 +32,7 @@ fn the_version_is_that_of_the_package() {
 }
 
 #[test]
-fn wrong_usage_has_its_own_exit_status_and_says_what_is_right() {
+fn wrong_usage_has_its_own_exit_status_and_shows_the_correct_usage() {
     for (args, says) in [
         (&[][..], "Usage: sidewire"),
         (&["serv"], "serve"),

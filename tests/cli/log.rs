@@ -99,7 +99,7 @@ fn assert_ends_in_time(relay: Relay) {
 }
 
 #[tokio::test]
-async fn a_pipe_that_nobody_reads_stops_nothing() {
+async fn an_unread_log_pipe_does_not_stop_the_relay() {
     let (relay, log) = relay_with_unread_log();
     let mut client = RelayConnection::open(&relay.options(&token("acme", "ann")))
         .await
@@ -113,7 +113,7 @@ async fn a_pipe_that_nobody_reads_stops_nothing() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_a_relay_whose_log_nobody_reads() {
+async fn a_second_signal_ends_a_relay_with_an_unread_log() {
     let (relay, log) = relay_with_unread_log();
     flood(&relay);
     let began = Instant::now();
@@ -125,7 +125,7 @@ async fn a_second_signal_ends_a_relay_whose_log_nobody_reads() {
 }
 
 #[tokio::test]
-async fn lost_lines_are_counted_and_the_log_says_so_once_it_is_read_again() {
+async fn lost_lines_are_counted_and_reported_once_the_log_is_read_again() {
     let (relay, mut log) = relay_with_unread_log();
     // The queue takes 1 MiB in addition to what the pipe takes.
     while relay.metric(LOST) == 0.0 {
@@ -147,7 +147,7 @@ async fn lost_lines_are_counted_and_the_log_says_so_once_it_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_full_disk_stops_nothing_and_what_is_lost_is_counted() {
+async fn a_full_disk_does_not_stop_the_relay_and_lost_lines_are_counted() {
     let files = Files::with("", "level = \"debug\"");
     let notify = files.path("notify");
     let systemd = std::os::unix::net::UnixDatagram::bind(&notify).unwrap();
@@ -183,7 +183,7 @@ async fn a_full_disk_stops_nothing_and_what_is_lost_is_counted() {
 }
 
 #[tokio::test]
-async fn a_disconnect_is_logged_at_info_only_where_it_closes_a_connection() {
+async fn a_disconnect_is_logged_at_info_only_if_it_closes_a_connection() {
     let relay = Relay::start();
     let client = RelayConnection::open(&relay.options(&token("acme", "ann")))
         .await
@@ -200,7 +200,7 @@ async fn a_disconnect_is_logged_at_info_only_where_it_closes_a_connection() {
 }
 
 #[test]
-fn refusals_are_logged_once_a_period_with_their_number() {
+fn refusals_are_logged_once_per_period_with_their_count() {
     const TIMES: u64 = 300;
     let relay = Relay::start();
     let handshake = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

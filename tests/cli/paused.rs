@@ -78,7 +78,7 @@ fn is_stopped(relay: &Relay) -> bool {
 }
 
 #[test]
-fn a_handshake_that_became_whole_during_a_pause_is_accepted() {
+fn a_handshake_completed_during_a_pause_is_accepted() {
     let relay = relay();
     let mut stream = connect(&relay);
     let request = handshake();
@@ -93,7 +93,7 @@ fn a_handshake_that_became_whole_during_a_pause_is_accepted() {
 }
 
 #[test]
-fn a_message_that_became_whole_during_a_pause_is_taken() {
+fn a_message_completed_during_a_pause_is_accepted() {
     let relay = relay();
     let mut stream = connect(&relay);
     stream.write_all(handshake().as_bytes()).unwrap();

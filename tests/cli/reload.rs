@@ -103,7 +103,7 @@ fn post_to(relay: &Relay, tenant: &str, key: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_can_change_changes_under_connections_that_stay_and_the_rest_is_named() {
+async fn reloadable_keys_change_under_open_connections_and_the_others_are_named() {
     let relay = Relay::start();
     let mut ann = connect(&relay, &token("acme", "ann")).await.unwrap();
     subscribe(&mut ann, "project:p1").await;
@@ -180,7 +180,7 @@ async fn what_can_change_changes_under_connections_that_stay_and_the_rest_is_nam
 }
 
 #[tokio::test]
-async fn a_file_with_an_error_changes_nothing_and_is_told_of_as_check_does() {
+async fn a_file_with_an_error_changes_nothing_and_is_reported_as_by_check() {
     let relay = Relay::start();
     let mut ann = connect(&relay, &token("acme", "ann")).await.unwrap();
     let good = fs::read_to_string(relay.files.config()).unwrap();
@@ -232,7 +232,7 @@ async fn a_file_with_an_error_changes_nothing_and_is_told_of_as_check_does() {
 }
 
 #[tokio::test]
-async fn who_came_with_a_key_that_is_gone_goes_once_that_is_configured() {
+async fn clients_of_a_removed_key_are_disconnected_once_that_is_configured() {
     let relay = Relay::start();
     let mut ann = connect(&relay, &token("acme", "ann")).await.unwrap();
     relay.files.write("jwt.secret", NEW_SECRET);
@@ -262,7 +262,7 @@ async fn who_came_with_a_key_that_is_gone_goes_once_that_is_configured() {
 }
 
 #[test]
-fn systemd_hears_of_a_start_a_reload_the_shards_and_the_end() {
+fn systemd_is_notified_of_the_start_a_reload_healthy_shards_and_the_end() {
     let files = Files::new();
     let path = files.path("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
@@ -307,7 +307,7 @@ fn systemd_hears_of_a_start_a_reload_the_shards_and_the_end() {
 }
 
 #[test]
-fn the_watchdog_of_another_process_is_not_fed() {
+fn the_watchdog_of_another_process_is_not_notified() {
     let files = Files::new();
     let path = files.path("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
@@ -373,7 +373,7 @@ async fn issuer(keys: Value) -> (u16, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_come_over_tls_from_who_a_believed_ca_vouches_for() {
+async fn keys_are_fetched_over_tls_from_an_issuer_with_a_trusted_certificate() {
     let public = include_str!("../../src/auth/testdata/ed25519.pub.pem");
     let private = include_str!("../../src/auth/testdata/ed25519.pem");
     let der = pem::parse(public).unwrap().into_contents();

@@ -85,7 +85,7 @@ fn the_routing_table_of_the_generic_schema_is_printed() {
 }
 
 #[test]
-fn the_routing_table_of_a_schema_of_ones_own_is_printed() {
+fn the_routing_table_of_a_custom_schema_is_printed() {
     assert_eq!(printed(&[&["schema"], &CHAT[..]].concat()), CHAT_TABLE);
     let table = printed(&[&["schema", "--format", "json"], &CHAT[..]].concat());
     let table: Value = serde_json::from_str(&table).unwrap();
@@ -127,7 +127,7 @@ fn a_schema_file_may_be_named_without_its_directory() {
 }
 
 #[test]
-fn the_schema_may_be_that_of_a_config_file_and_an_error_names_file_and_line() {
+fn the_schema_may_come_from_a_config_file_and_an_error_names_file_and_line() {
     let files = Files::new();
     let chat = fs::read_to_string(CHAT[1]).unwrap();
     files.write("chat.proto", &chat);
@@ -201,7 +201,7 @@ fn a_sample_can_be_routed() {
 }
 
 #[test]
-fn an_unknown_event_name_brings_the_nearest_one_to_mind() {
+fn an_error_about_an_unknown_event_suggests_the_nearest_name() {
     for (name, nearest) in [
         ("message_postd", "message_posted"),
         ("messagePostd", "messagePosted"),
@@ -265,7 +265,7 @@ fn route<'a>(args: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn an_event_is_routed_and_a_client_told_why_it_gets_it_or_not() {
+fn routing_an_event_says_why_a_client_gets_it_or_not() {
     assert_eq!(
         printed(&route(&["--topic", "order:7", MESSAGE])),
         "\

@@ -162,7 +162,7 @@ async fn a_batch_is_answered_with_404_under_a_schema_without_batches() {
 }
 
 #[tokio::test]
-async fn what_is_added_to_the_schema_serves_the_next_event() {
+async fn an_addition_to_the_schema_applies_to_the_next_event() {
     let (relay, mut ann) = start().await;
     let post_event = json!({"post": {"roomId": "r1", "author": "bob"}});
     assert_eq!(post(&relay, &post_event), Ok(json!(["room:r1"])));
@@ -225,7 +225,7 @@ async fn what_is_added_to_the_schema_serves_the_next_event() {
 }
 
 #[tokio::test]
-async fn a_schema_that_breaks_clients_is_refused_with_all_that_does() {
+async fn a_schema_that_breaks_clients_is_refused_with_every_breaking_change() {
     let (relay, mut ann) = start().await;
     let first = revision(&relay);
     let event = json!({"post": {"roomId": "r1", "author": "bob", "mood": "MOOD_GLAD"}});
@@ -381,7 +381,7 @@ async fn next_json(client: &mut WebSocketStream<TcpStream>) -> Value {
 }
 
 #[tokio::test]
-async fn a_stored_event_is_shown_as_json_by_the_schema_under_which_it_came() {
+async fn a_stored_event_is_rendered_by_the_schema_under_which_it_was_posted() {
     let (relay, _ann) = start().await;
     let (mut eve, confirmed) = json_client(&relay, &Value::Null).await;
     let before = confirmed["position"].clone();

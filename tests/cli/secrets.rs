@@ -109,7 +109,7 @@ fn commands(relay: &Relay) -> Vec<Command> {
 }
 
 #[tokio::test]
-async fn no_secret_and_no_token_is_in_any_output_at_the_level_trace() {
+async fn no_secret_or_token_is_in_any_output_at_the_level_trace() {
     assert!(SECRET.contains(CANARY) && INGEST_KEY.contains(CANARY));
     let relay = Relay::serve(Files::with("query_token = true", "level = \"trace\""));
     let good = token("acme", "ann");

@@ -67,7 +67,7 @@ async fn read_all(client: &mut RelayConnection) -> (usize, u16, String) {
 }
 
 #[tokio::test]
-async fn a_signal_ends_it_when_what_is_queued_is_written() {
+async fn a_signal_ends_the_relay_once_queued_frames_are_written() {
     for signal in [Signal::TERM, Signal::INT] {
         let relay = Relay::start();
         let mut client = slow_client(&relay).await;
@@ -91,7 +91,7 @@ async fn a_signal_ends_it_when_what_is_queued_is_written() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_ends_the_relay_at_once() {
     let client = "write_timeout = \"1h\"\ndrain_timeout = \"1h\"";
     let relay = Relay::serve(Files::with(client, ""));
     let client = slow_client(&relay).await;
@@ -112,7 +112,7 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn who_has_not_said_a_word_does_not_hold_up_the_end() {
+fn a_silent_connection_does_not_delay_the_end() {
     let client = "handshake_timeout = \"1h\"\ndrain_timeout = \"1h\"";
     let relay = Relay::serve(Files::with(client, ""));
     let silent = TcpStream::connect(relay.client).unwrap();
@@ -126,7 +126,7 @@ fn who_has_not_said_a_word_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_does_not_keep_the_clients_from_their_goodbye() {
+async fn a_call_that_hangs_does_not_keep_clients_from_getting_a_close() {
     let relay = Relay::serve(Files::with(
         "drain_timeout = \"2s\"\ndrain_spread = \"1s\"",
         "",
@@ -157,7 +157,7 @@ async fn a_call_that_hangs_does_not_keep_the_clients_from_their_goodbye() {
 }
 
 #[test]
-fn systemd_hears_when_it_is_ready_and_when_it_stops() {
+fn systemd_is_notified_when_the_relay_is_ready_and_when_it_stops() {
     let files = Files::new();
     let path = files.path("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
@@ -198,7 +198,7 @@ fn the_log_is_on_standard_error_and_in_json_off_a_terminal() {
 }
 
 #[test]
-fn the_log_is_for_people_where_the_config_says_so() {
+fn the_log_is_human_readable_if_the_config_says_so() {
     let files = Files::with("", "format = \"pretty\"");
     let process = Process::start(files.serve());
     process.stderr_has(|log| {
@@ -211,7 +211,7 @@ fn the_log_is_for_people_where_the_config_says_so() {
 }
 
 #[test]
-fn it_goes_on_when_nobody_reads_its_log_any_more() {
+fn the_relay_continues_when_its_log_is_no_longer_read() {
     let files = Files::with("", "level = \"trace\"");
     let path = files.path("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();

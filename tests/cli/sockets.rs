@@ -59,7 +59,7 @@ fn is_let_in(client: &mut TcpStream) {
 }
 
 #[test]
-fn who_comes_while_one_relay_ends_and_before_the_next_begins_is_served_by_the_next() {
+fn a_client_that_connects_between_two_relays_is_served_by_the_next() {
     let files = Files::with("drain_timeout = \"4s\"", "");
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -96,7 +96,7 @@ fn who_comes_while_one_relay_ends_and_before_the_next_begins_is_served_by_the_ne
 }
 
 #[test]
-fn sockets_come_from_systemd_by_their_names() {
+fn sockets_from_systemd_are_identified_by_their_names() {
     if !is_on_path("systemd-socket-activate") {
         return;
     }
@@ -139,7 +139,7 @@ fn refused(ended: &Ended, reason: &str) {
 }
 
 #[test]
-fn a_socket_without_a_place_or_of_another_kind_is_an_error_that_says_so() {
+fn a_socket_with_an_unknown_name_or_of_the_wrong_kind_is_an_error() {
     let files = Files::new();
     let tcp = || TcpListener::bind("127.0.0.1:0").unwrap();
     refused(&serve_on(&files, tcp(), "http").end(), "is called \"http\"");
@@ -156,7 +156,7 @@ fn a_socket_without_a_place_or_of_another_kind_is_an_error_that_says_so() {
 }
 
 #[test]
-fn a_door_that_the_config_would_not_open_is_not_opened_by_a_socket_either() {
+fn an_inherited_socket_must_follow_the_rules_of_the_config() {
     let files = Files::new();
     let config = fs::read_to_string(files.config()).unwrap();
     let keys = "[[ingest.keys]]\nname = \"tests\"\nkey_file = \"ingest.key\"\n";
@@ -176,7 +176,7 @@ fn a_door_that_the_config_would_not_open_is_not_opened_by_a_socket_either() {
 }
 
 #[test]
-fn a_unix_socket_has_the_mode_and_group_of_the_config_and_takes_what_is_published() {
+fn a_unix_socket_has_the_configured_mode_and_group_and_accepts_events() {
     let files = Files::new();
     let config = fs::read_to_string(files.config()).unwrap();
     let group = rustix::process::getgid().as_raw();
@@ -225,7 +225,7 @@ fn address_of(client: &str, begun: &str, headers: &str) -> Value {
 }
 
 #[test]
-fn the_log_has_the_address_that_a_trusted_proxy_connects_for_and_no_others_word() {
+fn the_log_has_the_client_address_given_by_a_trusted_proxy_only() {
     let forwarded = "X-Forwarded-For: 198.51.100.1, 203.0.113.9\r\nX-Forwarded-For: 127.0.0.7\r\n";
     assert_eq!(address_of("", "", forwarded), "127.0.0.1");
     let trusted = "trusted_proxies = [\"127.0.0.0/8\"]";
@@ -238,7 +238,7 @@ fn the_log_has_the_address_that_a_trusted_proxy_connects_for_and_no_others_word(
 }
 
 #[test]
-fn a_tail_follows_over_tls_where_it_trusts_the_certificate_and_else_says_why_not() {
+fn a_tail_works_over_tls_if_it_trusts_the_certificate_or_says_why_not() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let files = Files::with(
         "tls = { cert_file = \"tls.crt\", key_file = \"tls.key\" }",

@@ -75,7 +75,7 @@ fn events_are_filtered_by_payload_and_by_fields_and_counted() {
 }
 
 #[test]
-fn the_time_ends_it_and_too_few_events_have_an_exit_status() {
+fn tail_ends_after_its_time_and_too_few_events_have_an_exit_status() {
     let relay = Relay::start();
     let ended = Process::run(relay.tail(&["--for", "200ms", TOPIC]));
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
@@ -153,7 +153,7 @@ fn several_users_are_followed_on_a_connection_each() {
 }
 
 #[test]
-fn what_can_never_come_is_wrong_from_the_start() {
+fn a_filter_that_can_never_match_is_refused_from_the_start() {
     let relay = Relay::start();
     for (flags, says) in [
         (

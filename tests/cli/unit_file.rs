@@ -31,7 +31,7 @@ fn setting<'a>(unit: &'a str, name: &str) -> &'a str {
 }
 
 #[test]
-fn the_unit_starts_what_there_is_and_waits_for_its_word() {
+fn the_unit_runs_a_valid_command_and_waits_for_its_notification() {
     let unit = unit();
     assert_eq!(setting(&unit, "Type"), "notify");
     let command = setting(&unit, "ExecStart");
@@ -44,14 +44,14 @@ fn the_unit_starts_what_there_is_and_waits_for_its_word() {
 }
 
 #[test]
-fn systemd_waits_longer_for_the_end_than_the_relay_drains() {
+fn systemd_waits_longer_for_the_end_than_a_drain_takes() {
     let stop = humantime::parse_duration(setting(&unit(), "TimeoutStopSec")).unwrap();
     let drain = Config::default().client.drain_timeout;
     assert!(stop > drain, "{stop:?} for {drain:?}");
 }
 
 #[test]
-fn a_fault_writes_no_keys_to_a_core_dump() {
+fn a_crash_writes_no_keys_to_a_core_dump() {
     assert_eq!(setting(&unit(), "LimitCORE"), "0");
 }
 
@@ -75,7 +75,7 @@ fn systemd_finds_no_fault_in_the_units() {
 }
 
 #[test]
-fn the_socket_is_the_clients_and_is_where_the_relay_would_listen() {
+fn the_socket_unit_is_for_clients_on_the_default_port() {
     let socket = unit_of("socket");
     let port = Config::default().client.listen.port().to_string();
     assert_eq!(setting(&socket, "ListenStream"), port);
@@ -84,12 +84,12 @@ fn the_socket_is_the_clients_and_is_where_the_relay_would_listen() {
 }
 
 #[test]
-fn a_reload_is_the_signal_that_the_relay_takes() {
+fn a_reload_sends_the_signal_that_the_relay_handles() {
     assert_eq!(setting(&unit(), "ExecReload"), "/bin/kill -HUP $MAINPID");
 }
 
 #[test]
-fn the_watchdog_is_more_patient_than_the_look_at_the_shards() {
+fn the_watchdog_timeout_is_longer_than_the_check_of_the_shards() {
     let watchdog = humantime::parse_duration(setting(&unit(), "WatchdogSec")).unwrap();
     assert!(
         watchdog / 6 > 2 * sidewire::ops::SHARD_TIMEOUT,
@@ -98,7 +98,7 @@ fn the_watchdog_is_more_patient_than_the_look_at_the_shards() {
 }
 
 #[test]
-fn systemd_finds_the_unit_as_hardened_as_it_is_said_to_be() {
+fn systemd_rates_the_unit_as_hardened_as_documented() {
     if !is_on_path("systemd-analyze") {
         return;
     }

@@ -32,7 +32,7 @@ async fn disconnect(relay: &TestRelay, target: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_long_body_where_none_is_taken_ends_the_connection_and_the_answer_says_so() {
+async fn a_long_unexpected_body_ends_the_connection_and_the_answer_says_so() {
     let relay = TestRelay::start();
     let mut ann = relay.connect("acme", "ann").await;
     for (method, target) in [("GET", ACME), ("DELETE", ANN)] {
@@ -55,7 +55,7 @@ async fn a_long_body_where_none_is_taken_ends_the_connection_and_the_answer_says
 }
 
 #[tokio::test]
-async fn a_user_is_disconnected_from_all_shards_and_nobody_else_is() {
+async fn a_user_is_disconnected_from_all_shards_and_no_other_user_is() {
     let relay = TestRelay::start();
     let mut anns = Vec::new();
     for _ in 0..4 {
@@ -93,7 +93,7 @@ async fn a_user_is_disconnected_from_all_shards_and_nobody_else_is() {
 }
 
 #[tokio::test]
-async fn of_a_client_that_keeps_coming_back_each_connection_is_counted_once() {
+async fn each_connection_of_a_client_that_keeps_reconnecting_is_counted_once() {
     const TIMES: u64 = 30;
     let relay = TestRelay::start();
     let client = async {
@@ -115,7 +115,7 @@ async fn of_a_client_that_keeps_coming_back_each_connection_is_counted_once() {
 }
 
 #[tokio::test]
-async fn a_tenant_is_seen_as_it_is_over_all_shards() {
+async fn a_tenant_view_covers_all_shards() {
     let relay = TestRelay::start();
     let absent = ask(&relay, "GET", ACME).await;
     assert_eq!(refusal(&absent), (404, "NOT_FOUND".to_owned(), None));
@@ -172,7 +172,7 @@ async fn a_tenant_is_seen_as_it_is_over_all_shards() {
 }
 
 #[tokio::test]
-async fn a_tenant_whose_events_have_aged_and_whose_clients_have_gone_is_not_found() {
+async fn a_tenant_with_only_expired_events_and_no_clients_is_not_found() {
     let relay = TestRelay::with(|config| config.replay.age = Duration::from_millis(1));
     relay.publish("acme", created("p1")).await;
     while ask(&relay, "GET", ACME).await.status != 404 {}
@@ -187,7 +187,7 @@ async fn a_tenant_whose_events_have_aged_and_whose_clients_have_gone_is_not_foun
 }
 
 #[tokio::test]
-async fn who_may_call_is_judged_before_what_there_is() {
+async fn authorization_is_checked_before_existence() {
     let relay = TestRelay::start();
     let other = "/v1/tenants/globex";
     for (method, target, key, status) in [
@@ -245,7 +245,7 @@ async fn who_may_call_is_judged_before_what_there_is() {
 }
 
 #[tokio::test]
-async fn a_relay_that_ends_neither_shows_nor_disconnects() {
+async fn a_relay_that_drains_neither_shows_nor_disconnects() {
     let mut relay = TestRelay::start();
     let mut rude = relay.connect_raw("acme", "ann").await;
     let mut backend = Backend::connect(&relay).await;

@@ -11,13 +11,16 @@ use sidewire_bench::{
     Scenario, ScenarioFanout, TargetEndpoint, TargetProtocol, TokenMaker,
 };
 use sidewire_client::{Credential, UrlSchemes};
-use sidewire_protocol::{EnvelopeEncoding, TenantName};
+use sidewire_protocol::{EnvelopeEncoding, TenantName, clock::Clock};
 
 use crate::{
     support::{INGEST_KEY, TestRelay, signing_key},
     transport::Certified,
     vocabulary::TestSchema,
 };
+
+/// The lifetime of the clients' tokens.
+const LIFETIME: Duration = Duration::from_secs(600);
 
 const WINDOW: MeasureWindow = MeasureWindow {
     warmup: Duration::from_millis(50),
@@ -47,7 +50,7 @@ fn plan_over(
                     let token = NewToken {
                         tenant,
                         user,
-                        expires_at: None,
+                        expires_at: Some(Clock::system().since_unix_epoch() + LIFETIME),
                         topics: None,
                     };
                     signing_key().mint(&token, &TokenRules::default())
@@ -109,7 +112,7 @@ const FANOUT: ScenarioFanout = ScenarioFanout {
 };
 
 #[tokio::test]
-async fn latency_is_measured_at_the_rate_that_was_asked_for() {
+async fn latency_is_measured_at_the_requested_rate() {
     let relay = TestRelay::start();
     let scenario = Scenario::Latency {
         fanout: FANOUT,
@@ -152,7 +155,7 @@ async fn full_load_reaches_every_subscriber_of_each_topic() {
 }
 
 #[tokio::test]
-async fn an_event_of_ones_own_topic_is_delivered_once() {
+async fn an_event_of_a_clients_own_topic_is_delivered_once() {
     let relay = TestRelay::start();
     let scenario = Scenario::Selective {
         connections: 20,
@@ -175,7 +178,7 @@ async fn an_event_of_ones_own_topic_is_delivered_once() {
 }
 
 #[tokio::test]
-async fn idle_connections_are_opened_and_their_memory_looked_at() {
+async fn idle_connections_are_opened_and_their_memory_is_measured() {
     let relay = TestRelay::start();
     let scenario = Scenario::Idle {
         connections: 20,
@@ -204,7 +207,7 @@ async fn a_connect_storm_comes_in_waves() {
 }
 
 #[tokio::test]
-async fn events_for_nobody_are_posted_one_by_one_and_in_batches() {
+async fn events_without_subscribers_are_posted_one_by_one_and_in_batches() {
     let relay = TestRelay::start();
     for batch in [1, 10] {
         let scenario = Scenario::Ingest {
@@ -241,7 +244,7 @@ async fn growth_compares_few_with_many_in_blocks() {
 }
 
 #[tokio::test]
-async fn a_relay_that_asks_for_no_token_gets_none() {
+async fn a_relay_that_needs_no_token_gets_none() {
     let relay = TestRelay::with(|config| {
         config.auth.mode = AuthMode::None;
         config.auth.keys.clear();
@@ -264,7 +267,7 @@ async fn a_relay_that_asks_for_no_token_gets_none() {
 }
 
 #[tokio::test]
-async fn what_the_relay_refuses_at_once_ends_the_run() {
+async fn an_immediate_refusal_by_the_relay_ends_the_run() {
     let relay = TestRelay::start();
     let scenario = Scenario::Throughput {
         fanout: FANOUT,
@@ -305,7 +308,7 @@ async fn what_the_relay_refuses_at_once_ends_the_run() {
 }
 
 #[tokio::test]
-async fn what_a_plan_would_run_into_is_said_beforehand() {
+async fn limits_that_a_plan_would_exceed_are_reported_beforehand() {
     let relay = TestRelay::start();
     let ingest = |batch| Scenario::Ingest {
         publishers: 1,

@@ -123,12 +123,12 @@ fn faults(conduct: Conduct) -> [u64; 5] {
 }
 
 #[test]
-fn a_server_without_a_fault_has_none() {
+fn a_server_without_faults_is_reported_without_faults() {
     assert_eq!(faults(|_, client, frame| client.send(&frame)), [0; 5]);
 }
 
 #[test]
-fn an_event_that_never_comes_is_lost() {
+fn an_event_that_never_arrives_is_lost() {
     let drops = |number, client: &mut Client, frame: Vec<u8>| {
         if number != FATAL {
             client.send(&frame);
@@ -138,7 +138,7 @@ fn an_event_that_never_comes_is_lost() {
 }
 
 #[test]
-fn events_that_cease_to_come_are_lost() {
+fn events_that_stop_arriving_are_lost() {
     let report = run(|number, client, frame| {
         if number < 2 * FATAL {
             client.send(&frame);
@@ -150,7 +150,7 @@ fn events_that_cease_to_come_are_lost() {
 }
 
 #[test]
-fn an_event_that_comes_twice_is_duplicated() {
+fn an_event_that_arrives_twice_is_duplicated() {
     let doubles = |number, client: &mut Client, frame: Vec<u8>| {
         client.send(&frame);
         if number == FATAL {
@@ -161,7 +161,7 @@ fn an_event_that_comes_twice_is_duplicated() {
 }
 
 #[test]
-fn an_event_that_comes_after_a_later_one_is_out_of_order() {
+fn an_event_that_arrives_after_a_later_one_is_out_of_order() {
     let swaps = |number, client: &mut Client, frame: Vec<u8>| {
         if number == FATAL {
             client.held = frame;
@@ -175,7 +175,7 @@ fn an_event_that_comes_after_a_later_one_is_out_of_order() {
 }
 
 #[test]
-fn an_event_that_nobody_has_posted_is_foreign() {
+fn an_event_that_was_never_posted_is_foreign() {
     let invents = |number, client: &mut Client, frame: Vec<u8>| {
         if number == FATAL {
             client.send(&frame::binary_frame(b"not of this run"));

@@ -57,7 +57,7 @@ async fn a_close_is_answered_with_the_same_code_and_the_socket_is_closed() {
 }
 
 #[tokio::test]
-async fn what_stands_before_a_close_is_answered_and_what_stands_behind_it_is_not() {
+async fn messages_before_a_close_are_answered_and_those_after_it_are_not() {
     let relay = TestRelay::start();
     let mut client = RawClient::open(&relay, "acme", "ann").await;
     let ping = binary(&relay.envelope(json!({"ping": {"timestamp": "5"}})));
@@ -76,7 +76,7 @@ async fn what_stands_before_a_close_is_answered_and_what_stands_behind_it_is_not
 }
 
 #[tokio::test]
-async fn a_client_that_is_gone_without_a_word_leaves_nothing_behind() {
+async fn a_client_that_disappears_leaves_nothing_behind() {
     let relay = TestRelay::start();
     for tenant in ["acme", "other"] {
         for leave in [drop as fn(RawClient), RawClient::reset] {
@@ -101,7 +101,7 @@ async fn a_client_that_is_gone_without_a_word_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_takes_nothing_from_the_others() {
+async fn a_client_that_leaves_does_not_affect_the_others() {
     let relay = TestRelay::start();
     let mut stays = relay.connect("acme", "ann").await;
     stays.subscribe(&["project:p1", "project:p2"]).await;

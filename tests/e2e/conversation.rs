@@ -23,7 +23,7 @@ async fn event_offset(client: &mut RawClient, relay: &TestRelay) -> String {
 }
 
 #[tokio::test]
-async fn the_schemas_lists_are_subscribed_to_confirmed_and_given_up() {
+async fn the_schema_lists_are_subscribed_to_confirmed_and_unsubscribed() {
     let relay = TestRelay::start();
     let mut client = RawClient::open(&relay, "acme", "ann").await;
     let topics = ["project:p1", "sprint:s1", "work_item:w1", "build:b1"];
@@ -69,7 +69,7 @@ async fn the_schemas_lists_are_subscribed_to_confirmed_and_given_up() {
 }
 
 #[tokio::test]
-async fn events_for_a_user_and_for_all_come_without_asking() {
+async fn events_for_a_user_and_for_all_arrive_without_a_subscribe() {
     let relay = TestRelay::start();
     let mut ann = relay.connect("acme", "ann").await;
     let mut bob = relay.connect("acme", "bob").await;
@@ -101,7 +101,7 @@ async fn events_for_a_user_and_for_all_come_without_asking() {
 }
 
 #[tokio::test]
-async fn subscribing_again_is_confirmed_again_and_brings_each_event_once() {
+async fn subscribing_again_is_confirmed_again_and_delivers_each_event_once() {
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;
     for _ in 0..3 {
@@ -123,7 +123,7 @@ async fn subscribing_again_is_confirmed_again_and_brings_each_event_once() {
 }
 
 #[tokio::test]
-async fn an_event_that_relates_to_several_topics_of_a_client_comes_once() {
+async fn an_event_that_relates_to_several_topics_of_a_client_arrives_once() {
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;
     client
@@ -150,7 +150,7 @@ async fn an_event_that_relates_to_several_topics_of_a_client_comes_once() {
 }
 
 #[tokio::test]
-async fn unsubscribing_from_what_was_not_subscribed_is_confirmed() {
+async fn unsubscribing_from_topics_never_subscribed_to_is_confirmed() {
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;
@@ -223,7 +223,7 @@ async fn a_refusal_leaves_the_connection_open_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_connection_has_no_more_topics_than_it_may() {
+async fn a_connection_cannot_have_more_topics_than_the_limit() {
     let relay = TestRelay::with(|config| config.limits.topics_per_connection = 3);
     let mut client = relay.connect("acme", "ann").await;
     client.subscribe(&["project:p1", "project:p2"]).await;
@@ -258,7 +258,7 @@ async fn a_connection_has_no_more_topics_than_it_may() {
 /// Subscribes to one topic after another while events for all of them are published, so
 /// that Subscribes overlap with events in every phase.
 #[tokio::test]
-async fn a_position_lies_behind_what_came_and_before_what_comes() {
+async fn a_position_lies_after_received_events_and_before_later_ones() {
     const ROUNDS: u64 = 100;
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;

@@ -44,7 +44,7 @@ async fn each_user_has_their_own_topic_and_all_share_the_tenant() {
 }
 
 #[tokio::test]
-async fn a_client_can_subscribe_to_anything_but_the_topics_of_users() {
+async fn a_client_can_subscribe_to_any_topic_except_those_of_users() {
     let relay = TestRelay::desktop();
     let mut ann = connect(&relay, "ann").await;
     ann.say(&relay, subscribe(&["project:p1"])).await;
@@ -77,7 +77,7 @@ async fn a_token_does_not_lead_to_another_tenant() {
 }
 
 #[tokio::test]
-async fn who_gives_no_name_that_is_one_is_refused() {
+async fn a_client_with_an_invalid_name_is_refused() {
     let relay = TestRelay::desktop();
     for name in ["", "a\nb", &"x".repeat(129)] {
         let target = format!("/ws{}", query(&[("user_id", name)]));
@@ -91,7 +91,7 @@ async fn who_gives_no_name_that_is_one_is_refused() {
 }
 
 #[tokio::test]
-async fn pages_of_this_machine_may_connect() {
+async fn local_pages_may_connect() {
     let relay = TestRelay::desktop();
     for origin in [
         "http://localhost",

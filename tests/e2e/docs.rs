@@ -28,7 +28,7 @@ use crate::{
 const DIRECTORIES: [&str; 3] = [".", "docs", "docs/design"];
 
 #[tokio::test]
-async fn the_documented_exchange_happens_as_it_is_written() {
+async fn the_documented_exchange_happens_as_written() {
     if !only_with_tracker("the page shows its bytes") {
         return;
     }
@@ -95,7 +95,7 @@ async fn the_documented_exchange_happens_as_it_is_written() {
 }
 
 #[tokio::test]
-async fn the_metrics_are_those_of_the_page() {
+async fn the_metrics_match_the_page() {
     let relay = TestRelay::start();
     let scraped = http(relay.addresses.ops, "GET /metrics HTTP/1.1\r\n", "", b"").await;
     let page = page("docs/metrics.md");
@@ -117,7 +117,7 @@ async fn the_metrics_are_those_of_the_page() {
 }
 
 #[test]
-fn the_readmes_config_can_be_read() {
+fn the_config_in_the_readme_can_be_parsed() {
     let page = page("README.md");
     let configs: Vec<_> = blocks(&page)
         .into_iter()
@@ -130,7 +130,7 @@ fn the_readmes_config_can_be_read() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_have_targets() {
     let mut links = 0;
     for name in pages() {
         let page = page(&name);
@@ -409,7 +409,7 @@ fn root() -> PathBuf {
 
 /// `docs/guarantees.md` names files and tests, as "`file`: `test`, `test`".
 #[test]
-fn every_promise_names_a_test_that_there_is() {
+fn every_promise_names_an_existing_test() {
     let page = page("docs/guarantees.md");
     let (promises, _) = page.split_once("## What is not promised").unwrap();
     let rows: Vec<_> = promises

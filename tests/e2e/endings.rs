@@ -106,7 +106,7 @@ async fn a_drain_under_load_loses_no_acknowledged_event_and_spreads_the_clients(
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_holds_the_drain_up_until_its_deadline() {
+async fn a_client_that_does_not_read_delays_the_drain_until_its_deadline() {
     let mut relay = TestRelay::with(|config| {
         config.client.drain_timeout = Duration::from_secs(1);
         config.client.drain_spread = Duration::ZERO;
@@ -129,7 +129,7 @@ async fn a_client_that_does_not_read_holds_the_drain_up_until_its_deadline() {
 }
 
 #[tokio::test]
-async fn who_connects_and_says_nothing_during_a_drain_does_not_hold_it_up() {
+async fn a_silent_connection_during_a_drain_does_not_delay_it() {
     let mut relay = TestRelay::start();
     let mut rude = relay.connect_raw("acme", "ann").await;
     let begun = Instant::now();
@@ -145,7 +145,7 @@ async fn who_connects_and_says_nothing_during_a_drain_does_not_hold_it_up() {
 }
 
 #[tokio::test]
-async fn the_close_for_a_breach_of_the_protocol_reaches_who_goes_on_sending() {
+async fn the_close_for_a_violation_reaches_a_client_that_keeps_sending() {
     let relay = TestRelay::start();
     for _ in 0..20 {
         let mut client = relay.connect_raw("acme", "ann").await;
@@ -175,7 +175,7 @@ async fn a_clients_close_is_answered_and_the_relay_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_token_that_expires_is_said_to_and_closes_the_connection() {
+async fn a_token_expiry_is_announced_and_closes_the_connection() {
     let relay = TestRelay::with(|config| config.auth.leeway = Duration::ZERO);
     let brief = token_with("acme", "ann", Duration::from_secs(2), None);
     let mut client = relay.connect_with(brief).await.unwrap();

@@ -17,7 +17,7 @@ enum Run<'a> {
 }
 
 #[tokio::test]
-async fn an_event_is_the_bytes_that_came_less_field_18_and_fields_that_hold_their_default() {
+async fn an_event_has_the_posted_bytes_except_field_18_and_default_values() {
     use Run::{Cut, Kept};
     const ID: Run<'_> = Kept(b"\x0a\x02m1");
     const NO_ID: Run<'_> = Cut(b"\x0a\x00");
@@ -133,7 +133,7 @@ fn roundabout(event: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn from_json_too_a_message_id_and_a_timestamp_that_were_given_stay() {
+async fn a_message_id_and_a_timestamp_given_in_json_are_kept_too() {
     let relay = TestRelay::start();
     let mut client = relay.connect_binary("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;

@@ -72,7 +72,7 @@ async fn a_text_frame_is_closed_with_1003() {
 }
 
 #[tokio::test]
-async fn a_breach_of_the_frame_format_is_closed_with_1002() {
+async fn a_violation_of_the_frame_format_is_closed_with_1002() {
     let relay = TestRelay::start();
     let mut neighbour = Neighbour::of(&relay).await;
     let ping = relay.envelope(json!({"ping": {}}));
@@ -134,7 +134,7 @@ async fn text_that_is_not_utf_8_is_closed_with_1007() {
 }
 
 #[tokio::test]
-async fn a_message_over_the_bound_is_closed_with_1009() {
+async fn a_message_over_the_limit_is_closed_with_1009() {
     let relay = TestRelay::with(|config| config.client.message_max = 1_000);
     let mut neighbour = Neighbour::of(&relay).await;
     let fragment = |first, len| frame(first, &vec![0; len]);
@@ -201,7 +201,7 @@ fn fate(opcode: u8, is_masked: bool, len: u64) -> Fate {
 }
 
 #[tokio::test]
-async fn a_frame_of_any_opcode_and_length_has_its_fate_and_its_neighbours_do_not_mind() {
+async fn a_frame_of_any_opcode_and_length_is_handled_without_affecting_others() {
     const LENGTHS: [u64; 8] = [
         125,
         126,
@@ -299,7 +299,7 @@ async fn a_ping_between_the_fragments_of_a_message_is_answered_at_once() {
 }
 
 #[tokio::test]
-async fn a_message_may_come_in_as_many_fragments_as_it_has_bytes() {
+async fn a_message_may_have_as_many_fragments_as_bytes() {
     let relay = TestRelay::start();
     let mut client = RawClient::open(&relay, "acme", "ann").await;
     let message = relay.envelope(json!({"messageId": "m", "ping": {"timestamp": "5"}}));

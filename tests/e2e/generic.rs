@@ -41,7 +41,7 @@ async fn post(relay: &TestRelay, target: &str, event: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn json_reaches_the_topics_of_its_call_as_it_was_posted() {
+async fn json_reaches_the_topics_of_its_call_unchanged() {
     let relay = relay();
     let mut client = following(&relay, "ann", &["order:7"]).await;
     let target = format!("{EVENTS}?topic=order:7");
@@ -230,7 +230,7 @@ async fn a_message_or_presence_of_a_backend_is_an_event_of_the_topics_that_it_na
 }
 
 #[tokio::test]
-async fn topics_that_are_none_and_too_many_are_refused() {
+async fn invalid_topics_and_too_many_topics_are_refused() {
     let relay = relay();
     let mut client = following(&relay, "ann", &["room:1"]).await;
     let many = |count: usize| -> Vec<_> { (0..count).map(|id| format!("room:{id}")).collect() };
@@ -293,7 +293,7 @@ async fn an_event_without_a_topic_is_refused_whatever_its_data_says() {
 }
 
 #[tokio::test]
-async fn subscribe_has_field_16_only() {
+async fn subscribe_has_only_field_16() {
     let relay = relay();
     let lists = json!({"subscribe": {"projectIds": ["p1"]}}).to_string();
     assert!(relay.schema.envelope_from_json(lists.as_bytes()).is_err());

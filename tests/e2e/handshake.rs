@@ -29,7 +29,7 @@ fn protocols(offer: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_handshake_is_answered_as_rfc_6455_says() {
+async fn a_handshake_is_answered_as_rfc_6455_requires() {
     let relay = TestRelay::start();
     let answer = shake_hands(&relay, &bearer(&token("acme", "ann"))).await;
     assert_eq!(answer.status, 101);
@@ -57,7 +57,7 @@ async fn header_names_and_tokens_are_read_in_any_case_and_among_others() {
 }
 
 #[tokio::test]
-async fn the_relays_subprotocol_is_echoed_and_a_token_never() {
+async fn the_subprotocol_of_the_relay_is_echoed_and_a_token_never_is() {
     let relay = TestRelay::start();
     let token = token("acme", "ann");
     let (ours, other) = ("sidewire.v1.protobuf", "graphql-transport-ws");
@@ -79,7 +79,7 @@ async fn the_relays_subprotocol_is_echoed_and_a_token_never() {
 }
 
 #[tokio::test]
-async fn a_token_in_the_query_counts_only_where_the_config_allows_it() {
+async fn a_token_in_the_query_is_accepted_only_if_the_config_allows_it() {
     let target = format!("/ws{}", query(&[("access_token", &token("acme", "ann"))]));
     let request = handshake_to(&target, "");
     for (relay, status) in [(TestRelay::start(), 401), (with_query_token(), 101)] {
@@ -91,7 +91,7 @@ async fn a_token_in_the_query_counts_only_where_the_config_allows_it() {
 }
 
 #[tokio::test]
-async fn a_bearer_header_alone_counts_then_the_subprotocol_then_the_query() {
+async fn a_token_is_taken_from_the_header_then_the_subprotocol_then_the_query() {
     let relay = with_query_token();
     let good = token("acme", "ann");
     let in_query = |token: &str| format!("/ws{}", query(&[("access_token", token)]));
@@ -167,7 +167,7 @@ async fn a_bearer_header_alone_counts_then_the_subprotocol_then_the_query() {
 }
 
 #[tokio::test]
-async fn an_origin_that_is_listed_or_none_at_all_may_connect() {
+async fn a_client_with_a_listed_origin_or_without_one_may_connect() {
     let listed = TestRelay::with(|config| {
         config.client.origins = vec![WebOrigin::parse("https://app.example").unwrap()];
     });
@@ -189,7 +189,7 @@ async fn an_origin_that_is_listed_or_none_at_all_may_connect() {
 }
 
 #[tokio::test]
-async fn integers_are_names_too() {
+async fn integers_are_valid_names() {
     let relay = TestRelay::start();
     let token = token_of(&json!({"tenant_id": 7, "user_id": 12, "exp": 4_000_000_000_u64}));
     let mut client = relay.connect_with(token).await.unwrap();
@@ -202,7 +202,7 @@ async fn integers_are_names_too() {
 }
 
 #[tokio::test]
-async fn the_topics_of_a_token_bound_what_its_client_can_subscribe_to() {
+async fn the_topics_of_a_token_limit_the_subscriptions_of_its_client() {
     let relay = TestRelay::start();
     let hour = std::time::Duration::from_hours(1);
     let token = token_with("acme", "ann", hour, Some(&["project:p1", "sprint:*"]));
@@ -269,7 +269,7 @@ async fn frames_in_the_segment_of_the_handshake_are_not_lost() {
 }
 
 #[tokio::test]
-async fn a_frame_that_the_segment_of_the_handshake_cuts_in_two_is_not_lost() {
+async fn a_frame_split_by_the_segment_of_the_handshake_is_not_lost() {
     let relay = TestRelay::start();
     let (frames, answers) = early_frames(&relay);
     let request = handshake(&bearer(&token("acme", "ann")));
@@ -285,7 +285,7 @@ async fn a_frame_that_the_segment_of_the_handshake_cuts_in_two_is_not_lost() {
 }
 
 #[tokio::test]
-async fn more_frames_behind_a_handshake_than_an_outbox_holds_are_all_answered() {
+async fn more_frames_after_a_handshake_than_an_outbox_holds_are_all_answered() {
     let relay = TestRelay::with(|it| it.limits.heartbeat_burst = NonZeroU32::MAX);
     let ping = binary(&relay.envelope(json!({"ping": {"timestamp": "5"}})));
     let pings = 3_000;

@@ -83,7 +83,7 @@ async fn the_same_event_is_answered_with_its_first_position_and_delivered_once()
 }
 
 #[tokio::test]
-async fn the_body_is_its_bytes_and_the_set_of_its_topics_however_they_came() {
+async fn a_body_is_identified_by_its_bytes_and_the_set_of_its_topics() {
     let relay = TestRelay::start();
     let with_topics = also(event("m1", "a"), &["board:1", "board:2"]);
     let bytes = relay.envelope(with_topics.clone());
@@ -130,7 +130,7 @@ async fn the_body_is_its_bytes_and_the_set_of_its_topics_however_they_came() {
 }
 
 #[tokio::test]
-async fn an_id_is_one_within_a_tenant_only_and_one_that_the_relay_makes_is_none() {
+async fn an_id_is_scoped_to_its_tenant_and_one_made_by_the_relay_is_not_remembered() {
     let relay = TestRelay::start();
     let mut nameless = event("", "a");
     for offset in ["1", "2"] {
@@ -154,7 +154,7 @@ async fn an_id_is_one_within_a_tenant_only_and_one_that_the_relay_makes_is_none(
 }
 
 #[tokio::test]
-async fn a_batch_has_the_first_position_of_what_is_not_new_and_its_new_events_together() {
+async fn a_batch_has_first_positions_of_duplicates_and_consecutive_new_events() {
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;
@@ -186,7 +186,7 @@ async fn a_batch_has_the_first_position_of_what_is_not_new_and_its_new_events_to
 }
 
 #[tokio::test]
-async fn one_conflict_refuses_a_whole_batch_and_nothing_of_it_is_left() {
+async fn one_conflict_refuses_a_whole_batch_and_leaves_nothing_behind() {
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;
@@ -233,7 +233,7 @@ async fn a_call_that_is_refused_for_its_content_leaves_no_id_behind() {
 }
 
 #[tokio::test]
-async fn of_identical_calls_in_parallel_exactly_one_is_delivered() {
+async fn exactly_one_of_several_identical_parallel_calls_is_delivered() {
     const CALLS: usize = 12;
     const ROUNDS: usize = 40;
     let relay = TestRelay::start();
@@ -269,7 +269,7 @@ async fn of_identical_calls_in_parallel_exactly_one_is_delivered() {
 }
 
 #[tokio::test]
-async fn an_id_is_remembered_within_its_window_whatever_became_of_its_event() {
+async fn an_id_is_remembered_within_its_window_even_if_its_event_is_evicted() {
     let relay = TestRelay::with(|config| {
         config.replay.events = 1;
         config.ingest.message_ids_max = 3;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn an_event_is_answered_with_its_id_its_position_its_topics_and_whom_it_matched() {
+async fn an_event_is_answered_with_its_id_position_topics_and_match_count() {
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;
     let confirmed = client.subscribe(&["project:p1", "work_item:item-1"]).await;
@@ -48,7 +48,7 @@ async fn an_event_is_answered_with_its_id_its_position_its_topics_and_whom_it_ma
 }
 
 #[tokio::test]
-async fn any_kind_exists_and_the_implicit_topics_reach_whom_they_name() {
+async fn any_kind_is_valid_and_implicit_topics_reach_the_users_that_they_name() {
     let relay = TestRelay::start();
     let mut ann = relay.connect("acme", "ann").await;
     let mut bob = relay.connect("acme", "bob").await;
@@ -88,7 +88,7 @@ async fn any_kind_exists_and_the_implicit_topics_reach_whom_they_name() {
 }
 
 #[tokio::test]
-async fn what_lies_just_within_the_bounds_is_taken() {
+async fn events_just_within_the_limits_are_accepted() {
     let relay = TestRelay::start();
     let many: Vec<_> = (0..100).map(|i| format!("board:{i}")).collect();
     // 99 topics, each of them twice.

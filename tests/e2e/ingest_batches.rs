@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_batch_is_answered_event_by_event_and_its_events_stand_together() {
+async fn a_batch_is_answered_event_by_event_and_its_events_are_consecutive() {
     let relay = TestRelay::start();
     let mut one = relay.connect("acme", "ann").await;
     one.subscribe(&["project:p1"]).await;
@@ -74,7 +74,7 @@ fn summary(result: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_batch_of_the_most_events_is_taken() {
+async fn a_batch_with_the_maximum_number_of_events_is_accepted() {
     let relay = TestRelay::with(|config| {
         config.limits.outbox_frames = 1;
     });
@@ -98,7 +98,7 @@ async fn a_batch_of_the_most_events_is_taken() {
 }
 
 #[tokio::test]
-async fn a_batch_is_taken_whole_or_not_at_all() {
+async fn a_batch_is_accepted_whole_or_not_at_all() {
     let mut watched = Watched::start().await;
     let schema = TestSchema::under_test();
     let good = created("p1");
@@ -167,7 +167,7 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_far_into_a_long_batch_is_said_as_of_a_short_one() {
+async fn a_fault_far_into_a_long_batch_is_reported_as_in_a_short_one() {
     let mut watched = Watched::start().await;
     let good = created("p1");
     let long = |last: Value| {
@@ -215,7 +215,7 @@ fn errors(answer: &Answer) -> Vec<(u64, Option<String>)> {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_empty_too_big_or_none_is_refused() {
+async fn an_empty_too_large_or_invalid_batch_is_refused() {
     let mut watched = Watched::start().await;
     let good = created("p1");
     let many = json!({"messages": vec![&good; 1001]});

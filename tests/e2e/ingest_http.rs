@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_backend_without_a_key_that_is_known_is_refused_before_all_else() {
+async fn a_backend_without_a_known_key_is_refused_before_all_else() {
     let relay = TestRelay::start();
     let key = |text: &str| format!("Authorization: {text}");
     let headers: [&[String]; 9] = [
@@ -48,7 +48,7 @@ async fn a_backend_without_a_key_that_is_known_is_refused_before_all_else() {
 }
 
 #[tokio::test]
-async fn a_key_of_one_tenant_opens_no_other() {
+async fn a_key_of_one_tenant_is_refused_for_another() {
     let relay = TestRelay::start();
     let mut other = relay.connect("other", "ann").await;
     other.subscribe(&["project:p1"]).await;
@@ -83,7 +83,7 @@ async fn a_key_of_one_tenant_opens_no_other() {
 }
 
 #[tokio::test]
-async fn on_loopback_no_key_need_be_configured() {
+async fn on_loopback_no_key_has_to_be_configured() {
     let relay = TestRelay::with(|config| config.ingest.keys.clear());
     let event = created("p1").to_string();
     let call = Call::new("POST", EVENTS)
@@ -224,7 +224,7 @@ async fn a_tenant_may_have_any_name_without_control_characters() {
 }
 
 #[tokio::test]
-async fn a_connection_outlives_refusals() {
+async fn a_connection_stays_open_after_refusals() {
     let relay = TestRelay::start();
     let event = created("p1");
     let refused = [
@@ -257,7 +257,7 @@ async fn a_connection_outlives_refusals() {
 }
 
 #[tokio::test]
-async fn pipelined_calls_are_answered_in_their_order() {
+async fn pipelined_calls_are_answered_in_order() {
     let relay = TestRelay::start();
     let event = |id: &str| {
         let event = named(id, created("p1"));
@@ -291,7 +291,7 @@ async fn pipelined_calls_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_backend_that_has_said_all_it_has_to_say_gets_its_answers() {
+async fn a_backend_that_has_closed_its_sending_side_gets_its_answers() {
     let relay = TestRelay::start();
     let call = Call::event(EVENTS, &created("p1")).bytes();
     for calls in [1, 3] {
@@ -306,7 +306,7 @@ async fn a_backend_that_has_said_all_it_has_to_say_gets_its_answers() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_does_not_cost_the_answers_to_what_was_before_it() {
+async fn invalid_http_does_not_lose_the_answers_to_earlier_calls() {
     let relay = TestRelay::start();
     let call = Call::event(EVENTS, &created("p1")).bytes();
     let mut backend = Backend::connect(&relay).await;
@@ -319,7 +319,7 @@ async fn what_is_no_http_does_not_cost_the_answers_to_what_was_before_it() {
 }
 
 #[tokio::test]
-async fn http_1_0_is_spoken() {
+async fn http_1_0_is_supported() {
     let relay = TestRelay::start();
     let call = Call::event(EVENTS, &created("p1")).http_1_0();
     let mut backend = Backend::connect(&relay).await;

@@ -40,7 +40,7 @@ async fn posted(relay: &TestRelay, event: &Value) -> [Answer; 2] {
 }
 
 #[tokio::test]
-async fn an_event_with_too_much_json_is_refused_also_when_it_is_posted_as_bytes() {
+async fn an_event_with_too_much_json_is_refused_even_if_it_is_posted_as_bytes() {
     let relay = small();
     let mut client = relay.connect("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;
@@ -66,7 +66,7 @@ async fn an_event_with_too_much_json_is_refused_also_when_it_is_posted_as_bytes(
 }
 
 #[tokio::test]
-async fn an_event_may_have_as_much_json_as_the_limit_with_all_that_the_relay_adds() {
+async fn the_json_of_an_event_with_the_relays_additions_may_reach_the_limit() {
     let relay = small();
     let (mut least, mut most) = (0, JSON_MAX);
     // The length from which an event is refused.
@@ -124,7 +124,7 @@ fn number(value: f64) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_value_that_has_no_json_is_refused_with_its_path() {
+async fn a_value_without_json_is_refused_with_its_path() {
     let relay = generic();
     let events = format!("{EVENTS}?topic=order:7");
     let batches = format!("{BATCH}?topic=order:7");
@@ -187,7 +187,7 @@ async fn a_batch_names_each_of_its_events_that_has_too_much_json() {
 }
 
 #[tokio::test]
-async fn a_large_event_with_json_is_taken_in_a_batch_too() {
+async fn a_large_event_with_json_is_accepted_in_a_batch_too() {
     let relay = small();
     let mut large = described(0);
     large["workItemCreated"]["workItem"]["title"] = json!("x".repeat(JSON_MAX / 2));
@@ -201,7 +201,7 @@ async fn a_large_event_with_json_is_taken_in_a_batch_too() {
 }
 
 #[tokio::test]
-async fn a_name_that_the_schema_does_not_know_is_told_the_nearest() {
+async fn an_error_about_an_unknown_name_suggests_the_nearest_name() {
     let relay = TestRelay::serving(TestSchema::Tracker, |_| ());
     let event = json!({"workItemCreate": {"workItem": {"id": "item-1"}}});
     let answer = Call::event(EVENTS, &event).answer(&relay).await;

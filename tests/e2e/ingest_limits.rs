@@ -37,7 +37,7 @@ fn body(target: &str, len: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_body_may_be_as_big_as_the_limit_and_no_bigger() {
+async fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
     let relay = small();
     let mut head = 0;
     for (target, max) in [(EVENTS, BODY_MAX), (BATCH, BATCH_BODY_MAX)] {
@@ -69,7 +69,7 @@ async fn a_body_may_be_as_big_as_the_limit_and_no_bigger() {
 }
 
 #[tokio::test]
-async fn a_backend_hears_that_its_body_is_too_big_though_it_goes_on_sending() {
+async fn a_backend_that_keeps_sending_still_gets_the_answer_to_a_too_large_body() {
     let relay = small();
     let backend = relay.backend();
     for round in 0..20 {
@@ -86,7 +86,7 @@ async fn a_backend_hears_that_its_body_is_too_big_though_it_goes_on_sending() {
 }
 
 #[tokio::test]
-async fn a_backend_that_asks_first_sends_its_body_only_where_it_is_wanted() {
+async fn a_backend_that_expects_100_continue_gets_it_only_for_acceptable_bodies() {
     let relay = small();
     let expecting = |call: Call| call.header("Expect: 100-continue");
     let (wanted, too_big) = (body(EVENTS, BODY_MAX), body(EVENTS, BODY_MAX + 1));
@@ -130,7 +130,7 @@ async fn a_backend_that_asks_first_sends_its_body_only_where_it_is_wanted() {
 }
 
 #[tokio::test]
-async fn a_tenant_for_which_there_is_no_place_is_asked_to_come_later() {
+async fn a_call_for_a_tenant_over_the_limit_gets_a_retry_delay() {
     let relay = TestRelay::with(|config| config.limits.tenants = 2);
     let mut client = relay.connect("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;
@@ -159,7 +159,7 @@ async fn a_tenant_for_which_there_is_no_place_is_asked_to_come_later() {
 }
 
 #[tokio::test]
-async fn a_relay_that_drains_answers_the_calls_under_way_and_takes_no_new_ones() {
+async fn a_relay_that_drains_answers_running_calls_and_accepts_no_new_ones() {
     let relay = TestRelay::start();
     let ops = relay.addresses.ops;
     let mut client = relay.connect("acme", "ann").await;

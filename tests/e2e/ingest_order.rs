@@ -39,7 +39,7 @@ impl Size {
 type Sequence = Vec<(u64, String)>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_subscribers_get_what_several_backends_post_in_the_same_order() {
+async fn all_subscribers_get_the_events_of_several_backends_in_the_same_order() {
     let size = Size::chosen();
     let events = size.events();
     let relay = TestRelay::with(|config| {

@@ -218,7 +218,7 @@ async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
 }
 
 #[tokio::test]
-async fn control_messages_are_no_events() {
+async fn control_messages_are_not_accepted_as_events() {
     let mut watched = Watched::start().await;
     let control: Vec<_> = watched
         .relay

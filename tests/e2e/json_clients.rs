@@ -33,7 +33,7 @@ fn padded(topic: &str, len: usize) -> Message {
 }
 
 #[tokio::test]
-async fn one_event_reaches_json_and_binary_clients_and_its_json_is_made_once_for_both_shards() {
+async fn an_event_reaches_json_and_binary_clients_and_is_rendered_once_for_both_shards() {
     let relay = TestRelay::start();
     let mut binary = relay.connect_binary("acme", "ann").await;
     binary.subscribe(&["project:p1"]).await;
@@ -103,7 +103,7 @@ async fn the_first_subprotocol_that_the_relay_speaks_is_chosen() {
 }
 
 #[tokio::test]
-async fn a_json_client_resumes_after_a_cut_without_gap_or_double() {
+async fn a_json_client_resumes_after_a_cut_without_gaps_or_duplicates() {
     let relay = TestRelay::start();
     let mut client = JsonClient::open(&relay, "acme", "ann").await;
     client.subscribe(json!({"topics": ["project:p1"]})).await;
@@ -158,7 +158,7 @@ async fn the_bytes_of_json_are_counted_until_they_are_written() {
 }
 
 #[tokio::test]
-async fn large_events_and_large_frames_come_through() {
+async fn large_events_and_large_frames_are_handled() {
     let relay = TestRelay::start();
     let mut client = JsonClient::open(&relay, "acme", "ann").await;
     for (number, len) in [
@@ -186,7 +186,7 @@ async fn large_events_and_large_frames_come_through() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_refused_with_the_path_of_the_field() {
+async fn unreadable_json_is_refused_with_the_path_of_the_field() {
     let relay = TestRelay::start();
     let mut client = JsonClient::open(&relay, "acme", "ann").await;
     let deep = "{\"subscribe\":".repeat(3_000);
@@ -268,7 +268,7 @@ async fn frames_of_the_wrong_kind_close_the_connection() {
 }
 
 #[tokio::test]
-async fn an_expired_token_is_told_in_json_and_closes_with_4001() {
+async fn an_expired_token_is_reported_in_json_and_closes_with_4001() {
     let relay = TestRelay::with(|config| config.auth.leeway = Duration::ZERO);
     let token = token_with("acme", "ann", Duration::from_secs(2), None);
     let mut client = JsonClient::open_with(&relay, &token).await;
@@ -283,7 +283,7 @@ async fn an_expired_token_is_told_in_json_and_closes_with_4001() {
 }
 
 #[tokio::test]
-async fn a_drain_closes_json_clients_with_1001_behind_what_is_queued() {
+async fn a_drain_closes_json_clients_with_1001_after_queued_frames() {
     let mut relay = TestRelay::with(|config| config.client.drain_spread = Duration::ZERO);
     let mut client = JsonClient::open(&relay, "acme", "ann").await;
     client.subscribe(json!({"topics": ["project:p1"]})).await;

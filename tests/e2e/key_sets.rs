@@ -156,7 +156,7 @@ async fn is_let_in(relay: &TestRelay, token: String) -> bool {
 }
 
 #[tokio::test]
-async fn a_key_is_fetched_when_a_token_names_it_but_not_for_every_one_that_does() {
+async fn a_key_is_fetched_when_a_token_names_it_but_not_for_every_such_token() {
     let issuer = Issuer::start().await;
     issuer.has(&[OLD.jwk("old")]);
     let relay = issuer.relay(|_| ());
@@ -208,7 +208,7 @@ async fn many_handshakes_wait_for_one_fetch() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_had_leaves_the_keys_as_they_are() {
+async fn a_failed_fetch_leaves_the_keys_as_they_are() {
     let issuer = Issuer::start().await;
     issuer.has(&[OLD.jwk("old")]);
     let relay = issuer.relay(|config| {
@@ -288,7 +288,7 @@ async fn a_relay_without_a_key_is_not_ready_until_it_has_fetched_one() {
 }
 
 #[tokio::test]
-async fn who_came_with_a_key_that_has_left_the_set_goes_where_that_is_configured() {
+async fn clients_of_a_key_that_has_left_the_set_are_disconnected_if_configured() {
     for closes in [true, false] {
         let issuer = Issuer::start().await;
         issuer.has(&[OLD.jwk("old"), NEW.jwk("kept")]);

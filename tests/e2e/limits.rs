@@ -55,7 +55,7 @@ async fn assert_exceeded(relay: &TestRelay, limit: &str, times: f64) {
 }
 
 #[tokio::test]
-async fn beyond_its_cap_nobody_gets_in_and_who_is_in_stays() {
+async fn a_connection_over_a_cap_is_refused_and_open_ones_stay() {
     type Settings = fn(&mut Config);
     let cases: [(&str, u16, Settings); 4] = [
         ("connections", 503, |it| {
@@ -108,7 +108,7 @@ async fn ask_from(address: [u8; 4], relay: &TestRelay) -> u16 {
 }
 
 #[tokio::test]
-async fn a_tenant_may_have_caps_of_its_own() {
+async fn a_tenant_may_have_its_own_caps() {
     let relay = TestRelay::with(|it| {
         it.limits.connections_per_tenant = Some(count(1));
         it.limits.overrides = vec![LimitsOverride {
@@ -128,7 +128,7 @@ async fn a_tenant_may_have_caps_of_its_own() {
 }
 
 #[tokio::test]
-async fn too_many_handshakes_of_a_user_are_429_and_of_all_503() {
+async fn too_many_handshakes_get_429_for_a_user_and_503_for_all() {
     let relay = TestRelay::with(|it| it.limits.user_handshakes_per_minute = Some(count(2)));
     for _ in 0..2 {
         relay.connect("acme", "ann").await.nothing_more().await;
@@ -167,7 +167,7 @@ async fn ask_with(relay: &TestRelay, token: &str, headers: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn too_many_handshakes_from_an_address_are_429_whoever_they_are_of() {
+async fn too_many_handshakes_from_an_address_get_429_whatever_their_user() {
     let relay = TestRelay::with(|it| it.limits.address_handshakes_per_minute = count(3));
     // The limit applies before the token is checked, so a bad token counts too.
     for _ in 0..2 {
@@ -184,7 +184,7 @@ async fn too_many_handshakes_from_an_address_are_429_whoever_they_are_of() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_not_counted_but_whom_it_connects_for_is() {
+async fn a_trusted_proxy_is_not_counted_but_its_clients_are() {
     let relay = TestRelay::with(|it| {
         it.limits.address_handshakes_per_minute = count(1);
         it.client.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
@@ -225,7 +225,7 @@ fn assert_limited(error: &Value, id: &str, millis_max: u64) {
 }
 
 #[tokio::test]
-async fn a_user_over_its_rate_is_told_when_to_try_again_and_others_are_not() {
+async fn a_user_over_its_rate_gets_a_retry_delay_and_others_do_not() {
     let relay = TestRelay::with(|it| {
         it.limits.user_burst = count(2);
         it.limits.user_period = HOUR;
@@ -258,7 +258,7 @@ async fn a_user_over_its_rate_is_told_when_to_try_again_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn what_is_no_subscribe_is_charged_to_the_tenant_too() {
+async fn messages_other_than_subscribe_are_charged_to_the_tenant_too() {
     let relay = TestRelay::with(|it| {
         it.limits.tenant_burst = count(2);
         it.limits.tenant_period = HOUR;
@@ -290,7 +290,7 @@ async fn what_is_no_subscribe_is_charged_to_the_tenant_too() {
 }
 
 #[tokio::test]
-async fn pings_have_a_bucket_of_their_own() {
+async fn pings_have_their_own_bucket() {
     let relay = TestRelay::with(|it| {
         it.limits.user_burst = count(1);
         it.limits.heartbeat_burst = count(2);
@@ -313,7 +313,7 @@ async fn pings_have_a_bucket_of_their_own() {
 }
 
 #[tokio::test]
-async fn whoever_keeps_being_refused_is_closed_with_4005() {
+async fn a_client_that_keeps_being_refused_is_closed_with_4005() {
     let relay = TestRelay::start();
     let mut client = RawClient::open(&relay, "acme", "ann").await;
     client.send(&binary(&[0xff]).repeat(150)).await;
@@ -328,7 +328,7 @@ async fn whoever_keeps_being_refused_is_closed_with_4005() {
 }
 
 #[tokio::test]
-async fn what_is_posted_beyond_its_rate_is_429_until_its_time_has_come() {
+async fn an_event_posted_over_the_rate_gets_429_until_the_delay_is_over() {
     let relay = TestRelay::with(|it| {
         it.ingest.tenant_burst = Some(count(3));
         it.ingest.tenant_period = HOUR;
@@ -398,7 +398,7 @@ const NAMES_A_SUBSCRIBE: usize = 100;
 const ODD: usize = 100;
 
 #[tokio::test]
-async fn names_without_end_meet_the_caps_and_become_no_series() {
+async fn names_without_end_are_stopped_by_the_caps_and_add_no_metric_series() {
     let all_names = if std::env::var_os("SIDEWIRE_FULL_SIZE").is_some() {
         NAMES_FULL
     } else {

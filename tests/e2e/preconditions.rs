@@ -32,7 +32,7 @@ fn epoch(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn an_event_is_appended_if_the_topics_last_event_stands_where_it_is_said() {
+async fn an_event_is_appended_if_the_last_event_of_the_topic_is_the_expected_one() {
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;
     client.subscribe(&["doc:1", "doc:2"]).await;
@@ -71,7 +71,7 @@ async fn an_event_is_appended_if_the_topics_last_event_stands_where_it_is_said()
 }
 
 #[tokio::test]
-async fn every_condition_must_hold_and_each_that_does_not_is_told_of() {
+async fn every_condition_must_hold_and_each_unmet_one_is_reported() {
     let relay = TestRelay::start();
     let epoch = epoch(&post("doc:1", &[]).answer(&relay).await);
     post("doc:2", &[]).answer(&relay).await;
@@ -96,7 +96,7 @@ async fn every_condition_must_hold_and_each_that_does_not_is_told_of() {
 }
 
 #[tokio::test]
-async fn that_a_topic_has_no_event_can_be_said_with_an_epoch_and_without() {
+async fn the_expectation_of_no_event_can_be_given_with_or_without_an_epoch() {
     let relay = TestRelay::start();
     // A tenant without a log: only `@0` can hold, and a failed condition does not create a log.
     let zeroes = "0".repeat(32);
@@ -131,7 +131,7 @@ async fn that_a_topic_has_no_event_can_be_said_with_an_epoch_and_without() {
 }
 
 #[tokio::test]
-async fn a_client_of_the_tenant_is_enough_for_a_log() {
+async fn a_connected_client_is_enough_for_its_tenant_to_have_a_log() {
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;
     let confirmed = client.subscribe(&["doc:1"]).await;
@@ -146,7 +146,7 @@ async fn a_client_of_the_tenant_is_enough_for_a_log() {
 }
 
 #[tokio::test]
-async fn when_the_last_event_has_left_the_window_only_that_there_is_none_holds() {
+async fn after_the_last_event_is_evicted_only_the_expectation_of_no_event_holds() {
     let relay = TestRelay::with(|config| config.replay.events = 2);
     let epoch = epoch(&post("doc:1", &[]).answer(&relay).await);
     for _ in 0..2 {
@@ -169,7 +169,7 @@ async fn when_the_last_event_has_left_the_window_only_that_there_is_none_holds()
 }
 
 #[tokio::test]
-async fn what_was_appended_is_answered_again_whatever_its_condition() {
+async fn a_duplicate_is_answered_again_whatever_its_condition() {
     let relay = TestRelay::start();
     let event = named("m", edited_by("ann"));
     let target = format!("{EVENTS}?topic=doc:1&if_last=doc:1@0");
@@ -263,7 +263,7 @@ async fn edit_together(backend: &EventPublisher, editor: usize, edits: usize) ->
 }
 
 #[tokio::test]
-async fn of_editors_who_edit_at_once_each_edit_follows_the_one_that_it_knew() {
+async fn each_edit_of_concurrent_editors_follows_the_edit_that_it_expected() {
     const EDITORS: usize = 6;
     const EDITS: usize = 25;
     let relay = TestRelay::start();

@@ -37,7 +37,7 @@ async fn assert_counted(relay: &TestRelay, status: u16, count: usize) {
 }
 
 #[tokio::test]
-async fn what_is_no_handshake_of_the_protocol_is_400() {
+async fn an_invalid_handshake_of_the_protocol_is_400() {
     let relay = TestRelay::start();
     let offering = |offer: &str| {
         let headers = bearer(&token("acme", "ann"));
@@ -73,7 +73,7 @@ async fn what_is_no_handshake_of_the_protocol_is_400() {
 }
 
 #[tokio::test]
-async fn who_does_not_show_who_they_are_is_401() {
+async fn a_missing_or_invalid_token_is_401() {
     let relay = TestRelay::start();
     let mut forged = token("acme", "ann");
     forged.replace_range(forged.len() - 8.., "AAAAAAAA");
@@ -225,7 +225,7 @@ async fn another_path_is_404_and_another_method_405() {
 }
 
 #[tokio::test]
-async fn what_is_no_upgrade_to_version_13_is_426() {
+async fn a_request_without_an_upgrade_to_version_13_is_426() {
     let relay = TestRelay::start();
     let requests = [
         format!(
@@ -276,7 +276,7 @@ async fn a_handshake_with_a_body_is_400() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_big_is_431() {
+async fn a_head_that_is_too_large_is_431() {
     let relay = TestRelay::start();
     let token = token("acme", "ann");
     // 16 KiB by default.
@@ -296,7 +296,7 @@ async fn a_head_that_is_too_big_is_431() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_400() {
+async fn invalid_http_is_400() {
     let relay = TestRelay::start();
     let requests = [
         "\x16\x03\x01\x02\x00\x01\x00\x01\x7c\x03\x03\r\n\r\n",
@@ -318,7 +318,7 @@ fn assert_says_when_to_come_back(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn a_tenant_for_which_there_is_no_place_is_503() {
+async fn a_tenant_over_the_limit_is_503() {
     let relay = TestRelay::with(|config| config.limits.tenants = 1);
     let client = relay.connect("acme", "ann").await;
     let other = handshake(&bearer(&token("other", "ann")));

@@ -36,7 +36,7 @@ fn at(position: &Position, offset: u64) -> Position {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_is_given_what_it_missed_and_then_what_comes() {
+async fn a_client_that_reconnects_gets_missed_events_and_then_new_ones() {
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;
     let had = client.subscribe(&["project:p1"]).await.position.unwrap();
@@ -61,7 +61,7 @@ async fn a_client_that_comes_back_is_given_what_it_missed_and_then_what_comes() 
 }
 
 #[tokio::test]
-async fn the_first_resume_alone_replays_the_implicit_topics_and_may_name_none() {
+async fn only_the_first_resume_replays_the_implicit_topics_and_it_may_name_none() {
     let relay = TestRelay::start();
     let mut first = relay.connect("acme", "ann").await;
     let start = first.subscribe(&[]).await.position.unwrap();
@@ -85,7 +85,7 @@ async fn the_first_resume_alone_replays_the_implicit_topics_and_may_name_none() 
 }
 
 #[tokio::test]
-async fn a_resume_is_judged_by_the_token_of_now() {
+async fn a_resume_is_authorized_by_the_current_token() {
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;
     let had = client.subscribe(&["project:p1"]).await.position.unwrap();
@@ -112,7 +112,7 @@ async fn a_resume_is_judged_by_the_token_of_now() {
 }
 
 #[tokio::test]
-async fn what_a_subscription_that_stands_has_brought_is_not_replayed_until_it_is_given_up() {
+async fn events_delivered_by_a_subscription_are_not_replayed_until_it_is_removed() {
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;
     let start = client.subscribe(&["project:p1"]).await.position.unwrap();
@@ -132,7 +132,7 @@ async fn what_a_subscription_that_stands_has_brought_is_not_replayed_until_it_is
 }
 
 #[tokio::test]
-async fn what_cannot_be_resumed_from_is_said_and_the_client_is_live_all_the_same() {
+async fn a_position_that_cannot_be_resumed_from_is_reported_and_the_client_is_live() {
     let relay = TestRelay::with(|config| config.replay.events = 3);
     let mut client = relay.connect("acme", "ann").await;
     let start = client.subscribe(&[]).await.position.unwrap();
@@ -197,7 +197,7 @@ async fn without_a_window_positions_are_assigned_and_every_resume_is_refused() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_all_have_left_still_knows_who_missed_nothing() {
+async fn a_tenant_that_all_clients_have_left_can_still_be_resumed() {
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;
     let start = client.subscribe(&["project:p1"]).await.position.unwrap();
@@ -213,7 +213,7 @@ async fn a_tenant_that_all_have_left_still_knows_who_missed_nothing() {
 }
 
 #[tokio::test]
-async fn after_a_restart_a_client_is_told_that_it_missed_something() {
+async fn after_a_restart_a_resume_reports_a_gap() {
     let relay = TestRelay::start();
     let head = publish(&relay, "p1", 2).await;
     assert!(relay.stop().await);
@@ -228,7 +228,7 @@ async fn after_a_restart_a_client_is_told_that_it_missed_something() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_behind_counts_as_matched_and_reads_it_from_the_log() {
+async fn a_client_during_catch_up_counts_as_matched_and_reads_from_the_log() {
     let relay = TestRelay::start();
     let start = publish(&relay, "p1", 600).await;
     let mut client = relay.connect("acme", "ann").await;

@@ -18,7 +18,7 @@ const BATCH: u64 = 1_000;
 const DELAY_MAX: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_resumes_of_ten_thousand_events_do_not_keep_others_waiting() {
+async fn a_hundred_resumes_of_ten_thousand_events_do_not_delay_others() {
     let relay = TestRelay::with(|config| {
         config.limits.shards = 1;
         // Room for what is published beside the replays.

@@ -105,7 +105,7 @@ async fn an_invalid_token_is_refused() {
 }
 
 #[tokio::test]
-async fn tenants_are_isolated_though_topics_and_users_have_the_same_names() {
+async fn tenants_are_isolated_even_if_topics_and_users_have_the_same_names() {
     let relay = TestRelay::start();
     let mut ours = relay.connect("acme", "ann").await;
     let mut theirs = relay.connect("other", "ann").await;

@@ -48,7 +48,7 @@ async fn frames_before_reset(client: &mut RawClient) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_does_not_read_is_reset_and_its_neighbours_lose_nothing() {
+async fn a_client_that_does_not_read_is_reset_and_others_lose_nothing() {
     let relay = relay();
     let mut silent = relay.connect_raw("acme", "ann").await;
     let mut good = relay.connect("acme", "ann").await;
@@ -74,7 +74,7 @@ async fn a_client_that_does_not_read_is_reset_and_its_neighbours_lose_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_sends_without_end_and_reads_nothing_is_reset() {
+async fn a_client_that_floods_and_reads_nothing_is_reset() {
     let relay = relay();
     let mut flooder = relay.connect_raw("acme", "ann").await;
     let mut sent = 0_u64;

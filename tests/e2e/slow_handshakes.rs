@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn who_takes_too_long_for_a_handshake_is_dropped() {
+async fn a_peer_that_takes_too_long_for_a_handshake_is_dropped() {
     let handshake_timeout = Duration::from_millis(500);
     let relay = TestRelay::with(|config| config.client.handshake_timeout = handshake_timeout);
     let address = relay.addresses.client;
@@ -51,7 +51,7 @@ async fn drip(relay: &TestRelay) {
 }
 
 #[tokio::test]
-async fn who_leaves_during_a_handshake_leaves_nothing_behind() {
+async fn a_peer_that_leaves_during_a_handshake_leaves_nothing_behind() {
     let relay = TestRelay::start();
     let request = handshake(&bearer(&token("acme", "ann")));
     for sent in [0, 1, 30, request.len() - 2] {

@@ -24,7 +24,7 @@ fn payload(envelope: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn with_each_schema_a_client_gets_what_is_posted_about_its_topics_in_every_way() {
+async fn with_each_schema_a_client_gets_events_of_its_topics_posted_in_every_way() {
     for schema in TestSchema::ALL {
         let relay = TestRelay::serving(schema, |_| ());
         let mut client = RawClient::open(&relay, "acme", "ann").await;
@@ -114,7 +114,7 @@ async fn with_each_schema_a_client_resumes_and_a_duplicate_is_answered() {
 }
 
 #[tokio::test]
-async fn with_each_schema_what_is_no_event_is_refused_with_its_field() {
+async fn with_each_schema_an_invalid_event_is_refused_with_its_field() {
     for schema in TestSchema::ALL {
         let relay = TestRelay::serving(schema, |_| ());
         let member = schema.typing_member();

@@ -144,7 +144,7 @@ async fn a_client_that_does_not_read_is_cut_off_over_tls_too_and_the_sums_add_up
 }
 
 #[tokio::test]
-async fn who_does_not_come_to_an_end_with_tls_is_dropped_at_the_handshake_timeout() {
+async fn an_unfinished_tls_handshake_is_dropped_at_the_handshake_timeout() {
     let certified = Certified::new();
     let relay = certified.relay(|config| {
         config.client.handshake_timeout = Duration::from_millis(500);
@@ -169,7 +169,7 @@ async fn who_does_not_come_to_an_end_with_tls_is_dropped_at_the_handshake_timeou
 }
 
 #[tokio::test]
-async fn who_speaks_no_tls_or_does_not_trust_the_relay_is_counted() {
+async fn a_client_without_tls_or_without_trust_in_the_relay_is_counted() {
     let certified = Certified::new();
     let relay = certified.relay(|_| ());
     let mut plain = RawClient::silent(relay.addresses.client).await;
@@ -193,7 +193,7 @@ async fn who_speaks_no_tls_or_does_not_trust_the_relay_is_counted() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_begins_with_a_proxy_header_and_nobody_else_does() {
+async fn a_trusted_proxy_begins_with_a_proxy_header_and_no_other_peer_does() {
     let certified = Certified::new();
     let networks = |text: &str| vec![text.parse().unwrap()];
     let relay = certified.relay(|config| {
@@ -226,7 +226,7 @@ fn mode(path: &PathBuf) -> u32 {
 }
 
 #[tokio::test]
-async fn backends_and_operators_can_come_by_unix_sockets_which_go_with_the_relay() {
+async fn backends_and_operators_can_use_unix_sockets_that_are_removed_at_the_end() {
     let directory = TempDir::new().unwrap();
     let path = |name: &str| directory.path().join(name);
     let relay = TestRelay::with(|config| {
@@ -263,7 +263,7 @@ async fn backends_and_operators_can_come_by_unix_sockets_which_go_with_the_relay
 }
 
 #[tokio::test]
-async fn handshakes_over_tls_are_counted_before_tls_is_spoken_and_once() {
+async fn handshakes_over_tls_are_counted_once_and_before_tls_starts() {
     let certified = Certified::new();
     let relay = certified.relay(|it| it.limits.handshakes_per_second = NonZeroU32::new(2));
     let refused = "sidewire_limits_exceeded_total{limit=\"handshakes\"}";
@@ -284,7 +284,7 @@ async fn handshakes_over_tls_are_counted_before_tls_is_spoken_and_once() {
 }
 
 #[tokio::test]
-async fn handshakes_from_an_address_are_counted_before_tls_is_spoken_and_once() {
+async fn handshakes_from_an_address_are_counted_once_and_before_tls_starts() {
     let certified = Certified::new();
     let count = |count| NonZeroU32::new(count).unwrap();
     let relay = certified.relay(|it| it.limits.address_handshakes_per_minute = count(2));

@@ -66,7 +66,7 @@ fn event() -> String {
 }
 
 #[tokio::test]
-async fn ingest_without_keys_takes_nothing_under_another_name() {
+async fn ingest_without_keys_refuses_calls_under_another_name() {
     let relay = TestRelay::with(without_keys);
     let ingest = relay.addresses.ingest;
     for host in FOREIGN {
@@ -92,7 +92,7 @@ async fn ingest_without_keys_takes_nothing_under_another_name() {
 }
 
 #[tokio::test]
-async fn ingest_without_keys_takes_nothing_from_a_page() {
+async fn ingest_without_keys_refuses_calls_from_a_page() {
     let relay = TestRelay::with(without_keys);
     for origin in ["http://evil.example:3001", "http://localhost:5173", "null"] {
         let origin = format!("Origin: {origin}");
@@ -119,7 +119,7 @@ async fn ingest_with_keys_is_reached_by_any_name() {
 }
 
 #[tokio::test]
-async fn a_host_may_be_missing_in_http_1_0_only_and_is_never_given_twice() {
+async fn only_http_1_0_may_omit_the_host_and_two_hosts_are_refused() {
     let relay = TestRelay::with(without_keys);
     for (line, headers, status) in [
         ("GET /v1/tenants/acme HTTP/1.0", &[][..], 404),
@@ -152,7 +152,7 @@ async fn a_host_may_be_missing_in_http_1_0_only_and_is_never_given_twice() {
 }
 
 #[tokio::test]
-async fn ops_answers_under_its_own_names_only_and_no_page() {
+async fn ops_answers_only_under_its_own_names_and_never_a_page() {
     let relay = TestRelay::with(|config| {
         config.ops.hosts = vec![HostName::parse("relay.internal").unwrap()];
     });
@@ -223,7 +223,7 @@ async fn clients_without_tokens_connect_by_an_address_or_localhost() {
 }
 
 #[tokio::test]
-async fn a_client_with_a_token_names_one_host() {
+async fn a_client_with_a_token_must_give_exactly_one_host() {
     let relay = TestRelay::start();
     let request = handshake(&crate::raw::bearer(&token("acme", "ann")));
     for (hosts, told) in [

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_are_dealt_to_the_topics_in_turn() {
+    fn connections_are_assigned_to_the_topics_round_robin() {
         for (topics, on_first, expected) in [
             (1, 1, [0, 0, 0, 0, 0, 0]),
             (3, 1, [0, 1, 2, 0, 1, 2]),

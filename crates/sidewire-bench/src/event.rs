@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_has_its_size_its_number_and_the_channels_topic() {
+    fn an_envelope_has_the_requested_size_number_and_topic() {
         let schema = Schema::bundled().unwrap();
         for bytes in [100, 128, 159, 200, 1000, 70_000] {
             let mould = mould(bytes);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_run_has_posted_has_no_number() {
+    fn an_event_of_another_run_has_no_number() {
         let envelope = mould(200).build_envelope(0).unwrap();
         let other = RunId::new(&RandomSource::from_seed(2));
         assert_eq!(other.number_of(&envelope), None);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_is_too_small_is_refused_with_one_that_would_do() {
+    fn a_size_that_is_too_small_is_refused_with_a_sufficient_one() {
         let error = mould(30).build_envelope(0).unwrap_err();
         let EventTemplateError::TooSmall { bytes: 30, least } = error else {
             panic!("{error}");

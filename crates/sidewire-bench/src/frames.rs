@@ -106,7 +106,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_are_the_same_wherever_reads_end(
+        fn frames_are_parsed_alike_wherever_reads_end(
             lens in prop::collection::vec(prop_oneof![0..300usize, 65_500..65_600usize], 1..8),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
         ) {
@@ -129,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn what_no_relay_sends_is_an_error() {
+    fn a_frame_that_no_relay_sends_is_an_error() {
         for bytes in [[0x82, 0x80], [0x02, 1], [0x80, 1], [0x01, 1], [0xc2, 1]] {
             assert!(FrameWalker::new(&bytes).next_frame().is_err(), "{bytes:x?}");
         }
     }
 
     #[test]
-    fn a_length_that_never_comes_waits_for_ever() {
+    fn a_frame_of_unreachable_length_stays_incomplete() {
         let bytes = [&[0x82, 127][..], &[0xff; 8], &[0; 100]].concat();
         assert_eq!(walk(&bytes), (vec![], bytes.clone()));
     }

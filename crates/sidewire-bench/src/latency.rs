@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_in_microseconds_and_three_digits_true() {
+    fn percentiles_are_in_microseconds_with_three_significant_digits() {
         let mut latencies = LatencyHistograms::new().unwrap();
         assert_eq!(percentiles(&latencies.each), None);
         for micros in 1..=1000 {

@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_counted_from_the_first_to_the_last() {
+    fn a_range_of_ports_is_counted_with_both_ends() {
         assert_eq!(count_ports("32768\t60999\n"), Some(28_232));
         assert_eq!(count_ports("1024 1024"), Some(1));
         assert_eq!(count_ports("2 1"), None);

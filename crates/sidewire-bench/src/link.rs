@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn source_addresses_change_before_ports_become_scarce() {
+    fn source_addresses_change_before_ports_run_out() {
         let here = SocketAddr::from(([127, 0, 0, 1], 80));
         let sources = SourceAddresses { first: 248 };
         for (number, last_byte) in [
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn another_machine_is_reached_from_the_address_that_the_system_chooses() {
+    fn the_system_chooses_the_source_address_for_another_machine() {
         let sources = SourceAddresses::new(&RandomSource::from_seed(1));
         for target in ["192.0.2.1:80", "[::1]:80"] {
             assert_eq!(sources.source_address(target.parse().unwrap(), 0), None);

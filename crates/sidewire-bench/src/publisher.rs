@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_taken_one_after_the_other_once_they_are_whole() {
+    fn complete_answers_are_taken_one_at_a_time() {
         let first = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".as_slice();
         let second = b"HTTP/1.1 503 No\r\ncontent-length: 3\r\nx: y\r\n\r\nfull".as_slice();
         let both = [first, second].concat();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_an_error() {
+    fn an_invalid_answer_is_an_error() {
         assert!(parse_http_answer(b"220 mail ready\r\n").is_err());
         assert!(parse_http_answer(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
         assert!(parse_answer(Framing::Raw, b"\x15").is_err());

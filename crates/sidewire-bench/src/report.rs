@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn costs_and_rates_are_those_of_the_time() {
+    fn costs_and_rates_are_computed_from_the_elapsed_time() {
         assert_eq!(per_second(50, Duration::from_millis(500)), 100.0);
         assert_eq!(per_second(50, Duration::ZERO), 0.0);
         assert_eq!(micros_each(Duration::from_millis(3), 1000), Some(3.0));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_in_the_middle() {
+    fn the_median_is_the_middle_value() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), 2.5);
         assert_eq!(median(vec![7.0]), 7.0);

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_files_are_read_as_they_are_written() {
+    fn the_proc_files_of_the_kernel_are_parsed() {
         assert_eq!(
             schedstat_time("12771 98 2\n"),
             Some(Duration::from_nanos(12_771))
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_used_time_and_memory() {
+    fn the_cpu_time_and_memory_of_this_process_are_measured() {
         let mut process = ServerProcess::new(std::process::id()).unwrap();
         let begun = process.cpu_time().unwrap();
         assert!(process.memory_bytes().unwrap() > 100_000);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_thread_has_used_is_not_forgotten_when_it_ends() {
+    fn the_cpu_time_of_a_thread_that_has_ended_still_counts() {
         let mut process = ServerProcess::new(std::process::id()).unwrap();
         let ended = Duration::from_secs(1000);
         process.threads.insert("gone".into(), ended);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_not_there_is_an_error() {
+    fn a_missing_process_is_an_error() {
         assert!(ServerProcess::new(u32::MAX).is_err());
     }
 }

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_order_leaves_nothing_to_complain_of() {
+    fn deliveries_in_order_have_no_faults() {
         let mut tally = DeliveryTally::new(1);
         let (mut a, mut b) = (tally.join_channel(0), tally.join_channel(0));
         posted(&mut tally, 3);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_is_counted_for_what_it_is() {
+    fn each_fault_is_counted_by_its_kind() {
         let faults = |numbers: &[usize]| {
             let mut tally = DeliveryTally::new(1);
             let mut track = tally.join_channel(0);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_has_every_so_manieth_event() {
+    fn a_channel_gets_every_nth_event() {
         let mut tally = DeliveryTally::new(3);
         posted(&mut tally, 4);
         let mut tracks: Vec<_> = (0..3).map(|channel| tally.join_channel(channel)).collect();
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_refused_or_never_answered_is_not_lost() {
+    fn an_event_refused_or_never_answered_is_not_counted_as_lost() {
         let mut tally = DeliveryTally::new(1);
         let mut track = tally.join_channel(0);
         for stored in [Some(true), Some(false), None, Some(true)] {
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_gone_is_owed_nothing() {
+    fn a_connection_that_has_left_is_owed_nothing() {
         let mut tally = DeliveryTally::new(1);
         let (mut a, mut b) = (tally.join_channel(0), tally.join_channel(0));
         posted(&mut tally, 4);

@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_gets_lengths_and_topic_numbers() {
+    fn a_floor_target_gets_lengths_and_topic_numbers() {
         let raw = target(TargetProtocol::Floor(Framing::Raw));
         let bytes = written(&raw, 3, 1);
         assert_eq!(bytes[..8], [204, 0, 0, 0, 3, 0, 0, 0]);
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_gets_events_of_the_channels_tenant() {
+    fn a_relay_target_gets_events_for_the_tenant_of_the_channel() {
         for (tenants, path) in [(1, "a%20b"), (4, "a%20b%2D2")] {
             let bytes = written(&relay(tenants), 6, 1);
             let head = String::from_utf8_lossy(&bytes[..bytes.len() - 200]).into_owned();
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_has_its_events_numbered_in_their_order() {
+    fn the_events_of_a_batch_are_numbered_in_order() {
         let bytes = written(&relay(1), 0, 3);
         let body = &bytes[bytes.len() - 3 * 203..];
         let schema = Schema::bundled().unwrap();
@@ -424,14 +424,14 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_token_says_who_it_is() {
+    fn a_client_without_a_token_gives_its_user_id() {
         let head = relay(1).handshake_request(9, 3).unwrap();
         assert!(head.starts_with(b"GET /ws?user_id=bench-9 HTTP/1.1\r\n"));
         assert!(!head.windows(13).any(|it| it == b"Authorization"));
     }
 
     #[test]
-    fn a_url_that_leads_nowhere_is_refused() {
+    fn an_invalid_url_is_refused() {
         for url in [
             "http://127.0.0.1:1/ws",
             "ws://",

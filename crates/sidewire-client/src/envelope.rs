@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ping_has_these_bytes() {
+    fn a_ping_is_encoded_byte_for_byte() {
         let ping = Envelope {
             message_id: "m1".to_owned(),
             timestamp: 5,

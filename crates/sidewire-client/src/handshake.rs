@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_goes_into_a_header_that_is_not_shown() {
+    fn the_token_is_sent_in_a_header_that_is_not_shown() {
         let request =
             build_request(&options("ws://127.0.0.1:3000/ws").with_token("canary")).unwrap();
         assert_eq!(request.headers()[AUTHORIZATION], "Bearer canary");
@@ -211,13 +211,13 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_no_header_can_hold_is_refused() {
+    fn a_token_that_is_invalid_in_a_header_is_refused() {
         let refused = build_request(&options("ws://127.0.0.1/ws").with_token("a\nb"));
         assert!(matches!(refused, Err(OpenError::MalformedToken)));
     }
 
     #[test]
-    fn a_url_that_cannot_be_used_is_refused() {
+    fn an_unusable_url_is_refused() {
         for url in [
             "",
             "ws://",

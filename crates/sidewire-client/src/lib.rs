@@ -12,7 +12,7 @@
 //! let random = Arc::new(RandomSource::from_system()?);
 //! let options = ClientOptions::new("ws://127.0.0.1:8080/ws", random).with_token("eyJhbGciOi…");
 //! let mut client = RelayClient::new(options);
-//! client.subscribe(["project:42"]);
+//! client.subscribe(["order:42"]);
 //! loop {
 //!     match client.next_event().await? {
 //!         ClientEvent::Event(event) => println!("{}: {:?}", event.message_id, event.envelope),
@@ -36,9 +36,9 @@
 //!
 //! let key = Credential::new("an ingest key");
 //! let publisher = EventPublisher::new("http://127.0.0.1:8081", Some(&key))?;
-//! let event = r#"{"messageId": "7f9c", "projectUpdated": {"projectId": "42"}}"#;
+//! let event = r#"{"messageId": "7f9c", "event": {"type": "order.shipped"}}"#;
 //! let answer = publisher
-//!     .post("acme", event, PublishEncoding::Json, &["project:42"], false)
+//!     .post("acme", event, PublishEncoding::Json, &["order:42"], false)
 //!     .await?;
 //! println!("{:?}", answer.results);
 //! # Ok(())

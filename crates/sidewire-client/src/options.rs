@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_credential_is_not_shown() {
+    fn a_credential_is_not_shown_in_debug_output() {
         assert_eq!(
             format!("{:?}", Some(Credential::new("canary"))),
             "Some(Credential(…))"

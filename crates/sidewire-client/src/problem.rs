@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_the_only_event_at_fault_is_said_once() {
+    fn the_fault_of_the_only_refused_event_is_shown_once() {
         let problem = read(
             &[],
             r#"{"code":"VALIDATION_ERROR","detail":"event 1 of the batch is refused: alarm: unknown field `wardCod`",
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_instead_is_shown_as_the_condition_that_would_have_held() {
+    fn the_current_state_is_shown_as_the_condition_that_would_have_held() {
         let problem = read(
             &[],
             r#"{"code":"CONFLICT","current":[
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_by_something_else_has_its_status() {
+    fn a_refusal_by_another_server_is_shown_with_its_status() {
         for body in ["", "<html>Bad Gateway</html>", "[]", r#"{"errors":5}"#] {
             let problem = read(&[("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT")], body);
             assert_eq!(

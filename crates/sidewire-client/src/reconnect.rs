@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_double_up_to_the_longest_and_jitter_by_half() {
+    fn delays_double_up_to_the_maximum_with_a_jitter_of_half() {
         for seed in 0..200 {
             let (random, mut backoff) = (RandomSource::from_seed(seed), backoff());
             for seconds in [1, 2, 4, 8, 16, 30, 30, 30] {
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_were_lost_together_come_back_apart() {
+    fn clients_disconnected_together_reconnect_at_different_times() {
         let delays: std::collections::HashSet<_> = (0..100)
             .map(|seed| backoff().next_delay(&RandomSource::from_seed(seed)))
             .collect();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_begins_anew() {
+    fn a_reset_restarts_with_the_first_delay() {
         let (random, mut backoff) = (RandomSource::from_seed(1), backoff());
         for _ in 0..100 {
             backoff.next_delay(&random);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_reason_may_name_a_delay() {
+    fn a_delay_is_read_from_a_close_reason() {
         for (reason, delay) in [
             ("retry_after_ms=1500", Some(Duration::from_millis(1500))),
             (

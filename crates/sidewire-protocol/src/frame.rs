@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_frame_differs_by_its_opcode_alone() {
+    fn a_text_frame_differs_only_by_its_opcode() {
         for len in [0, 125, 126, 65_536] {
             let text = text_frame(&"x".repeat(len));
             let mut binary = binary_frame(&vec![b'x'; len]);

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_reads_back_what_it_writes() {
+    fn an_epoch_can_be_parsed_from_its_own_text() {
         for bits in [0, 1, u128::MAX, 0x1234] {
             let epoch = Epoch::from_bits(bits);
             assert_eq!(epoch.to_string().parse(), Ok(epoch));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_relay_never_wrote_is_no_epoch() {
+    fn a_text_that_the_relay_never_writes_is_not_an_epoch() {
         for text in [
             "",
             "0",

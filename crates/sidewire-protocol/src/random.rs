@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_gives_the_same_run() {
+    fn the_same_seed_gives_the_same_numbers() {
         let (a, b) = (RandomSource::from_seed(7), RandomSource::from_seed(7));
         assert_eq!(
             (a.new_epoch(), a.below(1000), a.new_epoch()),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_below_zero_but_zero() {
+    fn a_number_below_zero_is_zero() {
         assert_eq!(RandomSource::from_seed(1).below(0), 0);
     }
 }

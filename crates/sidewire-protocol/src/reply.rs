@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn subscription_confirmed_has_the_schemas_lists_and_the_relays_fields() {
+    fn subscription_confirmed_has_the_schema_lists_and_the_relay_fields() {
         let reply = Reply::SubscriptionConfirmed {
             lists: vec![
                 ListedIds {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_subscription_is_confirmed_with_a_position_at_least() {
+    fn the_confirmation_of_an_empty_subscription_has_a_position() {
         let reply = Reply::SubscriptionConfirmed {
             lists: Vec::new(),
             fields: wire::SubscriptionConfirmed {
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn pong_has_the_relays_time_and_the_clients() {
+    fn pong_has_the_times_of_the_relay_and_of_the_client() {
         let reply = Reply::Pong(wire::Pong {
             timestamp: 5,
             client_timestamp: -1,
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_has_its_optional_fields_where_they_are_known() {
+    fn an_error_has_its_optional_fields_if_they_are_known() {
         let bare = MessageRefusal::new(ErrorCode::Conflict, "m");
         assert_golden(
             &Reply::Error(bare.clone()),

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_topic_is_refused_with_the_reason() {
+    fn an_invalid_topic_is_refused_with_the_reason() {
         let long_id = format!("project:{}", "x".repeat(257));
         let long_kind = format!("{}:1", "k".repeat(33));
         for (text, reason) in [
@@ -300,13 +300,13 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_kind_and_id_are_taken() {
+    fn the_longest_kind_and_id_are_accepted() {
         let text = format!("{}:{}", "k".repeat(32), "x".repeat(256));
         assert_eq!(Topic::parse(&text).unwrap().as_str(), text);
     }
 
     #[test]
-    fn equal_topics_are_found_however_they_were_made() {
+    fn equal_topics_are_found_however_they_were_created() {
         let mut topics = TopicMap::default();
         topics.insert(Topic::parse("project:1").unwrap(), 1);
         topics.insert(Topic::everyone(), 2);

@@ -13,7 +13,7 @@ fn topic(text: &str) -> Topic {
 }
 
 #[test]
-fn a_good_token_of_every_algorithm_is_accepted() {
+fn a_valid_token_of_every_algorithm_is_accepted() {
     for algorithm in Algorithm::ALL {
         let identity = accept(&good_token(algorithm));
         assert_eq!(identity.tenant.as_str(), "acme", "{algorithm}");
@@ -24,7 +24,7 @@ fn a_good_token_of_every_algorithm_is_accepted() {
 }
 
 #[test]
-fn a_token_that_another_library_signed_is_accepted() {
+fn a_token_signed_by_another_library_is_accepted() {
     let tokens: Vec<&str> = include_str!("../testdata/pyjwt.tokens.txt")
         .lines()
         .collect();
@@ -57,7 +57,7 @@ fn the_examples_of_the_rfcs_are_verified() {
 }
 
 #[test]
-fn a_token_lasts_until_its_end_and_the_leeway() {
+fn a_token_is_valid_until_its_expiry_plus_the_leeway() {
     let verifier = verifier();
     let token = token_with(with("exp", &NOW.to_string()));
     let nearly = Duration::from_millis(NOW * 1000 + 4_999);
@@ -70,7 +70,7 @@ fn a_token_lasts_until_its_end_and_the_leeway() {
 }
 
 #[test]
-fn a_token_begins_the_leeway_before_its_start() {
+fn a_token_is_valid_from_its_start_minus_the_leeway() {
     let verifier = verifier();
     for nbf in ["1800000005", "1800000005.0", "0", "1799999999.5"] {
         let token = token_with(with("nbf", nbf));
@@ -82,7 +82,7 @@ fn a_token_begins_the_leeway_before_its_start() {
 }
 
 #[test]
-fn without_leeway_the_dates_count_to_the_moment() {
+fn without_leeway_the_expiry_is_exact_to_the_millisecond() {
     let verifier = plain_verifier(TokenRules {
         leeway: Duration::ZERO,
         ..TokenRules::default()
@@ -115,7 +115,7 @@ fn a_date_may_have_a_fraction() {
 }
 
 #[test]
-fn an_end_in_the_far_future_is_clamped() {
+fn an_expiry_in_the_far_future_is_clamped() {
     let latest = now() + EXPIRY_AHEAD_MAX;
     assert!(i64::try_from(latest.as_nanos()).is_ok());
     for exp in [
@@ -138,7 +138,7 @@ fn an_end_in_the_far_future_is_clamped() {
 }
 
 #[test]
-fn an_end_is_dispensable_where_the_rules_say_so() {
+fn the_expiry_is_optional_if_the_rules_say_so() {
     let lax = plain_verifier(TokenRules {
         require_exp: false,
         ..TokenRules::default()
@@ -150,7 +150,7 @@ fn an_end_is_dispensable_where_the_rules_say_so() {
 }
 
 #[test]
-fn an_audience_may_be_one_of_several() {
+fn the_expected_audience_may_be_one_of_several() {
     for audience in [
         r#""sidewire""#,
         r#"["sidewire"]"#,
@@ -161,7 +161,7 @@ fn an_audience_may_be_one_of_several() {
 }
 
 #[test]
-fn issuer_and_audience_do_not_matter_where_none_is_configured() {
+fn issuer_and_audience_are_ignored_if_none_is_configured() {
     let verifier = plain_verifier(TokenRules::default());
     for claims in [
         without("aud"),
@@ -237,7 +237,7 @@ fn a_token_without_a_kid_is_tried_with_the_first_four_keys_of_its_algorithm() {
 }
 
 #[test]
-fn a_tenant_may_be_called_what_no_user_may() {
+fn a_tenant_may_be_named_star_and_a_user_may_not() {
     let tenant = accept(&token_with(with("tenant_id", "\"*\""))).tenant;
     assert_eq!(tenant.as_str(), "*");
     let user = verifier().verify(&token_with(with("user_id", "\"*\"")), now());
@@ -250,7 +250,7 @@ fn a_tenant_may_be_called_what_no_user_may() {
 }
 
 #[test]
-fn the_claims_have_the_names_of_the_rules() {
+fn the_rules_set_the_names_of_the_claims() {
     let verifier = plain_verifier(TokenRules {
         tenant_claim: "https://id.example/org".into(),
         user_claim: "sub".into(),
@@ -305,7 +305,7 @@ fn a_token_of_exactly_the_longest_length_is_accepted() {
 }
 
 #[test]
-fn what_a_header_says_beyond_algorithm_and_key_does_not_matter() {
+fn header_fields_other_than_algorithm_and_key_are_ignored() {
     for header in [
         r#"{"alg":"HS256"}"#,
         r#"{"alg":"HS256","typ":"at+jwt","cty":"x","jku":"https://evil.example","x":{"a":1,"a":2}}"#,
@@ -317,7 +317,7 @@ fn what_a_header_says_beyond_algorithm_and_key_does_not_matter() {
 
 /// Several keys of one algorithm, and the `kid` values that each accepts.
 #[test]
-fn a_kid_selects_the_keys_of_that_name_or_else_those_without() {
+fn a_kid_selects_the_keys_of_that_name_or_else_those_without_a_name() {
     let algorithm = Algorithm::HS256;
     let secrets = [[b'1'; 32], [b'2'; 32], [b'3'; 32]];
     let keys = |names: [Option<&str>; 3]| {

@@ -11,7 +11,7 @@ fn private(algorithm: Algorithm, pem: &[u8]) -> Result<(), KeyError> {
 }
 
 #[test]
-fn a_secret_has_at_least_the_bytes_of_its_hash() {
+fn a_secret_is_at_least_as_long_as_its_hash() {
     for (algorithm, bytes_min) in [
         (Algorithm::HS256, 32),
         (Algorithm::HS384, 48),
@@ -55,7 +55,7 @@ fn secrets_and_pem_files_are_not_mistaken_for_each_other() {
 }
 
 #[test]
-fn a_public_key_must_be_what_its_algorithm_needs() {
+fn a_public_key_must_fit_its_algorithm() {
     use Algorithm::{ES256, ES384, EdDSA, PS512, RS256};
     let rejected = |algorithm| Err(KeyError::Rejected { algorithm });
     for (number, (algorithm, pem, verdict)) in [
@@ -126,7 +126,7 @@ fn a_public_key_must_be_what_its_algorithm_needs() {
 }
 
 #[test]
-fn a_private_key_must_be_what_its_algorithm_needs() {
+fn a_private_key_must_fit_its_algorithm() {
     use Algorithm::{ES256, ES384, EdDSA, HS256, PS256, RS256};
     let rejected = |algorithm| Err(KeyError::Rejected { algorithm });
     for (number, (algorithm, pem, verdict)) in [
@@ -187,7 +187,7 @@ const EC: usize = 2;
 const OKP: usize = 3;
 
 #[test]
-fn a_jwk_without_an_algorithm_has_that_of_its_curve_or_rs256() {
+fn a_jwk_without_an_algorithm_gets_the_default_of_its_key_type() {
     let keys = jwks(&[rfc_jwk(OCT), rfc_jwk(RSA), rfc_jwk(EC), rfc_jwk(OKP)]).unwrap();
     let algorithms: Vec<_> = keys.iter().map(VerificationKey::algorithm).collect();
     assert_eq!(
@@ -209,7 +209,7 @@ fn a_jwk_without_an_algorithm_has_that_of_its_curve_or_rs256() {
 }
 
 #[test]
-fn jwks_that_are_not_for_signatures_are_left_out() {
+fn jwks_that_are_not_for_signatures_are_skipped() {
     let keys = jwks(&[
         changed(RSA, "use", json!("enc")),
         changed(EC, "use", json!("sig")),
@@ -236,7 +236,7 @@ fn the_private_parameters_of_a_jwk_are_ignored() {
 }
 
 #[test]
-fn a_jwk_that_cannot_be_used_is_named_by_its_index() {
+fn an_unusable_jwk_is_named_by_its_index() {
     let rejected = |algorithm| JwkProblem::Key(Box::new(KeyError::Rejected { algorithm }));
     let short = JwkProblem::Key(Box::new(KeyError::SecretTooShort {
         algorithm: Algorithm::HS256,
@@ -309,7 +309,7 @@ fn a_jwk_that_cannot_be_used_is_named_by_its_index() {
 }
 
 #[test]
-fn what_is_no_jwks_is_refused_without_being_quoted() {
+fn an_invalid_jwks_file_is_refused_without_being_quoted() {
     let canary = "canary-7f3a";
     for text in [
         String::new(),
@@ -368,7 +368,7 @@ fn an_error_tells_the_operator_what_to_do() {
 }
 
 #[test]
-fn of_a_set_that_was_fetched_secrets_and_what_is_not_offered_are_passed_over() {
+fn secrets_and_unsupported_keys_of_a_fetched_set_are_skipped() {
     let secret = json!({"kty": "oct", "alg": "HS256", "kid": "s", "k": "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE"});
     let encryption = json!({"kty": "RSA", "use": "enc", "n": "AQAB", "e": "AQAB"});
     let unknown = json!({"kty": "XYZ", "kid": "u"});
@@ -391,7 +391,7 @@ fn of_a_set_that_was_fetched_secrets_and_what_is_not_offered_are_passed_over() {
 }
 
 #[test]
-fn of_a_set_that_was_fetched_a_malformed_key_spoils_no_other() {
+fn a_malformed_key_of_a_fetched_set_does_not_affect_the_others() {
     for odd in [
         json!(null),
         json!("x"),
@@ -413,7 +413,7 @@ fn of_a_set_that_was_fetched_a_malformed_key_spoils_no_other() {
 }
 
 #[test]
-fn a_fingerprint_tells_keys_names_and_algorithms_apart_and_shows_none() {
+fn a_fingerprint_depends_on_key_name_and_algorithm_and_reveals_none() {
     let [a, b] = [[b'a'; 64], [b'b'; 64]].map(Secret::new);
     let of = |algorithm, kid: Option<&str>, secret: &Secret| {
         let kid = kid.map(str::to_owned);

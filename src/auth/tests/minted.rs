@@ -38,7 +38,7 @@ fn a_minted_token_of_every_algorithm_is_accepted() {
 }
 
 #[test]
-fn a_minted_token_is_one_by_the_rules_of_the_library_too() {
+fn a_minted_token_is_accepted_by_the_library_too() {
     for algorithm in Algorithm::ALL {
         let public = halves(algorithm).1;
         let key = match algorithm.key_requirements() {
@@ -60,7 +60,7 @@ fn a_minted_token_is_one_by_the_rules_of_the_library_too() {
 }
 
 #[test]
-fn a_key_in_an_older_file_format_mints_too() {
+fn a_key_in_an_older_file_format_can_mint_tokens() {
     for (algorithm, private, public) in [
         (
             Algorithm::RS256,
@@ -84,7 +84,7 @@ fn a_key_in_an_older_file_format_mints_too() {
 }
 
 #[test]
-fn a_minted_token_keeps_to_the_rules_and_the_grant() {
+fn a_minted_token_follows_the_rules_and_the_grant() {
     let rules = TokenRules {
         tenant_claim: "org".into(),
         user_claim: "sub".into(),
@@ -103,7 +103,7 @@ fn a_minted_token_keeps_to_the_rules_and_the_grant() {
 }
 
 #[test]
-fn nothing_is_minted_that_the_rules_would_refuse() {
+fn a_token_that_the_rules_would_refuse_is_not_minted() {
     let key = signer(Algorithm::HS256);
     let endless = NewToken {
         expires_at: None,

@@ -18,7 +18,7 @@ fn row(what: impl Into<String>, token: impl Into<String>, reason: &'static str) 
 }
 
 #[test]
-fn every_token_of_the_table_is_refused_for_its_reason() {
+fn every_token_in_the_table_is_refused_with_its_reason() {
     let verifier = verifier();
     let rows: Vec<Row> = [
         shapes::shapes(),
@@ -85,7 +85,7 @@ fn an_algorithm_is_never_taken_from_the_token() {
 }
 
 #[test]
-fn a_public_key_is_never_taken_for_a_secret() {
+fn a_public_key_is_never_used_as_a_secret() {
     for algorithm in [
         Algorithm::RS256,
         Algorithm::PS256,
@@ -104,7 +104,7 @@ fn a_public_key_is_never_taken_for_a_secret() {
 }
 
 #[test]
-fn an_error_says_nothing_of_the_token_or_the_key() {
+fn an_error_reveals_nothing_about_the_token_or_the_key() {
     let verifier = verifier();
     let canary = "canary-7f3a";
     for claim in ["iss", "aud", "exp", "nbf", "iat", "topics"] {
@@ -133,7 +133,7 @@ fn an_error_says_nothing_of_the_token_or_the_key() {
 }
 
 #[test]
-fn without_a_token_nobody_gets_in() {
+fn a_client_without_a_token_is_refused() {
     let authenticator = Authenticator::Tokens(verifier());
     let nothing = Credentials::default();
     assert_eq!(
@@ -164,7 +164,7 @@ fn without_a_token_nobody_gets_in() {
 }
 
 #[test]
-fn a_verifier_needs_a_key_and_names_of_claims() {
+fn a_verifier_needs_a_key_and_claim_names() {
     assert_eq!(
         TokenVerifier::new(vec![], rules()).unwrap_err(),
         VerifierError::NoKeys

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_names_its_user() {
+    fn the_user_is_read_from_the_token() {
         assert_eq!(user_of(&token(r#"{"user_id":"ann"}"#)).unwrap(), "ann");
         assert_eq!(user_of(&token(r#"{"user_id":7}"#)).unwrap(), "7");
         for other in [r#"{"user_id":[]}"#, r#"{"sub":"ann"}"#, "[]", "{"] {

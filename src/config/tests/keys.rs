@@ -14,7 +14,7 @@ fn tokens_cannot_be_verified_without_a_key() {
 }
 
 #[test]
-fn no_authentication_beyond_loopback_is_refused() {
+fn disabled_authentication_beyond_loopback_is_refused() {
     for listen in ["0.0.0.0:3000", "192.0.2.1:3000", "[::]:3000"] {
         let refusal = refusal(&format!(
             "[auth]\nmode = \"none\"\n[client]\nlisten = \"{listen}\"\n"
@@ -36,7 +36,7 @@ fn no_authentication_beyond_loopback_is_refused() {
 }
 
 #[test]
-fn no_authentication_takes_nothing_that_would_check_a_token() {
+fn token_settings_are_refused_if_authentication_is_disabled() {
     let loopback = "[client]\nlisten = \"127.0.0.1:3000\"\n";
     for (auth, message) in [
         (
@@ -58,7 +58,7 @@ fn no_authentication_takes_nothing_that_would_check_a_token() {
 }
 
 #[test]
-fn a_key_for_tokens_is_of_one_kind() {
+fn a_token_key_is_of_exactly_one_kind() {
     for (key, message) in [
         ("algorithm = \"HS256\"", "needs exactly one of"),
         (
@@ -100,7 +100,7 @@ fn a_key_for_tokens_is_of_one_kind() {
 }
 
 #[test]
-fn a_listener_for_backends_beyond_loopback_needs_a_key() {
+fn an_ingest_listener_beyond_loopback_needs_a_key() {
     let listen = "[ingest]\nlisten = \"0.0.0.0:3001\"\n";
     assert_refused_once(
         listen,
@@ -112,7 +112,7 @@ fn a_listener_for_backends_beyond_loopback_needs_a_key() {
 }
 
 #[test]
-fn a_key_for_backends_has_a_name_of_its_own() {
+fn an_ingest_key_has_a_unique_name() {
     let key = |name: &str| format!("[[ingest.keys]]\nname = \"{name}\"\nkey_file = \"a\"\n");
     parse(&format!("{KEY}{}{}", key("a"), key("b"))).unwrap();
     assert_refused_once(
@@ -126,7 +126,7 @@ fn a_key_for_backends_has_a_name_of_its_own() {
 }
 
 #[test]
-fn a_key_for_backends_must_be_whole() {
+fn an_ingest_key_must_be_complete() {
     assert_refused(
         "[[ingest.keys]]\nname = \"a\"\n",
         1,
@@ -135,7 +135,7 @@ fn a_key_for_backends_must_be_whole() {
 }
 
 #[test]
-fn the_tenants_of_a_key_are_names_and_at_least_one() {
+fn a_key_has_at_least_one_tenant_and_only_valid_ones() {
     let key = "[[ingest.keys]]\nname = \"a\"\nkey_file = \"a\"\n";
     let config = parse(&format!("{KEY}{key}tenants = [\"acme\", \"Größe 1\"]\n")).unwrap();
     let tenants = config.ingest.keys[0].tenants.as_ref().unwrap();
@@ -174,7 +174,7 @@ fn an_empty_claim_name_issuer_or_audience_is_refused() {
 }
 
 #[test]
-fn a_key_set_is_named_once_and_fetched_within_a_handshake() {
+fn a_key_set_url_is_unique_and_its_timeout_is_below_that_of_a_handshake() {
     let set = "[[auth.keys]]\njwks_url = \"https://login.example.com/jwks\"\n";
     assert_refused_once(
         &format!("{set}{set}"),

@@ -10,7 +10,7 @@ fn source(section: &str) -> SchemaSource {
 }
 
 #[test]
-fn without_keys_the_default_bundled_schema_serves() {
+fn without_keys_the_default_bundled_schema_is_used() {
     assert_eq!(
         parse(KEY).unwrap().schema.source(),
         SchemaSource::Bundled(None)
@@ -19,7 +19,7 @@ fn without_keys_the_default_bundled_schema_serves() {
 }
 
 #[test]
-fn every_bundled_schema_can_be_picked_by_its_name() {
+fn every_bundled_schema_can_be_selected_by_name() {
     let names: Vec<_> = BundledSchema::load_all()
         .unwrap()
         .into_iter()
@@ -33,7 +33,7 @@ fn every_bundled_schema_can_be_picked_by_its_name() {
 }
 
 #[test]
-fn paths_start_at_the_directory_of_the_config_file() {
+fn paths_are_relative_to_the_directory_of_the_config_file() {
     assert_eq!(
         source("files = [\"a.proto\", \"/b.proto\"]\ninclude = [\"inc\"]\nenvelope = \"E\""),
         SchemaSource::Files {
@@ -52,7 +52,7 @@ fn paths_start_at_the_directory_of_the_config_file() {
 }
 
 #[test]
-fn keys_that_contradict_each_other_are_refused_with_line_and_hint() {
+fn contradictory_keys_are_refused_with_line_and_hint() {
     const FILES: &str = "files = [\"a.proto\"]\nenvelope = \"E\"\n";
     const SET: &str = "descriptor_set = \"a.binpb\"\n";
     for (section, line, message) in [
@@ -127,7 +127,7 @@ fn keys_that_contradict_each_other_are_refused_with_line_and_hint() {
 }
 
 #[test]
-fn a_reload_takes_other_files_and_keeps_the_section_where_the_envelope_is_another() {
+fn a_reload_accepts_other_files_but_not_another_envelope() {
     let config = |section: &str| parse(&format!("{KEY}[schema]\n{section}")).unwrap();
     let running = config("files = [\"a.proto\"]\nenvelope = \"E\"");
 

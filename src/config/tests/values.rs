@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn zero_is_refused_where_something_must_be_allowed() {
+fn zero_is_refused_where_it_would_allow_nothing() {
     let mut refused = 0;
     for (section, keys, zero) in [
         (
@@ -39,7 +39,7 @@ fn zero_is_refused_where_something_must_be_allowed() {
 }
 
 #[test]
-fn zero_is_taken_where_it_says_something() {
+fn zero_is_accepted_where_it_has_a_meaning() {
     let text = "[client]\ndrain_spread = \"0s\"\n[auth]\nleeway = \"0s\"\n[limits]\nshards = 0\n";
     let key = "[[auth.keys]]\njwks_file = \"a\"\n";
     let config = parse(&format!("{text}{key}")).unwrap();
@@ -112,7 +112,7 @@ fn a_value_out_of_its_bounds_is_refused() {
 }
 
 #[test]
-fn a_log_level_that_is_none_is_refused() {
+fn an_invalid_log_level_is_refused() {
     for level in [
         "inof",
         "",
@@ -137,7 +137,7 @@ fn a_log_level_that_is_none_is_refused() {
 }
 
 #[test]
-fn a_network_that_could_hold_no_address_is_refused() {
+fn a_network_that_can_contain_no_address_is_refused() {
     assert!(
         parse(&format!(
             "{KEY}[client]\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\", \"::ffff:10.0.0.1\"]"
@@ -149,7 +149,7 @@ fn a_network_that_could_hold_no_address_is_refused() {
 }
 
 #[test]
-fn a_body_that_could_never_be_admitted_is_refused() {
+fn a_body_limit_that_memory_could_never_admit_is_refused() {
     let with = |size: &str| {
         format!("{KEY}[limits]\nmemory_max = \"448MiB\"\n[ingest]\nbatch_body_max = \"{size}\"\n")
     };

@@ -65,7 +65,7 @@ async fn connect(
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_new_certificate_is_shown_to_who_comes_next_and_nobody_is_dropped_for_it() {
+async fn a_new_certificate_is_used_for_new_connections_and_drops_none() {
     let bench = ConnectionFixture::new();
     let (old, new) = (certified(), certified());
     let trusted = [old.cert_pem, new.cert_pem].concat();

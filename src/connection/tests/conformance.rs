@@ -72,7 +72,7 @@ impl MessageHandler for Echo {
 
 #[test]
 #[ignore = "needs a client: scripts/conformance"]
-fn autobahns_cases_pass_and_every_echo_is_a_frame_of_the_relays_own_making() {
+fn the_autobahn_cases_pass_and_the_relay_builds_every_echoed_frame() {
     let sent = Rc::new(RefCell::new(Sent::default()));
     let runtime = Builder::new_current_thread()
         .enable_all()

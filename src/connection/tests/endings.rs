@@ -47,7 +47,7 @@ fn a_clients_close_is_answered_with_its_code_and_the_stream_ends() {
 }
 
 #[test]
-fn a_clients_close_drops_what_is_queued_for_it() {
+fn a_clients_close_drops_its_queued_events() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
@@ -68,7 +68,7 @@ fn a_clients_close_drops_what_is_queued_for_it() {
 }
 
 #[test]
-fn a_breach_of_the_protocol_is_answered_with_its_code_even_to_who_goes_on_sending() {
+fn a_violation_is_answered_with_its_code_even_if_the_client_keeps_sending() {
     let unmasked = vec![0x82, 0x01, 0x00];
     let reserved_bit = vec![0xc2, 0x80, 0, 0, 0, 0];
     let too_big = frame(BINARY, true, &vec![0; 65_537]);
@@ -122,7 +122,7 @@ fn a_breach_of_the_protocol_is_answered_with_its_code_even_to_who_goes_on_sendin
 }
 
 #[test]
-fn who_breaks_the_protocol_and_goes_on_sending_is_dropped_after_two_seconds() {
+fn a_client_that_keeps_sending_after_a_violation_is_dropped_after_two_seconds() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let start = Instant::now();
@@ -140,7 +140,7 @@ fn who_breaks_the_protocol_and_goes_on_sending_is_dropped_after_two_seconds() {
 }
 
 #[test]
-fn who_breaks_the_protocol_and_sends_no_more_still_gets_the_close() {
+fn a_client_that_stops_sending_after_a_violation_still_gets_the_close() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let start = Instant::now();
@@ -155,7 +155,7 @@ fn who_breaks_the_protocol_and_sends_no_more_still_gets_the_close() {
 }
 
 #[test]
-fn who_breaks_the_protocol_with_much_queued_gets_the_begun_frame_and_the_close() {
+fn a_violation_with_a_long_queue_ends_with_the_begun_frame_and_the_close() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
@@ -199,7 +199,7 @@ fn a_stream_that_ends_without_a_close_ends_the_connection_at_once() {
 }
 
 #[test]
-fn what_was_sent_before_the_stream_ended_counts() {
+fn messages_sent_before_the_stream_ended_are_handled() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
@@ -212,7 +212,7 @@ fn what_was_sent_before_the_stream_ended_counts() {
 }
 
 #[test]
-fn a_stream_that_cannot_be_ended_is_given_up_at_the_write_deadline() {
+fn a_stream_that_cannot_be_shut_down_is_given_up_at_the_write_deadline() {
     for expires_at in [None, Some(NOW + Duration::from_secs(5))] {
         simulate(async {
             let bench = ConnectionFixture::new();
@@ -228,7 +228,7 @@ fn a_stream_that_cannot_be_ended_is_given_up_at_the_write_deadline() {
 }
 
 #[test]
-fn a_client_that_goes_away_with_events_queued_drops_them() {
+fn the_queued_events_of_a_client_that_leaves_are_dropped() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let client = bench.connect(64);
@@ -242,7 +242,7 @@ fn a_client_that_goes_away_with_events_queued_drops_them() {
 }
 
 #[test]
-fn a_message_in_fragments_is_bounded_like_one_in_a_frame() {
+fn a_fragmented_message_has_the_same_limit_as_one_in_a_single_frame() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
@@ -262,7 +262,7 @@ fn a_message_in_fragments_is_bounded_like_one_in_a_frame() {
 }
 
 #[test]
-fn a_connection_that_was_never_spoken_over_leaves_nothing_behind() {
+fn an_admitted_connection_that_is_never_served_leaves_nothing_behind() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let admitted = bench.admit(None);

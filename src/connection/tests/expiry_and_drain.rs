@@ -26,7 +26,7 @@ fn expired() -> [ReceivedFrame; 2] {
 }
 
 #[test]
-fn a_token_that_expires_is_said_to_and_closes_the_connection_then_and_not_before() {
+fn a_token_expiry_is_announced_and_closes_the_connection_exactly_then() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let start = Instant::now();
@@ -53,7 +53,7 @@ fn a_token_that_expires_is_said_to_and_closes_the_connection_then_and_not_before
 }
 
 #[test]
-fn a_token_that_has_expired_during_the_handshake_lets_nothing_through() {
+fn a_token_that_expired_during_the_handshake_lets_nothing_through() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect_until(Some(NOW), WIDE);
@@ -65,7 +65,7 @@ fn a_token_that_has_expired_during_the_handshake_lets_nothing_through() {
 }
 
 #[test]
-fn a_client_that_floods_cannot_put_its_expiry_off() {
+fn a_client_that_floods_cannot_delay_its_token_expiry() {
     let floods = [
         subscribe("s", "project:p"),
         ping(b"again"),
@@ -93,7 +93,7 @@ fn a_client_that_floods_cannot_put_its_expiry_off() {
 }
 
 #[test]
-fn a_client_that_does_not_read_when_its_token_expires_is_cut_off_at_the_write_deadline() {
+fn a_client_not_reading_when_its_token_expires_is_cut_off_at_the_write_deadline() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let start = Instant::now();
@@ -115,7 +115,7 @@ fn a_client_that_does_not_read_when_its_token_expires_is_cut_off_at_the_write_de
 }
 
 #[test]
-fn an_expiry_ends_what_is_queued_but_not_what_is_begun() {
+fn a_token_expiry_drops_queued_frames_but_not_a_begun_one() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect_until(Some(NOW + LIFETIME), 64);
@@ -142,7 +142,7 @@ fn going_away() -> ReceivedFrame {
 }
 
 #[test]
-fn a_drain_writes_what_is_queued_then_says_when_to_come_back() {
+fn a_drain_writes_queued_frames_and_then_closes_with_a_retry_delay() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
@@ -170,7 +170,7 @@ fn a_drain_writes_what_is_queued_then_says_when_to_come_back() {
 }
 
 #[test]
-fn a_drain_waits_for_no_event_that_is_on_its_way_but_takes_it_along() {
+fn a_drain_delivers_an_event_that_is_already_in_the_inbox() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
@@ -208,7 +208,7 @@ fn a_client_that_never_answers_the_close_is_dropped_after_two_seconds() {
 }
 
 #[test]
-fn a_client_that_goes_on_sending_after_the_close_is_dropped_after_two_seconds() {
+fn a_client_that_keeps_sending_after_the_close_is_dropped_after_two_seconds() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
@@ -229,7 +229,7 @@ fn a_client_that_goes_on_sending_after_the_close_is_dropped_after_two_seconds() 
 }
 
 #[test]
-fn a_client_that_does_not_read_during_a_drain_is_cut_off_and_delays_nobody() {
+fn a_client_that_does_not_read_during_a_drain_is_cut_off_and_delays_no_other() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let (mut silent, mut good) = (bench.connect(64), bench.connect(WIDE));

@@ -69,19 +69,19 @@ fn check_closed_for(flood: Vec<u8>) {
 }
 
 #[test]
-fn a_client_that_sends_pongs_without_end_is_closed() {
+fn a_client_that_sends_endless_pongs_is_closed() {
     check_closed_for(pong().repeat(FLOOD_FRAMES));
 }
 
 #[test]
-fn a_client_that_sends_empty_fragments_without_end_is_closed() {
+fn a_client_that_sends_endless_empty_fragments_is_closed() {
     let first = frame(BINARY, false, b"");
     let others = frame(CONTINUATION, false, b"").repeat(FLOOD_FRAMES);
     check_closed_for([first, others].concat());
 }
 
 #[test]
-fn honest_pongs_pings_and_fragments_are_refused_nothing() {
+fn ordinary_pongs_pings_and_fragments_are_never_refused() {
     simulate(async {
         let bench = bench();
         let mut client = bench.connect(WIDE);
@@ -135,12 +135,12 @@ fn check_taken_in_turns(frames: Vec<u8>, last: Vec<u8>) {
 }
 
 #[test]
-fn pongs_are_taken_in_turns_with_everybody_else() {
+fn a_flood_of_pongs_is_interleaved_with_other_connections() {
     check_taken_in_turns(pong().repeat(10_000), ping_message());
 }
 
 #[test]
-fn fragments_are_taken_in_turns_with_everybody_else() {
+fn a_flood_of_fragments_is_interleaved_with_other_connections() {
     let first = frame(BINARY, false, b"");
     let others = frame(CONTINUATION, false, b"").repeat(10_000);
     let mut last = ping_message();

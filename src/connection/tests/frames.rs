@@ -67,7 +67,7 @@ fn a_client_that_reads_a_byte_at_a_time_sees_whole_frames_in_order() {
 }
 
 #[test]
-fn a_pong_goes_before_what_is_queued_and_after_what_is_begun() {
+fn a_pong_is_written_before_queued_frames_and_after_a_begun_one() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
@@ -82,7 +82,7 @@ fn a_pong_goes_before_what_is_queued_and_after_what_is_begun() {
 }
 
 #[test]
-fn pings_that_come_at_once_are_all_answered_while_the_kernel_takes_the_pongs() {
+fn a_burst_of_pings_is_answered_in_full_while_the_kernel_takes_the_pongs() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
@@ -122,7 +122,7 @@ fn at_most_one_pong_waits_and_it_answers_the_last_ping() {
 }
 
 #[test]
-fn a_pong_that_is_begun_is_finished_and_the_newest_follows() {
+fn a_begun_pong_is_finished_and_the_newest_follows() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(16);
@@ -142,7 +142,7 @@ fn a_pong_that_is_begun_is_finished_and_the_newest_follows() {
 }
 
 #[test]
-fn a_batch_or_event_beyond_the_outboxs_limits_reaches_an_idle_client_whole() {
+fn a_batch_or_event_beyond_the_outbox_limits_reaches_an_idle_client_whole() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(1000);
@@ -166,7 +166,7 @@ fn a_batch_or_event_beyond_the_outboxs_limits_reaches_an_idle_client_whole() {
 }
 
 #[test]
-fn under_load_many_frames_leave_at_once_and_in_order() {
+fn under_load_frames_are_written_together_and_in_order() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
@@ -179,7 +179,7 @@ fn under_load_many_frames_leave_at_once_and_in_order() {
 }
 
 #[test]
-fn what_is_posted_before_a_connection_has_its_turn_to_write_leaves_in_one_write() {
+fn events_posted_before_a_connection_writes_leave_in_one_write() {
     const CLIENTS: u64 = 50;
     simulate(async {
         let bench = ConnectionFixture::new();

@@ -73,7 +73,7 @@ fn a_client_that_answers_pings_stays_and_is_pinged_as_often_as_it_is_silent() {
 }
 
 #[test]
-fn a_client_that_speaks_is_not_pinged() {
+fn a_client_that_sends_messages_is_not_pinged() {
     simulate(async {
         let bench = bench();
         let mut client = bench.connect(WIDE);
@@ -90,7 +90,7 @@ fn a_client_that_speaks_is_not_pinged() {
 }
 
 #[test]
-fn with_a_long_idle_timeout_pings_go_on_until_its_end() {
+fn pings_continue_until_the_end_of_a_long_idle_timeout() {
     simulate(async {
         let bench = ConnectionFixture::with_settings(|config| {
             config.client.ping_interval = INTERVAL;
@@ -108,7 +108,7 @@ fn with_a_long_idle_timeout_pings_go_on_until_its_end() {
 }
 
 #[test]
-fn who_is_heard_of_in_the_last_moment_stays() {
+fn a_client_that_answers_at_the_last_moment_stays_connected() {
     simulate(async {
         let bench = bench();
         let start = Instant::now();
@@ -125,7 +125,7 @@ fn who_is_heard_of_in_the_last_moment_stays() {
 }
 
 #[test]
-fn events_to_a_client_are_no_sign_of_life_of_it() {
+fn events_to_a_client_do_not_count_as_its_sign_of_life() {
     simulate(async {
         let bench = bench();
         let mut client = bench.connect(WIDE);
@@ -148,7 +148,7 @@ fn events_to_a_client_are_no_sign_of_life_of_it() {
 }
 
 #[test]
-fn a_client_that_reads_slowly_and_so_is_not_read_from_is_not_given_up_for_its_silence() {
+fn a_slow_reader_under_backpressure_is_not_given_up_as_idle() {
     simulate(async {
         let bench = ConnectionFixture::with_settings(|config| {
             config.client.ping_interval = INTERVAL;
@@ -169,7 +169,7 @@ fn a_client_that_reads_slowly_and_so_is_not_read_from_is_not_given_up_for_its_si
 }
 
 #[test]
-fn a_message_that_drips_is_given_up_although_its_client_is_heard_of() {
+fn a_message_that_trickles_in_is_given_up_despite_signs_of_life() {
     simulate(async {
         let bench = bench();
         let start = Instant::now();
@@ -188,7 +188,7 @@ fn a_message_that_drips_is_given_up_although_its_client_is_heard_of() {
 }
 
 #[test]
-fn pings_between_its_fragments_give_a_message_no_more_time() {
+fn pings_between_fragments_do_not_extend_the_time_for_a_message() {
     simulate(async {
         let bench = bench();
         let start = Instant::now();
@@ -206,7 +206,7 @@ fn pings_between_its_fragments_give_a_message_no_more_time() {
 }
 
 #[test]
-fn each_message_has_its_own_time_however_they_are_cut() {
+fn each_message_has_its_own_time_however_the_bytes_are_split() {
     simulate(async {
         let bench = bench();
         let mut client = bench.connect(WIDE);
@@ -235,7 +235,7 @@ fn each_message_has_its_own_time_however_they_are_cut() {
 }
 
 #[test]
-fn a_shorter_interval_holds_for_who_is_connected_from_the_reload_on() {
+fn a_shorter_interval_applies_to_open_connections_from_the_reload_on() {
     simulate(async {
         let bench = ConnectionFixture::with_settings(|config| {
             config.client.ping_interval = Duration::from_hours(1);
@@ -257,7 +257,7 @@ fn a_shorter_interval_holds_for_who_is_connected_from_the_reload_on() {
 }
 
 #[test]
-fn a_reload_with_shorter_times_gives_nobody_up_who_answers_the_ping_that_follows() {
+fn a_reload_with_shorter_times_keeps_a_client_that_answers_the_next_ping() {
     simulate(async {
         let bench = ConnectionFixture::with_settings(|config| {
             config.client.ping_interval = Duration::from_hours(1);
@@ -297,7 +297,7 @@ async fn pause(bench: &ConnectionFixture) {
 }
 
 #[test]
-fn a_message_that_became_whole_during_a_pause_is_taken() {
+fn a_message_completed_during_a_pause_is_accepted() {
     simulate(async {
         let bench = bench();
         let mut client = bench.connect(WIDE);
@@ -313,7 +313,7 @@ fn a_message_that_became_whole_during_a_pause_is_taken() {
 }
 
 #[test]
-fn a_message_that_went_on_during_a_pause_and_is_not_whole_ends_the_connection() {
+fn a_message_that_is_still_incomplete_after_a_pause_ends_the_connection() {
     simulate(async {
         let bench = bench();
         let mut client = bench.connect(WIDE);
@@ -336,7 +336,7 @@ fn a_message_that_went_on_during_a_pause_and_is_not_whole_ends_the_connection() 
 }
 
 #[test]
-fn a_client_that_drips_does_not_put_the_last_look_at_its_message_off() {
+fn a_client_that_trickles_cannot_delay_the_final_check_of_its_message() {
     simulate(async {
         let bench = bench();
         let mut client = bench.connect(WIDE);
@@ -353,7 +353,7 @@ fn a_client_that_drips_does_not_put_the_last_look_at_its_message_off() {
 }
 
 #[test]
-fn a_client_that_made_room_during_a_pause_is_written_on_to() {
+fn writing_continues_to_a_client_that_made_room_during_a_pause() {
     simulate(async {
         let bench = bench();
         let mut client = bench.connect(1024);
@@ -368,7 +368,7 @@ fn a_client_that_made_room_during_a_pause_is_written_on_to() {
 }
 
 #[test]
-fn a_token_ends_at_the_next_ping_where_the_clock_has_moved_past_its_end() {
+fn a_token_expires_at_the_next_ping_if_the_clock_has_moved_past_its_end() {
     simulate(async {
         let bench = bench();
         let start = Instant::now();
@@ -388,7 +388,7 @@ fn a_token_ends_at_the_next_ping_where_the_clock_has_moved_past_its_end() {
 }
 
 #[test]
-fn a_token_ends_in_time_by_the_clock_also_where_the_client_is_never_silent() {
+fn a_token_expires_after_a_clock_change_even_if_the_client_is_never_silent() {
     simulate(async {
         let bench = bench();
         let start = Instant::now();

@@ -48,7 +48,7 @@ async fn hears(client: &mut FrameClient, heard: impl IntoIterator<Item = Receive
 }
 
 #[test]
-fn an_event_reaches_json_and_binary_clients_and_its_json_is_made_once() {
+fn an_event_reaches_json_and_binary_clients_and_is_rendered_once() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut clients = [
@@ -75,7 +75,7 @@ fn an_event_reaches_json_and_binary_clients_and_its_json_is_made_once() {
 }
 
 #[test]
-fn where_nobody_speaks_json_none_is_made() {
+fn without_json_clients_no_json_is_rendered() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
@@ -86,7 +86,7 @@ fn where_nobody_speaks_json_none_is_made() {
 }
 
 #[test]
-fn what_is_said_in_json_is_answered_in_json() {
+fn a_message_in_json_is_answered_in_json() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
@@ -150,7 +150,7 @@ async fn refused(client: &mut FrameClient, frame: &str) -> (Value, Value) {
 }
 
 #[test]
-fn a_refusal_names_the_message_and_the_field_where_the_text_is_json() {
+fn a_refusal_names_the_message_and_the_field_if_the_text_is_json() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
@@ -233,7 +233,7 @@ fn a_refusal_repeats_no_more_than_a_kilobyte_of_what_the_client_sent() {
 }
 
 #[test]
-fn a_frame_is_charged_by_what_it_is_before_it_is_read() {
+fn a_frame_is_charged_by_its_kind_before_it_is_read() {
     simulate(async {
         let bench = ConnectionFixture::with_settings(|config| {
             config.limits.user_burst = NonZeroU32::MIN;
@@ -268,7 +268,7 @@ fn a_frame_is_charged_by_what_it_is_before_it_is_read() {
 }
 
 #[test]
-fn small_frames_with_many_values_are_read_elsewhere() {
+fn small_frames_with_many_values_are_offloaded() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
@@ -319,7 +319,7 @@ fn frames_of_the_other_kind_are_answered_with_1003() {
 }
 
 #[test]
-fn large_frames_are_read_elsewhere_and_answered_in_order() {
+fn large_frames_are_offloaded_and_answered_in_order() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
@@ -356,7 +356,7 @@ fn large_frames_are_read_elsewhere_and_answered_in_order() {
 }
 
 #[test]
-fn what_was_missed_is_replayed_as_json_and_counted() {
+fn missed_events_are_replayed_as_json_and_counted() {
     simulate(async {
         let bench = ConnectionFixture::with_log(|config| config.limits.outbox_frames = 20);
         let first = bench.publish([event(10)]).await.events[0].position;
@@ -396,7 +396,7 @@ fn what_was_missed_is_replayed_as_json_and_counted() {
 }
 
 #[test]
-fn large_events_are_replayed_and_delivered_as_json_in_their_order() {
+fn large_events_are_replayed_and_delivered_as_json_in_order() {
     simulate(async {
         let bench = ConnectionFixture::with_log(|_| {});
         let sizes = [10, 100_000, 10, 5_000];
@@ -416,7 +416,7 @@ fn large_events_are_replayed_and_delivered_as_json_in_their_order() {
 }
 
 #[test]
-fn a_pong_says_where_the_connection_stands_unless_a_replay_is_under_way() {
+fn a_pong_has_the_position_of_the_connection_unless_a_replay_is_running() {
     simulate(async {
         let bench = ConnectionFixture::with_log(|config| config.limits.outbox_frames = 20);
         let mut client = bench.connect(WIDE);
@@ -467,7 +467,7 @@ fn a_json_client_that_reads_nothing_is_closed_for_the_bytes_of_its_json() {
 }
 
 #[test]
-fn a_drain_waits_for_the_answer_to_a_frame_that_is_read_elsewhere() {
+fn a_drain_waits_for_the_answer_to_an_offloaded_frame() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
@@ -492,7 +492,7 @@ fn a_drain_waits_for_the_answer_to_a_frame_that_is_read_elsewhere() {
 }
 
 #[test]
-fn without_memory_for_json_its_connections_are_closed_and_binary_ones_go_on() {
+fn without_memory_for_json_only_json_connections_are_closed() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
@@ -516,6 +516,6 @@ fn without_memory_for_json_its_connections_are_closed_and_binary_ones_go_on() {
 }
 
 #[test]
-fn binary_and_text_frames_are_as_different_as_their_opcodes() {
+fn binary_and_text_frames_differ_only_in_their_opcodes() {
     assert_eq!(text("{}")[1..], frame(BINARY, true, b"{}")[1..]);
 }

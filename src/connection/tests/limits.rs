@@ -38,7 +38,7 @@ async fn next(client: &mut FrameClient) -> ReceivedFrame {
 }
 
 #[test]
-fn a_flood_of_bad_messages_at_once_is_refused_a_hundred_times_and_then_closed() {
+fn a_flood_of_bad_messages_is_refused_a_hundred_times_and_then_closed() {
     simulate(async {
         let bench = bench(|_| ());
         let mut client = bench.connect(WIDE);
@@ -57,7 +57,7 @@ fn a_flood_of_bad_messages_at_once_is_refused_a_hundred_times_and_then_closed() 
 }
 
 #[test]
-fn refusals_that_are_spread_out_close_nothing() {
+fn refusals_that_are_spread_out_do_not_close_the_connection() {
     simulate(async {
         let bench = bench(|it| it.limits.refusals_per_minute = count(3));
         let mut client = bench.connect(WIDE);
@@ -81,7 +81,7 @@ fn refusals_that_are_spread_out_close_nothing() {
 }
 
 #[test]
-fn one_that_is_refused_too_often_and_does_not_read_is_cut_off() {
+fn a_client_that_is_refused_too_often_and_does_not_read_is_cut_off() {
     simulate(async {
         let bench = bench(|it| it.limits.refusals_per_minute = count(3));
         let start = Instant::now();
@@ -95,7 +95,7 @@ fn one_that_is_refused_too_often_and_does_not_read_is_cut_off() {
 }
 
 #[test]
-fn one_that_is_refused_too_often_while_it_catches_up_is_closed_all_the_same() {
+fn a_client_that_is_refused_too_often_during_catch_up_is_disconnected_too() {
     simulate(async {
         let bench = ConnectionFixture::with_log(|it| it.limits.refusals_per_minute = count(2));
         let published = bench.publish((0..2_000).map(|_| event(10))).await;
@@ -118,7 +118,7 @@ fn one_that_is_refused_too_often_while_it_catches_up_is_closed_all_the_same() {
 }
 
 #[test]
-fn the_end_of_a_token_is_no_refusal() {
+fn a_token_expiry_does_not_count_as_a_refusal() {
     simulate(async {
         let bench = bench(|it| it.limits.refusals_per_minute = count(1));
         let mut client = bench.connect_until(Some(NOW + Duration::from_secs(1)), WIDE);
@@ -132,7 +132,7 @@ fn the_end_of_a_token_is_no_refusal() {
 }
 
 #[test]
-fn the_first_subscribe_is_free_and_what_is_over_the_rate_has_no_effect() {
+fn the_first_subscribe_is_free_and_one_over_the_rate_has_no_effect() {
     simulate(async {
         let bench = bench(|it| it.limits.user_burst = count(1));
         let mut client = bench.connect(WIDE);
@@ -167,7 +167,7 @@ fn the_first_subscribe_is_free_and_what_is_over_the_rate_has_no_effect() {
 }
 
 #[test]
-fn a_limited_client_does_not_look_dead_and_a_flood_of_pings_is_refused() {
+fn a_rate_limited_client_gets_pongs_but_a_flood_of_pings_is_refused() {
     simulate(async {
         let bench = bench(|it| {
             it.limits.user_burst = count(1);
@@ -197,7 +197,7 @@ fn a_limited_client_does_not_look_dead_and_a_flood_of_pings_is_refused() {
 }
 
 #[test]
-fn a_reload_changes_the_limits_of_connections_that_are_open() {
+fn a_reload_changes_the_limits_of_open_connections() {
     simulate(async {
         let bench = bench(|_| ());
         let mut client = bench.connect(WIDE);
@@ -223,7 +223,7 @@ fn a_reload_changes_the_limits_of_connections_that_are_open() {
 }
 
 #[test]
-fn nothing_of_a_client_is_remembered_once_it_has_gone_and_its_buckets_are_full() {
+fn nothing_is_kept_for_a_client_that_has_left_once_its_buckets_are_full() {
     simulate(async {
         let bench = bench(|_| ());
         let limits = &bench.shard.relay.limits;

@@ -31,7 +31,7 @@ fn begun() -> Vec<u8> {
 }
 
 #[test]
-fn a_message_is_accounted_for_while_it_arrives_and_one_that_arrives_at_once_is_not() {
+fn a_message_is_charged_to_memory_while_it_arrives_unless_it_arrives_at_once() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
@@ -66,7 +66,7 @@ fn a_message_is_accounted_for_while_it_arrives_and_one_that_arrives_at_once_is_n
 }
 
 #[test]
-fn without_memory_the_connection_whose_message_began_first_is_closed() {
+fn without_memory_the_connection_with_the_oldest_begun_message_is_closed() {
     simulate(async {
         let bench = ConnectionFixture::new();
         // Room for two such messages, when nothing else is held.
@@ -105,7 +105,7 @@ fn without_memory_the_connection_whose_message_began_first_is_closed() {
 }
 
 #[test]
-fn a_message_that_finds_no_memory_at_all_closes_its_connection() {
+fn a_message_for_which_there_is_no_memory_at_all_closes_its_connection() {
     simulate(async {
         let bench = ConnectionFixture::new();
         bench.bound_memory(50_000);

@@ -49,7 +49,7 @@ fn end_with_nothing_left(bench: &ConnectionFixture) {
 }
 
 #[test]
-fn the_confirmation_comes_first_then_the_replay_then_what_came_meanwhile() {
+fn the_confirmation_comes_first_then_the_replay_then_newer_events() {
     simulate(async {
         let (bench, start) = published(1000, 10, 10_000).await;
         let mut client = bench.connect(512);
@@ -72,7 +72,7 @@ fn the_confirmation_comes_first_then_the_replay_then_what_came_meanwhile() {
 }
 
 #[test]
-fn what_is_asked_for_meanwhile_waits_in_order_and_only_so_much_of_it() {
+fn requests_during_a_replay_wait_in_order_up_to_a_limit() {
     simulate(async {
         let (bench, start) = published(600, 10, 10_000).await;
         let mut client = bench.connect(512);
@@ -115,7 +115,7 @@ fn what_is_asked_for_meanwhile_waits_in_order_and_only_so_much_of_it() {
 }
 
 #[test]
-fn what_has_waited_for_a_replay_is_carried_out_in_the_tenants_turns() {
+fn requests_that_waited_for_a_replay_are_handled_a_quantum_at_a_time() {
     simulate(async {
         let (bench, start) = published(100, 1000, 10_000).await;
         let mut client = bench.connect(WIDE);
@@ -161,7 +161,7 @@ fn a_resume_that_waits_for_another_is_confirmed_after_it_and_replays_less() {
 }
 
 #[test]
-fn many_replays_of_one_tenant_leave_others_their_turns() {
+fn many_replays_of_one_tenant_read_a_bounded_amount_per_turn() {
     simulate(async {
         let (bench, start) = published(1000, 1000, 10_000).await;
         let mut clients: Vec<_> = (0..100).map(|_| bench.connect(WIDE)).collect();
@@ -185,7 +185,7 @@ fn many_replays_of_one_tenant_leave_others_their_turns() {
 }
 
 #[test]
-fn resumes_that_come_at_once_are_all_taken_one_after_the_other() {
+fn resumes_that_arrive_at_once_are_handled_one_after_another() {
     simulate(async {
         let (bench, start) = published(20, 100, 10_000).await;
         let mut client = bench.connect(WIDE);
@@ -202,7 +202,7 @@ fn resumes_that_come_at_once_are_all_taken_one_after_the_other() {
 }
 
 #[test]
-fn a_replay_that_eviction_overtakes_ends_with_4003() {
+fn a_replay_overtaken_by_eviction_ends_with_4003() {
     simulate(async {
         let (bench, start) = published(100, 10, 100).await;
         let mut client = bench.connect(512);
@@ -248,7 +248,7 @@ fn a_token_that_expires_during_a_replay_ends_it_at_once() {
 }
 
 #[test]
-fn a_drain_waits_for_what_a_resuming_connection_is_owed() {
+fn a_drain_waits_for_the_owed_events_of_a_resuming_connection() {
     simulate(async {
         let (bench, start) = published(300, 10, 10_000).await;
         let mut client = bench.connect(512);
@@ -269,7 +269,7 @@ fn a_drain_waits_for_what_a_resuming_connection_is_owed() {
 }
 
 #[test]
-fn what_a_client_that_goes_was_still_owed_is_counted_as_dropped() {
+fn the_owed_events_of_a_client_that_leaves_are_counted_as_dropped() {
     simulate(async {
         let (bench, start) = published(300, 10, 10_000).await;
         let mut client = bench.connect(512);

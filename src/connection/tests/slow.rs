@@ -17,7 +17,7 @@ fn small_outbox() -> ConnectionFixture {
 }
 
 #[test]
-fn a_client_that_reads_nothing_is_cut_off_at_the_write_deadline_and_harms_nobody() {
+fn a_client_that_reads_nothing_is_cut_off_at_the_write_deadline_and_harms_no_other() {
     simulate(async {
         let bench = small_outbox();
         let mut neighbour = bench.connect(WIDE);
@@ -51,7 +51,7 @@ fn a_client_that_reads_nothing_is_cut_off_at_the_write_deadline_and_harms_nobody
 }
 
 #[test]
-fn what_a_slow_client_was_owed_is_given_back_long_before_it_is_cut_off() {
+fn the_queue_of_a_slow_client_is_freed_long_before_it_is_cut_off() {
     simulate(async {
         let bench = small_outbox();
         let _client = bench.connect(64);
@@ -92,7 +92,7 @@ fn a_client_that_reads_again_in_time_gets_the_begun_frame_and_4003() {
 }
 
 #[test]
-fn a_client_whose_outbox_is_not_full_is_cut_off_too_when_it_reads_nothing() {
+fn a_client_that_reads_nothing_is_cut_off_even_if_its_outbox_is_not_full() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
@@ -108,7 +108,7 @@ fn a_client_whose_outbox_is_not_full_is_cut_off_too_when_it_reads_nothing() {
 }
 
 #[test]
-fn the_write_deadline_begins_anew_with_each_frame_and_not_with_each_byte() {
+fn the_write_deadline_restarts_with_each_frame_and_not_with_each_byte() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
@@ -188,7 +188,7 @@ fn a_client_that_only_pings_and_never_reads_is_cut_off() {
 }
 
 #[test]
-fn five_thousand_subscribes_in_one_go_have_five_thousand_answers() {
+fn five_thousand_subscribes_at_once_get_five_thousand_answers() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(4096);
@@ -222,7 +222,7 @@ fn five_thousand_subscribes_in_one_go_have_five_thousand_answers() {
 }
 
 #[test]
-fn a_client_with_many_answers_to_come_has_room_for_events_all_the_same() {
+fn a_client_with_many_pending_answers_still_has_room_for_events() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(256);
@@ -244,7 +244,7 @@ fn a_client_with_many_answers_to_come_has_room_for_events_all_the_same() {
 }
 
 #[test]
-fn what_a_stream_has_taken_is_not_written_before_the_kernel_has_it() {
+fn frames_that_a_stream_has_buffered_count_as_written_only_once_flushed() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect_encrypted(64);
@@ -269,8 +269,7 @@ fn what_a_stream_has_taken_is_not_written_before_the_kernel_has_it() {
 }
 
 #[test]
-fn who_reads_nothing_over_such_a_stream_is_cut_off_at_the_write_deadline_and_what_it_took_is_dropped()
- {
+fn a_client_of_a_buffering_stream_that_reads_nothing_is_cut_off_in_time() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect_encrypted(64);
@@ -288,7 +287,7 @@ fn who_reads_nothing_over_such_a_stream_is_cut_off_at_the_write_deadline_and_wha
 }
 
 #[test]
-fn who_leaves_with_something_unflushed_loses_what_was_taken_and_nothing_is_counted_twice() {
+fn unflushed_frames_of_a_client_that_leaves_are_dropped_and_counted_once() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let client = bench.connect_encrypted(64);

@@ -108,7 +108,7 @@ impl Server {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_peer_that_has_gone_costs_no_signature() {
+async fn no_signature_is_computed_for_a_peer_that_has_left() {
     let server = Server::start().await;
     let mut serving = Vec::new();
     let (first, first_served) = server.accept().await;
@@ -131,7 +131,7 @@ async fn a_peer_that_has_gone_costs_no_signature() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn at_most_one_handshake_is_computed_between_two_turns_of_everything_else() {
+async fn at_most_one_handshake_is_computed_before_all_other_tasks_run_again() {
     let server = Server::start().await;
     let mut clients = Vec::new();
     for _ in 0..50 {

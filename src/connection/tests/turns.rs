@@ -56,7 +56,7 @@ fn have_waited() -> u64 {
 }
 
 #[test]
-fn a_subscribe_is_confirmed_after_what_waited_and_before_what_comes_behind_it() {
+fn a_subscribe_is_confirmed_after_the_backlog_and_before_the_next_request() {
     simulate(async {
         let bench = ConnectionFixture::new();
         let mut client = bench.connect(1 << 20);
@@ -78,7 +78,7 @@ fn a_subscribe_is_confirmed_after_what_waited_and_before_what_comes_behind_it() 
 }
 
 #[test]
-fn what_waited_for_a_replay_waits_for_its_turn_in_order() {
+fn requests_that_waited_for_a_replay_wait_for_the_backlog_in_order() {
     simulate(async {
         let bench = ConnectionFixture::with_log(|_| ());
         let first = bench.publish([event(10)]).await.events[0].position;
@@ -118,7 +118,7 @@ fn what_waited_for_a_replay_waits_for_its_turn_in_order() {
 }
 
 #[test]
-fn a_client_that_goes_while_its_subscribe_waits_leaves_nothing() {
+fn a_client_that_leaves_while_its_subscribe_waits_leaves_nothing_behind() {
     simulate(async {
         let bench = ConnectionFixture::new();
         // Another client keeps the tenant and its backlog alive.
@@ -168,7 +168,7 @@ async fn waited_for_long(behind: &[u8]) -> (ConnectionFixture, FrameClient) {
 }
 
 #[test]
-fn the_silence_of_a_client_whose_subscribe_waits_begins_anew() {
+fn the_idle_timeout_restarts_after_a_subscribe_has_waited() {
     simulate(async {
         let (bench, mut client) = waited_for_long(b"").await;
         let began = Instant::now();
@@ -181,7 +181,7 @@ fn the_silence_of_a_client_whose_subscribe_waits_begins_anew() {
 }
 
 #[test]
-fn the_time_of_a_message_behind_a_subscribe_that_waits_begins_anew() {
+fn the_time_for_the_next_message_restarts_after_a_subscribe_has_waited() {
     simulate(async {
         let next = subscribe("t", "project:q");
         let (half, _) = next.split_at(next.len() / 2);
@@ -198,7 +198,7 @@ fn the_time_of_a_message_behind_a_subscribe_that_waits_begins_anew() {
 }
 
 #[test]
-fn a_subscribe_that_waits_when_the_relay_drains_is_answered() {
+fn a_waiting_subscribe_is_answered_when_the_relay_drains() {
     simulate(async {
         let (bench, mut client) = with_a_subscribe_that_waits().await;
         let retry_after = Duration::from_secs(1);
@@ -221,7 +221,7 @@ fn a_subscribe_that_waits_when_the_relay_drains_is_answered() {
 }
 
 #[test]
-fn a_subscribe_that_waits_when_its_client_is_disconnected_is_not_taken() {
+fn a_waiting_subscribe_is_dropped_when_its_client_is_disconnected() {
     simulate(async {
         let (bench, mut client) = with_a_subscribe_that_waits().await;
         bench.shard.hub.end_all(|| CloseReason::Disconnected);

@@ -20,7 +20,7 @@ pub(super) async fn asked<T>(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_does_not_answer_is_named_once_the_time_is_over() {
+async fn a_shard_that_does_not_answer_is_named_after_the_timeout() {
     let bench = HubFixture::new(3, WIDE);
     let admin = bench.publisher.admin();
     assert_eq!(asked(&bench, &[0, 1, 2], admin.ping(SECOND)).await, Ok(()));
@@ -35,7 +35,7 @@ async fn a_shard_that_does_not_answer_is_named_once_the_time_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_ending_already_is_not_counted_and_not_ended_again() {
+async fn a_connection_that_is_already_closing_is_not_counted_or_closed_again() {
     let bench = HubFixture::new(2, WIDE);
     let admin = bench.publisher.admin();
     let [slow, one, other] = [0, 0, 1].map(|shard| bench.connect(shard, "acme", "ann"));
@@ -55,7 +55,7 @@ async fn who_is_ending_already_is_not_counted_and_not_ended_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ping_waits_behind_no_other_question() {
+async fn a_ping_does_not_wait_behind_other_calls() {
     let bench = HubFixture::new(1, WIDE);
     let admin = bench.publisher.admin();
     let (acme, ann) = (name("acme"), UserName::parse("ann").unwrap());
@@ -81,7 +81,7 @@ async fn a_ping_waits_behind_no_other_question() {
 }
 
 #[test]
-fn a_tenant_is_shown_without_asking_a_shard_and_what_two_shards_have_counts_once() {
+fn a_tenant_view_asks_no_shard_and_counts_shared_users_and_topics_once() {
     let bench = HubFixture::new(2, WIDE);
     let admin = bench.publisher.admin();
     let acme = name("acme");
@@ -108,7 +108,7 @@ fn a_tenant_is_shown_without_asking_a_shard_and_what_two_shards_have_counts_once
 }
 
 #[tokio::test(start_paused = true)]
-async fn bounds_that_are_lowered_hold_from_then_on() {
+async fn lowered_limits_apply_from_then_on() {
     let bench = HubFixture::new(1, WIDE);
     let timeouts = PublishTimeouts {
         inbox: SECOND,

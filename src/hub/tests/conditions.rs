@@ -56,7 +56,7 @@ fn pauses_of_a_post(bench: &HubFixture) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_is_searched_in_parts_and_what_comes_meanwhile_is_seen() {
+async fn a_log_is_searched_in_parts_and_events_appended_meanwhile_are_seen() {
     let bench = full(&["b:1"]).await;
     let (conditions, tenant) = (nothing_of_doc(), acme());
     let check = ConditionCheck::new(&conditions);
@@ -82,7 +82,7 @@ async fn a_log_is_searched_in_parts_and_what_comes_meanwhile_is_seen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_question_enters_a_part_until_the_whole_log_is_in_the_index() {
+async fn each_search_indexes_a_part_until_the_whole_log_is_indexed() {
     let bench = full(&["b:1"]).await;
     let parts = WINDOW / EVENTS_A_PART;
     for question in 0..parts {
@@ -97,7 +97,7 @@ async fn each_question_enters_a_part_until_the_whole_log_is_in_the_index() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_index_lets_go_of_what_has_left_the_log_and_of_all_when_nobody_asks() {
+async fn the_index_drops_evicted_events_and_everything_when_it_is_unused() {
     let bench = HubFixture::new(1, WIDE);
     let old = draft("m", &["b:1"]);
     let old_topics = Arc::clone(old.topics());

@@ -25,7 +25,7 @@ fn topics_of(bench: &HubFixture) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn topics_of_connections_that_go_at_once_are_taken_out_in_parts() {
+async fn topics_of_connections_that_leave_together_are_removed_in_parts() {
     let bench = HubFixture::new(1, WIDE);
     let stays = bench.connect(0, "acme", "bob");
     stays.subscribe(&["b:1"]);
@@ -46,7 +46,7 @@ async fn topics_of_connections_that_go_at_once_are_taken_out_in_parts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_queued_for_or_counted_of_a_connection_that_has_gone() {
+async fn nothing_is_queued_or_counted_for_a_connection_that_has_left() {
     let bench = HubFixture::new(1, WIDE);
     let many = connect_many(&bench, 10);
     let outboxes: Vec<_> = many.iter().map(|it| Rc::clone(&it.outbox)).collect();
@@ -81,7 +81,7 @@ async fn nothing_is_queued_for_or_counted_of_a_connection_that_has_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_leaves_the_shard_when_the_last_topic_of_its_last_connection_is_gone() {
+async fn a_tenant_leaves_the_shard_with_the_last_topic_of_its_last_connection() {
     let bench = HubFixture::new(1, WIDE);
     drop(connect_many(&bench, 2));
     let mut turns = 0;

@@ -31,7 +31,7 @@ fn condition(topic: &str, last: ExpectedLast) -> AppendCondition {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_posted_again_has_its_first_position_and_reaches_nobody() {
+async fn a_duplicate_has_its_first_position_and_is_not_delivered_again() {
     let bench = HubFixture::new(2, WIDE);
     let (a, b) = (
         bench.connect(0, "acme", "ann"),
@@ -63,7 +63,7 @@ async fn what_is_posted_again_has_its_first_position_and_reaches_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_new_events_of_a_batch_stand_together_whatever_they_stand_between() {
+async fn the_new_events_of_a_batch_are_consecutive_despite_duplicates_between_them() {
     let bench = HubFixture::new(1, WIDE);
     let a = bench.connect(0, "acme", "ann");
     let post = |id| known(id, "x", &["tenant:*"]);
@@ -100,7 +100,7 @@ async fn the_new_events_of_a_batch_stand_together_whatever_they_stand_between() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_finds_no_room_is_not_remembered_and_what_is_known_needs_none() {
+async fn an_event_without_a_permit_is_not_remembered_and_a_duplicate_needs_none() {
     let inbox = InboxLimits {
         places: 1,
         places_per_tenant: 1,
@@ -127,7 +127,7 @@ async fn what_finds_no_room_is_not_remembered_and_what_is_known_needs_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_outlives_its_event_and_a_tenant_its_last_event() {
+async fn a_message_id_outlives_its_event_and_a_tenant_outlives_its_last_event() {
     let window = LogWindow {
         events: 0,
         ..WIDE.window
@@ -152,7 +152,7 @@ async fn an_id_outlives_its_event_and_a_tenant_its_last_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_the_relay_has_made_is_not_remembered() {
+async fn an_id_made_by_the_relay_is_not_remembered() {
     let bench = HubFixture::new(1, WIDE);
     for offset in 1..3 {
         let published = bench.publish("acme", vec![draft("m", &["a:1"])]).await;
@@ -195,7 +195,7 @@ async fn a_flood_of_one_tenant_leaves_the_ids_of_another_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_condition_is_checked_with_the_append_and_after_what_is_known() {
+async fn a_condition_is_checked_with_the_append_and_after_duplicates() {
     let bench = HubFixture::new(1, WIDE);
     let (tenant, publisher) = (name("acme"), &bench.publisher);
     let post = async |id: &str, condition: &AppendCondition| {
@@ -228,7 +228,7 @@ async fn a_condition_is_checked_with_the_append_and_after_what_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_condition_that_cannot_hold_makes_no_tenant() {
+async fn a_condition_that_cannot_hold_creates_no_tenant() {
     let bench = HubFixture::new(1, WIDE);
     let (tenant, epoch) = (name("acme"), Epoch::from_bits(1));
     let position = Position { epoch, offset: 1 };
@@ -275,7 +275,7 @@ fn judged(taken: &[(u8, u8)], batch: &[(u8, u8)]) -> Result<Vec<(u64, bool)>, Ve
 
 proptest! {
     #[test]
-    fn batches_are_judged_as_a_list_of_all_events_would(
+    fn batches_are_deduplicated_like_a_list_of_all_events(
         batches in prop::collection::vec(
             prop::collection::vec((0..12_u8, prop::bool::weighted(0.1)), 1..6),
             1..20,

@@ -52,7 +52,7 @@ fn written(client: &HubClient) -> (usize, u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn json_is_made_once_for_all_shards_and_gone_when_it_is_written() {
+async fn json_is_rendered_once_for_all_shards_and_freed_when_it_is_written() {
     let bench = HubFixture::new(2, WIDE);
     let clients: Vec<_> = [0, 0, 1, 1]
         .map(|shard| json_client(&bench, shard))
@@ -82,7 +82,7 @@ async fn json_is_made_once_for_all_shards_and_gone_when_it_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn json_is_made_only_for_tenants_with_a_connection_that_takes_it() {
+async fn json_is_rendered_only_for_tenants_with_a_json_connection() {
     let bench = HubFixture::new(2, WIDE);
     let other = bench.connect_speaking(EnvelopeEncoding::Json, 0, "other", "ann", ROOMY);
     let binary = bench.connect(0, "acme", "ann");
@@ -98,7 +98,7 @@ async fn json_is_made_only_for_tenants_with_a_connection_that_takes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_memory_is_short_stalled_json_is_freed_though_the_log_has_its_events() {
+async fn when_memory_is_short_stalled_json_is_freed_while_the_log_keeps_its_events() {
     let bench = HubFixture::new(2, WIDE);
     let stalled = json_client(&bench, 1);
     let binary = bench.connect(1, "acme", "bob");
@@ -132,7 +132,7 @@ async fn when_memory_is_short_stalled_json_is_freed_though_the_log_has_its_event
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_whose_json_has_no_memory_closes_json_connections_and_no_others() {
+async fn a_batch_without_memory_for_its_json_closes_only_json_connections() {
     let limits = RegistryLimits {
         memory: MemoryLimits {
             max: 100_000,
@@ -159,7 +159,7 @@ async fn a_batch_whose_json_has_no_memory_closes_json_connections_and_no_others(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slice_of_a_replay_makes_a_quantum_of_json_and_what_it_takes_is_counted() {
+async fn a_slice_of_a_replay_renders_a_quantum_of_json_and_counts_its_cost() {
     let bench = HubFixture::new(1, WIDE);
     let batch = (0..40).map(|_| growing(1000)).collect();
     let first = bench.publish("acme", batch).await.events[0].position;
@@ -215,7 +215,7 @@ async fn a_replay_without_memory_for_its_json_ends_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_shard_stops_when_a_full_write_of_json_waits() {
+async fn delivery_pauses_when_a_full_write_of_json_waits() {
     let bench = HubFixture::new(1, WIDE);
     let client = json_client(&bench, 0);
     // 24 kB each: with 22 of them half of the outbox is full.
@@ -255,7 +255,7 @@ async fn with_tasks(test: impl Future<Output = ()>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_its_own_tenant_waits_while_a_large_event_is_rendered() {
+async fn rendering_a_large_event_delays_only_its_own_tenant() {
     with_tasks(async {
         let bench = HubFixture::new(2, WIDE);
         let clients = [0, 1].map(|shard| json_client(&bench, shard));
@@ -296,7 +296,7 @@ async fn only_its_own_tenant_waits_while_a_large_event_is_rendered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_event_is_delivered_at_once_when_all_connections_are_told_to_end() {
+async fn a_large_event_is_delivered_at_once_when_all_connections_are_closed() {
     with_tasks(async {
         let bench = HubFixture::new(1, WIDE);
         let (acme, client) = (name("acme"), json_client(&bench, 0));
@@ -335,7 +335,7 @@ async fn without_memory_to_render_a_large_event_json_connections_are_closed_afte
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_events_of_a_replay_are_rendered_elsewhere_and_once_for_many_that_resume() {
+async fn large_events_of_a_replay_are_offloaded_and_rendered_once_for_all_resumes() {
     with_tasks(async {
         let bench = HubFixture::new(1, WIDE);
         let sizes = [10, 33_000, 10, 5_000];

@@ -21,7 +21,7 @@ fn kept(bench: &HubFixture, tenant: &str) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_in_one_tenant_takes_nothing_of_another_that_keeps_to_its_share() {
+async fn a_flood_in_one_tenant_evicts_nothing_of_a_tenant_within_its_share() {
     let cost = cost(&HubFixture::new(1, WIDE)).await;
     let limits = RegistryLimits {
         log_bytes: 640 * cost,
@@ -53,7 +53,7 @@ async fn a_flood_in_one_tenant_takes_nothing_of_another_that_keeps_to_its_share(
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_missed_nothing_is_told_so_though_the_tenant_was_empty_meanwhile() {
+async fn a_client_that_missed_nothing_resumes_even_if_its_tenant_was_empty() {
     let bench = HubFixture::new(1, WIDE);
     bench.publish("acme", drafts(3)).await;
     let head = bench.connect(0, "acme", "ann").subscribe(&[]);
@@ -78,7 +78,7 @@ async fn who_missed_nothing_is_told_so_though_the_tenant_was_empty_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_missed_nothing_is_told_so_though_what_its_shard_has_yet_to_deliver_is_evicted() {
+async fn a_client_that_missed_nothing_resumes_even_if_undelivered_events_are_evicted() {
     let window = LogWindow {
         events: 2,
         ..WIDE.window
@@ -113,7 +113,7 @@ async fn who_missed_nothing_is_told_so_though_what_its_shard_has_yet_to_deliver_
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_tenant_that_was_gone_for_longest_is_forgotten_and_returns_with_a_new_epoch() {
+async fn the_tenant_unused_for_longest_is_forgotten_and_returns_with_a_new_epoch() {
     let bench = HubFixture::new(1, RegistryLimits { tenants: 2, ..WIDE });
     let epoch = |tenant: &str| bench.connect(0, tenant, "ann").subscribe(&[]).epoch;
     let (first, second) = (epoch("first"), epoch("second"));
@@ -200,7 +200,7 @@ async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_clos
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_publisher_that_finds_no_memory_waits_for_it_and_then_gives_up() {
+async fn a_publisher_without_memory_waits_for_it_and_then_gives_up() {
     let limits = RegistryLimits {
         memory: MemoryLimits { max: 0, window: 0 },
         ..WIDE
@@ -215,7 +215,7 @@ async fn a_publisher_that_finds_no_memory_waits_for_it_and_then_gives_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_closed_for_what_has_left_the_log_and_waits_to_be_dropped() {
+async fn evicted_events_that_wait_to_be_dropped_close_no_connection() {
     let cost = cost(&HubFixture::new(1, WIDE)).await + 2;
     let window = LogWindow {
         events: 1000,
@@ -298,7 +298,7 @@ async fn relieve(bench: &HubFixture) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lower_bound_closes_those_with_the_largest_subscriptions_until_it_holds() {
+async fn a_lower_limit_closes_the_largest_subscriptions_until_it_is_met() {
     let bench = HubFixture::new(2, WIDE);
     let clients: Vec<_> = [300, 100, 400, 100, 200, 100]
         .into_iter()

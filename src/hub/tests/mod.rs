@@ -266,7 +266,7 @@ async fn an_event_reaches_the_connections_of_its_topics_on_every_shard() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tenants_do_not_meet_though_topics_and_users_have_the_same_names() {
+async fn tenants_are_isolated_even_if_topics_and_users_have_the_same_names() {
     let bench = HubFixture::new(2, WIDE);
     let a = bench.connect(0, "acme", "ann");
     let b = bench.connect(0, "other", "ann");
@@ -295,7 +295,7 @@ async fn implicit_topics_need_no_subscription() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_stands_together_and_counts_for_each_event() {
+async fn a_batch_is_consecutive_and_each_event_has_its_own_count() {
     let bench = HubFixture::new(2, WIDE);
     let (a, b) = (
         bench.connect(0, "acme", "ann"),
@@ -315,7 +315,7 @@ async fn a_batch_stands_together_and_counts_for_each_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscribe_stands_at_the_head_and_leaves_what_was_before_to_older_topics() {
+async fn a_subscribe_starts_at_the_head_and_earlier_events_reach_only_older_topics() {
     let bench = HubFixture::new(1, WIDE);
     let a = bench.connect(0, "acme", "ann");
     assert_eq!(a.subscribe(&["project:1"]).offset, 0);
@@ -344,7 +344,7 @@ async fn a_subscribe_stands_at_the_head_and_leaves_what_was_before_to_older_topi
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_sent_before_a_shard_entered_again_is_not_delivered() {
+async fn events_sent_before_a_shard_joined_again_are_not_delivered() {
     let bench = HubFixture::new(1, WIDE);
     let a = bench.connect(0, "acme", "ann");
     let tenant = name("acme");
@@ -365,7 +365,7 @@ async fn what_was_sent_before_a_shard_entered_again_is_not_delivered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_sent_to_a_tenant_that_was_forgotten_is_not_delivered_to_its_heir() {
+async fn events_of_a_forgotten_tenant_are_not_delivered_to_its_successor() {
     let limits = RegistryLimits {
         window: LogWindow {
             events: 0,
@@ -398,7 +398,7 @@ async fn what_was_sent_to_a_tenant_that_was_forgotten_is_not_delivered_to_its_he
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_does_not_keep_up_is_ended_and_costs_its_neighbours_nothing() {
+async fn a_connection_that_does_not_keep_up_is_closed_without_affecting_others() {
     let bench = HubFixture::new(1, WIDE);
     let limits = OutboxLimits { frames: 2, ..ROOMY };
     let slow = bench.connect_with(0, "acme", "ann", limits);
@@ -418,7 +418,7 @@ async fn a_connection_that_does_not_keep_up_is_ended_and_costs_its_neighbours_no
 }
 
 #[test]
-fn a_subscribe_over_the_bound_of_topics_changes_nothing() {
+fn a_subscribe_over_the_limit_of_topics_changes_nothing() {
     let bench = HubFixture::new(1, WIDE);
     let a = bench.connect(0, "acme", "ann");
     let topics: Vec<_> = ["a:1", "a:2", "a:2", "a:3"]
@@ -473,7 +473,7 @@ fn a_subscribe_for_which_there_is_no_memory_changes_nothing() {
 }
 
 #[test]
-fn a_tenant_beyond_the_bound_has_no_place_until_another_has_gone() {
+fn a_tenant_over_the_limit_is_refused_until_another_has_left() {
     let bench = HubFixture::new(1, RegistryLimits { tenants: 1, ..WIDE });
     let a = bench.connect(0, "acme", "ann");
     let outbox = Rc::new(Outbox::new(&OutboxPool::new(ROOMY)));

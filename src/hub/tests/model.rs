@@ -91,7 +91,7 @@ fn check_counts<'a>(
 
 proptest! {
     #[test]
-    fn deliveries_are_those_of_a_naive_model(steps in steps()) {
+    fn deliveries_match_a_naive_model(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)

@@ -43,7 +43,7 @@ async fn a_full_inbox_refuses_after_the_timeout_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_that_wait_for_one_place_one_gets_it_at_once() {
+async fn a_released_permit_goes_at_once_to_one_of_two_waiting_calls() {
     for inbox in [
         InboxLimits {
             places: 1,
@@ -77,7 +77,7 @@ async fn of_two_that_wait_for_one_place_one_gets_it_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_with_its_share_in_use_does_not_make_another_wait() {
+async fn a_tenant_with_its_share_in_use_does_not_delay_another() {
     let inbox = InboxLimits {
         places: 10,
         places_per_tenant: 2,

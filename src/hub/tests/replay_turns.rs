@@ -72,7 +72,7 @@ async fn miss(bench: &HubFixture, tenant: &str, events: usize, topics: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_reads_as_much_of_a_log_however_many_connections_catch_up() {
+async fn a_turn_reads_a_fixed_amount_of_a_log_however_many_connections_catch_up() {
     let bench = HubFixture::new(1, WIDE);
     miss(&bench, "loud", 2000, 1).await;
     let mut readers: Vec<_> = (0..100).map(|_| Reader::new(&bench, "loud")).collect();
@@ -89,7 +89,7 @@ async fn a_turn_reads_as_much_of_a_log_however_many_connections_catch_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_tenants_read_their_logs_in_a_turn_than_it_has_time_for() {
+async fn the_number_of_tenants_that_read_their_logs_in_a_turn_is_bounded() {
     let bench = HubFixture::new(1, WIDE);
     let mut readers = Vec::new();
     let tenants = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9"];
@@ -115,7 +115,7 @@ async fn no_more_tenants_read_their_logs_in_a_turn_than_it_has_time_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_alone_reads_a_slice_of_its_log_in_every_turn() {
+async fn a_lone_connection_reads_a_slice_of_its_log_in_every_turn() {
     let bench = HubFixture::new(1, WIDE);
     miss(&bench, "acme", 1000, 100).await;
     let mut reader = [Reader::new(&bench, "acme")];
@@ -130,7 +130,7 @@ async fn a_connection_alone_reads_a_slice_of_its_log_in_every_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_goes_or_reads_nothing_does_not_keep_others_from_their_turns() {
+async fn a_connection_that_leaves_or_reads_nothing_does_not_block_other_replays() {
     let bench = HubFixture::new(1, WIDE);
     miss(&bench, "acme", 1000, 100).await;
     let mut readers: Vec<_> = (0..4).map(|_| Reader::new(&bench, "acme")).collect();

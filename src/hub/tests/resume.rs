@@ -221,7 +221,7 @@ const WINDOW_EVENTS: usize = 10;
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn what_resuming_connections_get_is_what_a_naive_model_says(steps in steps()) {
+    fn resuming_connections_receive_what_a_naive_model_predicts(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)

@@ -33,7 +33,7 @@ fn batch(count: usize) -> Vec<EventDraft> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_of_a_quiet_tenant_comes_before_the_rest_of_a_flood() {
+async fn an_event_of_a_quiet_tenant_is_delivered_before_the_rest_of_a_flood() {
     let bench = HubFixture::new(1, WIDE);
     let (loud, quiet) = (
         bench.connect(0, "loud", "ann"),
@@ -50,7 +50,7 @@ async fn an_event_of_a_quiet_tenant_comes_before_the_rest_of_a_flood() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order() {
+async fn a_batch_that_is_split_into_slices_stays_whole_and_in_order() {
     let bench = HubFixture::new(1, WIDE);
     // One more frame fills it, but an item is taken whole.
     let limits = OutboxLimits { frames: 2, ..ROOMY };
@@ -96,7 +96,7 @@ async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscribe_waits_for_its_tenants_turns_and_is_told_when_it_may_be_taken() {
+async fn a_subscribe_waits_for_the_backlog_of_its_tenant_and_is_then_woken() {
     let bench = HubFixture::new(1, WIDE);
     let loud: Vec<_> = (0..MANY).map(|_| bench.connect(0, "loud", "ann")).collect();
     let quiet = bench.connect(0, "quiet", "bob");
@@ -124,7 +124,7 @@ async fn a_subscribe_waits_for_its_tenants_turns_and_is_told_when_it_may_be_take
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_is_given_back_when_its_item_is_delivered_and_not_before() {
+async fn a_permit_is_released_when_its_item_is_delivered_and_not_before() {
     let inbox = InboxLimits {
         places: 10,
         places_per_tenant: 1,
@@ -144,7 +144,7 @@ async fn a_place_is_given_back_when_its_item_is_delivered_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_a_tenant_that_leaves_is_answered_and_gives_its_places_back() {
+async fn queued_items_of_a_tenant_that_leaves_are_answered_and_release_their_permits() {
     let inbox = InboxLimits {
         places: 1,
         places_per_tenant: 1,
@@ -204,7 +204,7 @@ impl Sleepers {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_are_woken_a_quantum_a_tenant_and_those_of_new_tenants_first() {
+async fn connections_are_woken_a_quantum_per_tenant_and_those_of_new_tenants_first() {
     let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     for (tenant, count) in [("loud", 100), ("other", 50)] {
@@ -230,7 +230,7 @@ async fn connections_are_woken_a_quantum_a_tenant_and_those_of_new_tenants_first
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_tenant_that_is_alone_no_more_connections_are_woken_in_a_turn() {
+async fn no_more_connections_of_a_lone_tenant_are_woken_in_a_turn() {
     let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "loud", 2 * WOKEN + 1);
@@ -261,7 +261,7 @@ async fn fewer_connections_are_woken_in_a_turn_when_they_have_many_frames_to_wri
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_with_a_full_write_waiting_has_its_next_slice_when_that_is_under_way() {
+async fn a_tenant_with_a_full_write_waiting_gets_its_next_slice_once_that_starts() {
     let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "loud", 48);
@@ -306,7 +306,7 @@ async fn an_outbox_is_not_filled_before_its_connection_is_woken_to_write() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_woken_late_is_not_overwhelmed_by_what_others_do_not_get() {
+async fn a_connection_woken_late_is_not_flooded_by_events_that_others_do_not_match() {
     let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     // One event is for all; the first connections in the queue match none of the events after it.
@@ -327,7 +327,7 @@ async fn who_is_woken_late_is_not_overwhelmed_by_what_others_do_not_get() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_waited_to_subscribe_is_told_with_a_few_others_at_a_time() {
+async fn connections_that_wait_to_subscribe_are_woken_a_few_at_a_time() {
     let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "loud", 200);
@@ -353,7 +353,7 @@ async fn who_has_waited_to_subscribe_is_told_with_a_few_others_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_that_is_not_ready_to_be_served_leaves_others_their_turns() {
+async fn a_tenant_that_is_not_ready_to_be_served_does_not_delay_others() {
     let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "full", 1);
@@ -375,7 +375,7 @@ async fn a_tenant_that_is_not_ready_to_be_served_leaves_others_their_turns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slice_counts_the_topics_of_an_event_and_who_is_subscribed_to_each() {
+async fn a_slice_is_charged_for_the_topics_of_an_event_and_their_subscribers() {
     let bench = HubFixture::new(1, WIDE);
     let client = bench.connect(0, "acme", "ann");
     let topics: Vec<_> = (0..100).map(|n| format!("a:{n}")).collect();
@@ -398,7 +398,7 @@ async fn a_slice_counts_the_topics_of_an_event_and_who_is_subscribed_to_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_connections_of_a_user_are_told_to_end_in_the_tenants_turns() {
+async fn many_connections_of_a_user_are_closed_a_quantum_at_a_time() {
     let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "acme", 1000);
@@ -436,7 +436,7 @@ proptest! {
     /// Items of several tenants are posted and delivered in slices, in any order: each tenant's
     /// client receives its tenant's events in order.
     #[test]
-    fn each_tenant_has_its_events_in_order_whatever_turns_are_taken(
+    fn each_tenant_gets_its_events_in_order_however_slices_interleave(
         steps in prop::collection::vec((0..3_usize, 0..90_usize), 1..60),
     ) {
         const TENANTS: [&str; 3] = ["acme", "other", "third"];
@@ -471,7 +471,7 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_leaves_the_log_for_a_batch_is_dropped_in_parts_so_that_others_have_their_turn() {
+async fn events_evicted_by_a_batch_are_dropped_in_parts_without_delaying_others() {
     let window = LogWindow {
         events: 100,
         ..WIDE.window

@@ -38,7 +38,7 @@ mod tests {
     use sidewire_protocol::schema::{BundledSchema, Schema};
 
     #[test]
-    fn there_is_one_series_however_many_revisions_there_were() {
+    fn there_is_one_series_after_any_number_of_revisions() {
         let serving = ServingRevision::default();
         let mut scrape = String::new();
         serving.append_to(&mut scrape);

@@ -145,7 +145,7 @@ fn every_entry_point_has_a_legal_and_a_refused_item() {
 
 #[tokio::test]
 #[cfg_attr(debug_assertions, ignore = "takes minutes in a debug build")]
-async fn the_largest_item_of_every_kind_keeps_nobody_waiting() {
+async fn the_largest_item_of_every_kind_does_not_delay_others() {
     let world = World::new();
     let mut site = Site::start(plain_files(), None).await;
     let failed = site.run(rows::rows(&world), P99_MAX).await;
@@ -154,7 +154,7 @@ async fn the_largest_item_of_every_kind_keeps_nobody_waiting() {
 
 #[tokio::test]
 #[cfg_attr(debug_assertions, ignore = "takes minutes in a debug build")]
-async fn tls_handshakes_keep_nobody_waiting() {
+async fn tls_handshakes_do_not_delay_others() {
     let (files, config) = tls_files();
     let rows = rows::tls_rows(&config);
     let mut site = Site::start(files, Some(config)).await;

@@ -56,7 +56,7 @@ fn switching(accept: &str, subprotocol: &str) -> Vec<u8> {
 const ECHO: &str = "Sec-WebSocket-Protocol: sidewire.v1.protobuf\r\n";
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_right_behind_the_handshake_is_not_lost() {
+async fn a_frame_right_after_the_handshake_is_not_lost() {
     let mut connection = open(|key| {
         let mut bytes = switching(&derive_accept_key(key.as_bytes()), ECHO);
         bytes.extend([0x82, 3, 0x0a, 1, b'm']);
@@ -68,7 +68,7 @@ async fn a_frame_right_behind_the_handshake_is_not_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_no_upgrade_to_the_subprotocol_is_refused() {
+async fn an_answer_that_does_not_upgrade_to_the_subprotocol_is_refused() {
     let answers: [fn(&str) -> Vec<u8>; 5] = [
         |key| switching(&derive_accept_key(key.as_bytes()), ""),
         |key| {
@@ -94,7 +94,7 @@ async fn an_answer_that_is_no_upgrade_to_the_subprotocol_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_read_whole_however_it_comes() {
+async fn a_refusal_is_read_whole_however_it_is_sent() {
     let document = r#"{"code":"RATE_LIMIT_EXCEEDED","detail":"too many"}"#;
     let (begin, end) = document.split_at(20);
     let head = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\n";
@@ -120,7 +120,7 @@ async fn a_refusal_is_read_whole_however_it_comes() {
 }
 
 #[tokio::test]
-async fn nobody_at_the_address_is_said_so() {
+async fn an_unreachable_address_is_reported() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -156,7 +156,7 @@ async fn a_connection_over_tcp_opens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_limit_of_the_websocket_is_set() {
+async fn every_websocket_limit_is_set() {
     let (connection, _peer) = connected().await;
     let (set, default) = (connection.socket.get_config(), WebSocketConfig::default());
     assert_ne!(set.read_buffer_size, default.read_buffer_size);
@@ -167,7 +167,7 @@ async fn every_limit_of_the_websocket_is_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn control_messages_go_out_and_answers_come_in() {
+async fn control_messages_are_sent_and_answers_received() {
     let (mut connection, mut peer) = connected().await;
     let id = connection.subscribe(["kind:1", "kind:2"]).await.unwrap();
     assert_eq!(peer.confirm().await, ["kind:1", "kind:2"]);
@@ -199,7 +199,7 @@ async fn control_messages_go_out_and_answers_come_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_is_handed_out_as_it_came() {
+async fn an_event_is_returned_unchanged() {
     let (mut connection, mut peer) = connected().await;
     let envelope = peer.event(42).await;
     let RelayMessage::Event(event) = connection.receive().await.unwrap() else {
@@ -214,7 +214,7 @@ async fn an_event_is_handed_out_as_it_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receive_that_is_given_up_loses_nothing() {
+async fn a_cancelled_receive_loses_nothing() {
     let (mut connection, mut peer) = connected().await;
     let sending = async {
         for offset in 1..=300 {
@@ -241,7 +241,7 @@ async fn a_receive_that_is_given_up_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_of_eight_mebibytes_comes_through_and_a_bigger_one_does_not() {
+async fn a_message_of_eight_mebibytes_is_received_and_a_larger_one_is_not() {
     let (mut connection, mut peer) = connected().await;
     let biggest = Bytes::from(vec![0; MESSAGE_BYTES_MAX]);
     let (received, ()) = join!(
@@ -262,7 +262,7 @@ async fn a_message_of_eight_mebibytes_comes_through_and_a_bigger_one_does_not() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_relay_does_not_send_is_an_error() {
+async fn a_message_that_no_relay_sends_is_an_error() {
     let wrong = [
         Message::text("{}"),
         Message::Binary(Bytes::from_static(b"\x0a\xff")),
@@ -280,7 +280,7 @@ async fn what_a_relay_does_not_send_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_has_its_code_and_reason_and_is_answered() {
+async fn a_close_is_returned_with_code_and_reason_and_is_answered() {
     let (mut connection, mut peer) = connected().await;
     peer.event(1).await;
     peer.close(4003, "too slow").await;
@@ -302,7 +302,7 @@ async fn a_close_has_its_code_and_reason_and_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_without_a_code_is_1005_and_a_broken_connection_is_lost() {
+async fn a_close_without_a_code_is_1005_and_a_broken_connection_counts_as_lost() {
     let (mut connection, mut peer) = connected().await;
     peer.send(Message::Close(None)).await;
     let closed = connection.receive().await;
@@ -322,7 +322,7 @@ async fn a_close_without_a_code_is_1005_and_a_broken_connection_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_waits_for_the_relays_close_but_not_for_ever() {
+async fn closing_waits_for_the_close_of_the_relay_up_to_a_timeout() {
     let (connection, mut peer) = connected().await;
     let answering = async { while peer.0.next().await.is_some_and(|frame| frame.is_ok()) {} };
     assert_eq!(join!(connection.close(1000), answering).0, Some(1000));
@@ -334,7 +334,7 @@ async fn closing_waits_for_the_relays_close_but_not_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_envelope_can_be_sent_too() {
+async fn raw_bytes_and_text_can_be_sent() {
     let (mut connection, mut peer) = connected().await;
     connection.send_raw(&b"\xff"[..]).await.unwrap();
     connection.send_text("hello").await.unwrap();

@@ -62,7 +62,7 @@ async fn request(stream: &mut TcpStream) -> (String, String) {
 }
 
 #[tokio::test]
-async fn an_event_is_posted_and_the_answer_read() {
+async fn an_event_is_posted_and_the_answer_is_read() {
     let (publisher, serving) = serve(vec![response(200, PUBLISHED)]).await;
     let answer = publisher
         .post(
@@ -125,7 +125,7 @@ async fn a_batch_has_a_result_for_each_event() {
 }
 
 #[tokio::test]
-async fn one_connection_is_used_again_also_after_a_refusal() {
+async fn a_connection_is_reused_even_after_a_refusal() {
     let refusal = r#"{"code":"VALIDATION_ERROR","detail":"no topic",
         "errors":[{"index":1,"field":"topics","message":"none"}]}"#;
     let answers = vec![
@@ -164,7 +164,7 @@ async fn a_connection_that_ended_between_calls_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_before_the_answer_is_not_tried_again() {
+async fn a_call_is_not_retried_if_the_connection_breaks_before_the_answer() {
     let answers = vec![response(200, PUBLISHED), String::new()];
     let (publisher, serving) = serve(answers).await;
     let post = async || {
@@ -179,7 +179,7 @@ async fn a_connection_that_breaks_before_the_answer_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn nobody_at_the_address_is_said_so() {
+async fn an_unreachable_address_is_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
@@ -194,7 +194,7 @@ async fn nobody_at_the_address_is_said_so() {
 }
 
 #[tokio::test]
-async fn an_answer_that_no_relay_gives_is_an_error() {
+async fn an_answer_that_no_relay_sends_is_an_error() {
     for body in [
         "",
         "OK",
@@ -215,7 +215,7 @@ async fn an_answer_that_no_relay_gives_is_an_error() {
 }
 
 #[test]
-fn a_url_or_key_that_cannot_be_used_is_refused() {
+fn an_unusable_url_or_key_is_refused() {
     for url in [
         "",
         "https://127.0.0.1:3001",
@@ -234,7 +234,7 @@ fn a_url_or_key_that_cannot_be_used_is_refused() {
 }
 
 #[test]
-fn the_path_of_the_url_stays() {
+fn the_path_of_the_url_is_kept() {
     for (url, target_begins) in [
         ("http://127.0.0.1:3001", "/v1/tenants/t/events"),
         ("http://127.0.0.1:3001/", "/v1/tenants/t/events"),

@@ -49,7 +49,7 @@ async fn reconnect(client: &mut RelayClient<Pipes>, listener: &mut Listener, pee
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_resumes_after_the_last_event_and_follows_the_replay() {
+async fn a_client_resumes_after_its_last_event_and_tracks_the_replay() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let (mut peer, _) = subscribe(&mut client, &mut listener).await;
     send(&mut peer, &[9]).await;
@@ -68,7 +68,7 @@ async fn it_resumes_after_the_last_event_and_follows_the_replay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_that_is_cut_goes_on_after_its_last_event() {
+async fn an_interrupted_replay_continues_after_its_last_event() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let (peer, _) = subscribe(&mut client, &mut listener).await;
     let mut peer = reconnect(&mut client, &mut listener, peer).await;
@@ -85,7 +85,7 @@ async fn a_replay_that_is_cut_goes_on_after_its_last_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_before_the_confirmation_is_given_once() {
+async fn an_event_received_before_the_confirmation_is_returned_once() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let (peer, _) = subscribe(&mut client, &mut listener).await;
     let mut peer = reconnect(&mut client, &mut listener, peer).await;
@@ -101,7 +101,7 @@ async fn what_came_before_the_confirmation_is_given_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_recovered_is_told() {
+async fn an_unrecoverable_gap_is_reported() {
     let (mut client, mut listener) = client(&["kind:1", "kind:2"]);
     let (peer, _) = subscribe(&mut client, &mut listener).await;
     let mut peer = reconnect(&mut client, &mut listener, peer).await;
@@ -118,7 +118,7 @@ async fn what_cannot_be_recovered_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_subscribe_keeps_its_own_position_and_the_lowest_goes_first() {
+async fn each_subscribe_keeps_its_own_position_and_the_lowest_is_sent_first() {
     let topics: Vec<String> = (0..1_001).map(|id| format!("kind:{id}")).collect();
     let (mut client, mut listener) = client(&Vec::from_iter(topics.iter().map(String::as_str)));
     let mut peer = connect(&mut client, &mut listener).await;
@@ -143,7 +143,7 @@ async fn each_subscribe_keeps_its_own_position_and_the_lowest_goes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_topics_do_not_resume_and_old_ones_leave_with_their_position() {
+async fn a_new_topic_does_not_resume_and_a_removed_one_loses_its_position() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let (peer, _) = subscribe(&mut client, &mut listener).await;
     drop(peer);
@@ -161,7 +161,7 @@ async fn new_topics_do_not_resume_and_old_ones_leave_with_their_position() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_may_begin_after_a_position() {
+async fn a_client_can_start_after_a_position() {
     let (mut client, mut listener) = client(&["kind:1"]);
     client.start_from(position(3));
     let mut peer = connect(&mut client, &mut listener).await;
@@ -172,7 +172,7 @@ async fn it_may_begin_after_a_position() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_clients_send_has_no_place_in_the_order() {
+async fn an_event_without_a_position_does_not_move_the_position() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let (peer, _) = subscribe(&mut client, &mut listener).await;
     let mut peer = reconnect(&mut client, &mut listener, peer).await;
@@ -196,7 +196,7 @@ async fn what_clients_send_has_no_place_in_the_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_relay_has_no_room_for_is_asked_for_again_when_it_says() {
+async fn a_rate_limited_subscribe_is_repeated_after_the_given_delay() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let mut peer = connect(&mut client, &mut listener).await;
     let refusing = peer.refuse("RATE_LIMIT_EXCEEDED", Some(5_000));
@@ -210,7 +210,7 @@ async fn what_the_relay_has_no_room_for_is_asked_for_again_when_it_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_implicit_topics_resume_though_others_are_refused() {
+async fn the_implicit_topics_resume_even_if_others_are_refused() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let (peer, _) = subscribe(&mut client, &mut listener).await;
     drop(peer);

@@ -50,7 +50,7 @@ fn within(delay: Duration, seconds: u32) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_connects_subscribes_and_hands_out_events() {
+async fn a_client_connects_subscribes_and_returns_events() {
     let (mut client, mut listener) = client(&["kind:1", "kind:2", "kind:1"]);
     let (mut peer, topics) = subscribe(&mut client, &mut listener).await;
     assert_eq!(topics, ["kind:1", "kind:2"]);
@@ -62,7 +62,7 @@ async fn it_connects_subscribes_and_hands_out_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn topics_change_on_this_connection_and_on_the_next() {
+async fn topic_changes_apply_to_this_connection_and_the_next() {
     let (mut client, mut listener) = client(&["kind:1", "kind:2"]);
     let (mut peer, _) = subscribe(&mut client, &mut listener).await;
     client.subscribe(["kind:3"]);
@@ -88,7 +88,7 @@ async fn topics_change_on_this_connection_and_on_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ping_goes_out_every_30_seconds() {
+async fn a_ping_is_sent_every_30_seconds() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let (mut peer, _) = subscribe(&mut client, &mut listener).await;
     let begun = Instant::now();
@@ -114,7 +114,7 @@ async fn a_ping_goes_out_every_30_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ping_goes_out_in_a_flood_of_events_too() {
+async fn a_ping_is_sent_even_during_a_flood_of_events() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let (mut peer, _) = subscribe(&mut client, &mut listener).await;
     for offset in 8..=10 {
@@ -132,7 +132,7 @@ async fn a_ping_goes_out_in_a_flood_of_events_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_without_a_frame_for_60_seconds_is_dead() {
+async fn a_connection_without_a_frame_for_60_seconds_is_given_up() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let (_silent, _) = subscribe(&mut client, &mut listener).await;
     let begun = Instant::now();
@@ -161,7 +161,7 @@ async fn any_frame_is_a_sign_of_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_comes_back_after_1_2_4_8_16_and_then_every_30_seconds() {
+async fn a_client_reconnects_after_1_2_4_8_16_and_then_every_30_seconds() {
     let (mut client, listener) = client(&["kind:1"]);
     drop(listener);
     let mut last: Option<(Instant, Duration)> = None;
@@ -184,7 +184,7 @@ async fn it_comes_back_after_1_2_4_8_16_and_then_every_30_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_begin_anew_after_a_confirmed_connection_only() {
+async fn delays_restart_only_after_a_confirmed_connection() {
     let (mut client, mut listener) = client(&["kind:1"]);
     for seconds in [1, 2, 4] {
         drop(connect(&mut client, &mut listener).await);
@@ -198,7 +198,7 @@ async fn delays_begin_anew_after_a_confirmed_connection_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_that_is_not_answered_is_given_up_after_10_seconds() {
+async fn an_unanswered_handshake_is_given_up_after_10_seconds() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let begun = Instant::now();
     let ((reason, _), _silent) = join!(disconnected(&mut client), listener.ignore());
@@ -207,7 +207,7 @@ async fn a_handshake_that_is_not_answered_is_given_up_after_10_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_stops_it_and_says_what_to_do() {
+async fn a_refused_token_stops_the_client_with_a_hint() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let document = r#"{"code":"AUTHENTICATION_FAILED","detail":"it has expired"}"#;
     let length = document.len();
@@ -226,7 +226,7 @@ async fn a_refused_token_stops_it_and_says_what_to_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_that_is_the_clients_fault_stops_it() {
+async fn a_refusal_caused_by_the_client_stops_it() {
     for status in [302, 400, 403, 404, 426] {
         let (mut client, mut listener) = client(&["kind:1"]);
         let answer = format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n");
@@ -240,7 +240,7 @@ async fn a_refusal_that_is_the_clients_fault_stops_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_the_moment_is_waited_out() {
+async fn a_temporary_refusal_is_retried_after_its_delay() {
     for (status, retry_after, seconds) in [(429, "7", 7), (503, "7", 7), (502, "soon", 0)] {
         let (mut client, mut listener) = client(&["kind:1"]);
         let answer = format!(
@@ -256,7 +256,7 @@ async fn a_refusal_of_the_moment_is_waited_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delay_of_any_length_is_survived() {
+async fn a_retry_delay_is_capped() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let answer = "HTTP/1.1 503 No\r\nRetry-After: 18446744073709551615\r\n\r\n";
     let ((_, retry_in), ()) = join!(disconnected(&mut client), listener.refuse(answer));
@@ -264,7 +264,7 @@ async fn a_delay_of_any_length_is_survived() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_says_when_to_come_back() {
+async fn a_close_reason_sets_the_reconnect_delay() {
     for (code, reason, bounds) in [
         (1001, "shutting down retry_after_ms=4321", (4321, 4321)),
         (1000, "retry_after_ms=0", (0, 0)),
@@ -288,7 +288,7 @@ async fn a_close_says_when_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_may_be_for_good() {
+async fn a_permanent_close_stops_the_client() {
     for (code, message) in [
         (4001, "the relay does not accept the token (it has expired)"),
         (4002, "a backend disconnected this client (\"bye\")"),
@@ -310,7 +310,7 @@ async fn a_close_may_be_for_good() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_subscribe_is_told() {
+async fn a_refused_subscribe_is_reported() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let mut peer = connect(&mut client, &mut listener).await;
     let refusing = async {
@@ -331,7 +331,7 @@ async fn a_refused_subscribe_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn next_may_be_given_up_at_any_moment() {
+async fn next_event_can_be_cancelled_at_any_point() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let serving = async {
         let mut peer = listener.accept().await;
@@ -362,7 +362,7 @@ async fn next_may_be_given_up_at_any_moment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_topics_go_out_in_frames_that_the_relay_takes() {
+async fn many_topics_are_split_into_frames_that_the_relay_accepts() {
     let short: Vec<String> = (0..2_500).map(|id| format!("kind:{id}")).collect();
     let long: Vec<String> = (0..500).map(|id| format!("kind:{id:0>256}")).collect();
     for topics in [short, long] {
@@ -390,7 +390,7 @@ async fn without_topics_an_empty_subscribe_is_confirmed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_url_or_token_that_cannot_be_used_stops_it() {
+async fn an_unusable_url_or_token_stops_the_client() {
     let (mut wss, mut newline) = (options(), options());
     wss.url = "wss://relay.test/ws".to_owned();
     newline.token = Some(crate::Credential::new("a\nb"));
@@ -406,7 +406,7 @@ async fn a_url_or_token_that_cannot_be_used_stops_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_says_goodbye() {
+async fn closing_sends_a_close_with_code_1000() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let (mut peer, _) = subscribe(&mut client, &mut listener).await;
     let goodbye = async {

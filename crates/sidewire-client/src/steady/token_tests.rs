@@ -63,7 +63,7 @@ async fn a_token_that_expires_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_end_asks_for_no_token() {
+async fn a_disconnect_for_another_reason_fetches_no_token() {
     let (mut client, mut listener, asked) = client(0);
     unauthorized(&mut client, &mut listener).await;
     for _ in 0..2 {
@@ -74,7 +74,7 @@ async fn another_end_asks_for_no_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_has_none_is_asked_again() {
+async fn a_failing_token_source_is_asked_again() {
     let (mut client, mut listener, asked) = client(2);
     unauthorized(&mut client, &mut listener).await;
     for _ in 0..2 {
@@ -86,7 +86,7 @@ async fn a_source_that_has_none_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_refusals_in_a_row_stop_it() {
+async fn three_refusals_in_a_row_stop_the_client() {
     let (mut client, mut listener, asked) = client(0);
     unauthorized(&mut client, &mut listener).await;
     // An accepted handshake resets the count.
@@ -104,7 +104,7 @@ async fn three_refusals_in_a_row_stop_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_token_one_is_fetched_first() {
+async fn a_missing_token_is_fetched_first() {
     let (pipes, mut listener) = pipes();
     let source = || -> FetchingToken { Box::pin(async { Ok(Credential::new("a-token")) }) };
     let mut options = options().with_fresh_token(source);

@@ -301,7 +301,7 @@ impl<'a> World<'a> {
 }
 
 #[test]
-fn nothing_is_lost_silently_and_nothing_given_twice() {
+fn no_event_is_lost_silently_or_returned_twice() {
     let counts = Counts::default();
     let config = Config {
         cases: 10_000,

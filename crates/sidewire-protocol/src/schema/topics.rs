@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_topic_is_kept_once_in_the_order_of_its_first_coming() {
+    fn each_topic_is_kept_once_in_the_order_of_first_occurrence() {
         let mut topics = FoundTopics::default();
         let ids: Vec<_> = (0..100).map(|index| format!("{}", index % 40)).collect();
         for id in &ids {

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_well_formed_is_refused() {
+    fn malformed_bytes_are_refused() {
         let faults: [(&[u8], WireFault); 14] = [
             (b"\x08", WireFault::Truncated),
             (b"\x08\x80", WireFault::Truncated),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_widest_varint_and_the_highest_number_are_taken() {
+    fn the_widest_varint_and_the_highest_number_are_accepted() {
         let fields = read(b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01").unwrap();
         assert_eq!(fields[0].value, 1..11);
         let fields = read(b"\xf8\xff\xff\xff\x0f\x01").unwrap();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_varint_may_be_longer_than_it_need_be() {
+    fn a_varint_may_be_longer_than_necessary() {
         assert_eq!(varint_at(b"\x81\x80\x00", 0), Ok((1, 3)));
     }
 }

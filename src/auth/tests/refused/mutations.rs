@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use super::*;
 
 #[test]
-fn no_mutation_of_a_good_token_is_accepted() {
+fn no_mutation_of_a_valid_token_is_accepted() {
     let verifier = verifier();
     let originals = Algorithm::ALL.map(good_token);
     let known: HashSet<&str> = originals.iter().map(String::as_str).collect();

@@ -11,7 +11,7 @@ fn exceeded() -> LimitExceeded {
 }
 
 #[test]
-fn a_message_is_what_its_payload_is_and_all_else_is_other() {
+fn a_message_is_classified_by_its_payload_and_all_else_is_other() {
     let other = |frame| (frame, MessageKind::Other);
     for (frame, kind) in [
         (named("subscribe", &json!({})), MessageKind::Subscribe),
@@ -43,7 +43,7 @@ fn a_message_is_what_its_payload_is_and_all_else_is_other() {
 }
 
 #[test]
-fn one_too_many_is_refused_by_its_id_where_that_can_be_known() {
+fn a_message_over_the_rate_is_refused_with_its_id_if_known() {
     let twice = [field(10, b""), field(10, b"")].concat();
     for (frame, id) in [
         (named("subscribe", &json!({"topics": ["a:1"]})), "m"),

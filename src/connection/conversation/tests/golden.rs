@@ -15,7 +15,7 @@ fn golden(hex: &str, json: &Value) -> Vec<u8> {
 }
 
 #[test]
-fn subscribe_has_the_schemas_lists_topics_and_where_to_resume() {
+fn subscribe_has_the_schema_lists_topics_and_resume_position() {
     let frame = golden(
         "0a 01 6d \
          40 05 \
@@ -58,7 +58,7 @@ fn subscribe_has_the_schemas_lists_topics_and_where_to_resume() {
 }
 
 #[test]
-fn unsubscribe_has_the_schemas_lists_and_topics() {
+fn unsubscribe_has_the_schema_lists_and_topics() {
     let frame = golden(
         "0a 01 6d \
          62 0f \
@@ -116,7 +116,7 @@ fn ping_has_the_clients_time() {
 }
 
 #[test]
-fn fields_in_another_order_and_unknown_ones_are_understood() {
+fn fields_in_another_order_and_unknown_fields_are_accepted() {
     let frame = [
         field(500, b"from a newer client"),
         field(14, &[0x08, 5, 0x10, 9]),

@@ -109,7 +109,7 @@ fn ping_is_answered_with_a_pong_that_echoes_its_timestamp() {
 }
 
 #[test]
-fn a_message_id_is_not_needed() {
+fn a_message_id_is_optional() {
     let conversation = conversation();
     let ping = frame(&json!({"ping": {}}));
     assert_eq!(
@@ -127,7 +127,7 @@ fn a_message_id_is_not_needed() {
 }
 
 #[test]
-fn fields_that_only_backends_and_the_relay_set_mean_nothing_from_a_client() {
+fn fields_set_only_by_backends_and_the_relay_are_ignored_from_a_client() {
     let frame = frame(&json!({
         "messageId": "m",
         "timestamp": "1",

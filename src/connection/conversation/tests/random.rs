@@ -93,7 +93,7 @@ proptest! {
     }
 
     #[test]
-    fn a_confirmation_is_the_request_and_a_refusal_has_a_reason(control in control()) {
+    fn a_confirmation_repeats_the_request_and_a_refusal_has_a_reason(control in control()) {
         let bytes = frame(&control);
         let conversation = conversation();
         let (request, confirmed) = match conversation.handle_frame(&SCHEMA, &bytes, NOW) {

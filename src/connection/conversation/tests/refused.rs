@@ -13,7 +13,7 @@ fn assert_invalid(frame: &[u8], request_message_id: &str, field: Option<&str>, c
 }
 
 #[test]
-fn a_text_that_is_no_topic_is_refused_with_its_path() {
+fn an_invalid_topic_is_refused_with_its_path() {
     let (long_id, long_kind) = ("x".repeat(257), "k".repeat(33));
     let no_topics = [
         String::new(),
@@ -40,7 +40,7 @@ fn a_text_that_is_no_topic_is_refused_with_its_path() {
 }
 
 #[test]
-fn a_text_that_is_no_id_is_refused_with_its_path() {
+fn an_invalid_id_is_refused_with_its_path() {
     let long_id = "x".repeat(257);
     let lists = [
         ("projectIds", "project_ids"),
@@ -59,7 +59,7 @@ fn a_text_that_is_no_id_is_refused_with_its_path() {
 }
 
 #[test]
-fn what_is_malformed_counts_before_what_is_not_granted() {
+fn a_malformed_topic_is_reported_before_a_topic_outside_the_grant() {
     let conversation = conversation_of(Grant::from_topics([]));
     let frame = named("subscribe", &json!({"projectIds": ["p"], "topics": ["no"]}));
     let refusal = refusal(&conversation, &frame);
@@ -67,7 +67,7 @@ fn what_is_malformed_counts_before_what_is_not_granted() {
 }
 
 #[test]
-fn a_message_id_that_is_none_is_not_repeated() {
+fn an_invalid_message_id_is_not_repeated() {
     let longest = "x".repeat(128);
     let frame = frame(&json!({"messageId": longest, "subscribe": {}}));
     let confirmed = &answer(&conversation(), &frame)["subscriptionConfirmed"];
@@ -178,7 +178,7 @@ fn more_than_one_payload_is_refused_with_the_request() {
 }
 
 #[test]
-fn a_field_of_the_relays_that_is_set_twice_is_refused() {
+fn a_relay_field_that_is_set_twice_is_refused() {
     let ping = field(14, &[]);
     let timestamp = [0x40, 1];
     let frame = [&field(1, b"m")[..], &timestamp, &timestamp, &ping].concat();
@@ -188,7 +188,7 @@ fn a_field_of_the_relays_that_is_set_twice_is_refused() {
 }
 
 #[test]
-fn a_number_that_is_reserved_for_the_relay_is_refused() {
+fn a_field_number_reserved_for_the_relay_is_refused() {
     for number in 19..=31 {
         let frame = [field(1, b"m"), field(number, &[]), field(14, &[])].concat();
         assert_invalid(&frame, "m", None, &number.to_string());
@@ -196,7 +196,7 @@ fn a_number_that_is_reserved_for_the_relay_is_refused() {
 }
 
 #[test]
-fn a_client_may_not_send_what_only_the_relay_or_a_backend_sends() {
+fn a_client_may_not_send_a_payload_of_the_relay_or_a_backend() {
     let mut refused = 0;
     for payload in SCHEMA.payloads() {
         use ControlKind::{Ping, Subscribe, Unsubscribe};
@@ -215,7 +215,7 @@ fn a_client_may_not_send_what_only_the_relay_or_a_backend_sends() {
 }
 
 #[test]
-fn what_clients_may_publish_is_refused_as_long_as_that_is_not_offered() {
+fn a_client_publish_event_is_refused_while_publishing_is_not_offered() {
     let published: Vec<_> = SCHEMA
         .payloads()
         .iter()
@@ -238,7 +238,7 @@ fn what_clients_may_publish_is_refused_as_long_as_that_is_not_offered() {
 }
 
 #[test]
-fn the_topics_of_an_event_that_a_client_may_not_send_are_not_looked_at() {
+fn the_topics_of_an_event_that_a_client_may_not_send_are_not_checked() {
     for id in ["*", "a\nb", &"x".repeat(257)] {
         let typing = json!({"userId": "ann", "workItemId": id});
         assert_invalid(&named("userTyping", &typing), "m", Some("user_typing"), id);

@@ -75,7 +75,7 @@ fn unsubscribe_confirmed_repeats_the_request_without_duplicates() {
 }
 
 #[test]
-fn a_topic_named_by_a_list_and_in_full_is_one_topic_confirmed_in_both_places() {
+fn a_topic_named_by_a_list_and_in_full_is_one_topic_confirmed_in_both() {
     let frame = named(
         "subscribe",
         &json!({"projectIds": ["p"], "topics": ["project:p"]}),
@@ -107,7 +107,7 @@ fn an_empty_request_is_confirmed_with_empty_lists() {
 }
 
 #[test]
-fn a_wish_to_resume_is_handed_on_and_answered_with_what_became_of_it() {
+fn a_resume_request_is_passed_on_and_answered_with_its_outcome() {
     for (replayed, expected) in [
         (Some(3), (true, 3)),
         (Some(0), (true, 0)),
@@ -130,7 +130,7 @@ fn a_wish_to_resume_is_handed_on_and_answered_with_what_became_of_it() {
 }
 
 #[test]
-fn a_position_that_no_relay_gave_is_no_fault_of_the_message() {
+fn an_invalid_resume_position_does_not_make_the_message_invalid() {
     for position in [json!({}), json!({"epoch": "e", "offset": "3"})] {
         let from = resuming(position).resume_from().unwrap();
         assert_eq!(from, Err(EpochError));
@@ -149,7 +149,7 @@ fn resuming(position: Value) -> TopicsRequest {
 }
 
 #[test]
-fn one_message_may_name_1000_topics_over_all_lists_and_no_more() {
+fn a_message_may_name_at_most_1000_topics_over_all_lists() {
     let ids = |count: usize| -> Vec<String> { (0..count).map(|id| id.to_string()).collect() };
     let texts = |count: usize| -> Vec<String> { (0..count).map(|id| format!("a:{id}")).collect() };
     let conversation = conversation();
@@ -183,7 +183,7 @@ fn one_message_may_name_1000_topics_over_all_lists_and_no_more() {
 }
 
 #[test]
-fn an_id_may_have_colons_in_it_and_256_bytes() {
+fn an_id_may_have_colons_and_256_bytes() {
     let longest = "ü".repeat(128);
     let frame = named(
         "subscribe",
@@ -201,7 +201,7 @@ fn an_id_may_have_colons_in_it_and_256_bytes() {
 }
 
 #[test]
-fn a_grant_bounds_what_can_be_subscribed_to() {
+fn a_grant_limits_the_topics_that_can_be_subscribed_to() {
     let listed = |entries: &[&str]| Grant::from_topics(entries.iter().map(|it| topic(it)));
     let cases = [
         (Grant::Everything, "project:p", true),
@@ -237,7 +237,7 @@ fn a_grant_bounds_what_can_be_subscribed_to() {
 }
 
 #[test]
-fn a_grant_holds_for_the_schemas_lists_as_for_topics() {
+fn a_grant_applies_to_the_schema_lists_as_to_topics() {
     let conversation = conversation_of(Grant::from_topics([topic("project:p")]));
     let frame = named("subscribe", &json!({"projectIds": ["p"]}));
     assert_eq!(
@@ -249,7 +249,7 @@ fn a_grant_holds_for_the_schemas_lists_as_for_topics() {
 }
 
 #[test]
-fn one_topic_that_is_not_granted_refuses_all() {
+fn one_topic_outside_the_grant_refuses_the_whole_message() {
     let conversation = conversation_of(Grant::from_topics([topic("project:*")]));
     for lists in [
         json!({"projectIds": ["p", "q"], "sprintIds": ["s"]}),
@@ -262,7 +262,7 @@ fn one_topic_that_is_not_granted_refuses_all() {
 }
 
 #[test]
-fn nobody_can_subscribe_to_the_implicit_kinds() {
+fn the_implicit_kinds_cannot_be_subscribed_to() {
     for text in ["user:ann", "user:*", "tenant:*", "tenant:acme"] {
         for grant in [Grant::Everything, Grant::from_topics([topic(text)])] {
             let frame = named("subscribe", &json!({"topics": ["a:1", text]}));
@@ -272,7 +272,7 @@ fn nobody_can_subscribe_to_the_implicit_kinds() {
 }
 
 #[test]
-fn a_wildcard_is_not_offered_whatever_the_grant_holds() {
+fn a_wildcard_is_refused_whatever_the_grant_contains() {
     for grant in [
         Grant::Everything,
         Grant::from_topics([topic("project:*")]),
@@ -284,7 +284,7 @@ fn a_wildcard_is_not_offered_whatever_the_grant_holds() {
 }
 
 #[test]
-fn an_unsubscribe_from_what_cannot_be_had_is_confirmed() {
+fn an_unsubscribe_from_topics_that_are_never_allowed_is_confirmed() {
     let texts = ["project:*", "user:ann", "tenant:*"];
     let frame = named("unsubscribe", &json!({"topics": texts}));
     assert_eq!(

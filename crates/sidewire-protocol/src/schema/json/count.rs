@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_counted_up_to_its_limit_and_what_is_no_batch_is_not() {
+    fn a_batch_is_counted_up_to_its_limit_and_other_json_is_not_counted() {
         for (json, expected) in [
             (r#"{"messages": [{}, {}]}"#, false),
             (r#"{"messages": [{}, {}, {}]}"#, true),

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_the_text_names_its_place_in_plain_words() {
+    fn a_syntax_error_gives_its_location_in_plain_words() {
         let deep = "[".repeat(200);
         for (json, said) in [
             (

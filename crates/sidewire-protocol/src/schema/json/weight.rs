@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_values_of_each_envelope_of_a_batch_are_counted_by_themselves() {
+    fn the_values_of_each_envelope_of_a_batch_are_counted_separately() {
         let heavy = |json: &str, level, max| heavy_envelope(json.as_bytes(), level, max);
         let event = r#"{"event":{"data":[1,2,3]}}"#;
         assert_eq!(heavy(event, 0, 7), None);

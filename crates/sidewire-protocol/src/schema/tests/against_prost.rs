@@ -70,7 +70,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_that_are_no_envelope_are_judged_as_prost_reflect_does(bytes in tape(60)) {
+    fn bytes_that_are_not_an_envelope_are_judged_as_prost_reflect_does(bytes in tape(60)) {
         judge(&TORTURE, &bytes);
     }
 }
@@ -78,7 +78,7 @@ proptest! {
 /// The tests above would pass if everything were refused: counts the cases that occur with
 /// a fixed seed.
 #[test]
-fn the_random_envelopes_meet_every_verdict_and_every_deliberate_refusal() {
+fn the_random_envelopes_cover_every_verdict_and_every_deliberate_refusal() {
     let taken = RefCell::new(0);
     let refused = RefCell::new(0);
     let ambiguous = RefCell::new(0);

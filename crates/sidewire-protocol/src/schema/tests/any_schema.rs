@@ -173,7 +173,7 @@ fn check_same_event(schema: &Schema, one: &[u8], other: &[u8]) {
 }
 
 #[test]
-fn topics_and_json_of_random_schemas_are_what_a_naive_walk_finds() {
+fn topics_and_json_of_random_schemas_match_a_naive_walk() {
     let schemas = std::env::var("SIDEWIRE_SCHEMAS");
     let schemas = schemas.map_or(SCHEMAS, |it| it.parse().unwrap());
     proptest!(ProptestConfig::with_cases(schemas), |(tapes in tapes())| {
@@ -184,7 +184,7 @@ fn topics_and_json_of_random_schemas_are_what_a_naive_walk_finds() {
 /// The test above would pass if everything were refused: counts the cases that occur with a
 /// fixed seed.
 #[test]
-fn random_schemas_meet_every_verdict_and_most_envelopes_have_json() {
+fn random_schemas_cover_every_verdict_and_most_envelopes_have_json() {
     let counts = RefCell::new(Counts::new());
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let config = ProptestConfig {

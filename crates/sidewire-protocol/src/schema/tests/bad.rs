@@ -130,7 +130,7 @@ fn check(cases: &str, is_refused: bool) -> usize {
 }
 
 #[test]
-fn the_schema_that_the_cases_change_has_no_fault() {
+fn the_base_schema_of_the_cases_has_no_fault() {
     let schema = Schema::from_texts(&[("chat.proto", CHAT)], "chat.v1.Envelope").unwrap();
     assert_eq!(schema.diagnostics(), []);
 }
@@ -141,7 +141,7 @@ fn faults_of_the_envelope_are_found() {
 }
 
 #[test]
-fn annotations_that_mean_nothing_are_found() {
+fn meaningless_annotations_are_found() {
     assert!(check(include_str!("bad/annotations.txt"), true) >= 30);
 }
 
@@ -156,7 +156,7 @@ fn types_that_cannot_be_routed_are_found() {
 }
 
 #[test]
-fn faults_of_the_language_are_found() {
+fn faults_in_the_protobuf_language_are_found() {
     assert!(check(include_str!("bad/syntax.txt"), true) >= 14);
 }
 
@@ -166,6 +166,6 @@ fn several_faults_are_found_at_once() {
 }
 
 #[test]
-fn what_probably_is_not_meant_is_warned_of_and_what_is_good_to_know_is_noted() {
+fn likely_mistakes_get_a_warning_and_useful_facts_get_a_note() {
     assert!(check(include_str!("bad/advice.txt"), false) >= 11);
 }

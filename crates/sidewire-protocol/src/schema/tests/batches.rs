@@ -64,7 +64,7 @@ fn a_schema_without_field_17_has_no_batches() {
 }
 
 #[test]
-fn the_ids_of_a_request_come_by_list_in_their_order() {
+fn the_ids_of_a_request_are_grouped_by_list_and_in_order() {
     let schema = Schema::bundled().unwrap();
     let lists = schema.subscribe_lists();
     let described: Vec<_> = lists
@@ -97,7 +97,7 @@ fn the_ids_of_a_request_come_by_list_in_their_order() {
 }
 
 #[test]
-fn a_schema_may_do_without_lists() {
+fn a_schema_may_have_no_lists() {
     let schema = super::torture();
     assert_eq!(schema.subscribe_lists().as_slice(), []);
     assert_eq!(
@@ -107,7 +107,7 @@ fn a_schema_may_do_without_lists() {
 }
 
 #[test]
-fn a_malformed_id_is_refused_with_its_place() {
+fn a_malformed_id_is_refused_with_its_path() {
     let schema = Schema::bundled().unwrap();
     let payload = [field(1, b"p"), field(1, b"\xff")].concat();
     let error = schema.subscribe_lists().ids_in(&payload).unwrap_err();

@@ -60,7 +60,7 @@ fn the_bundled_schema_has_the_twenty_events_and_eight_control_messages() {
 }
 
 #[test]
-fn clients_may_publish_presence_and_typing_alone() {
+fn clients_may_publish_only_presence_and_typing() {
     let schema = Schema::bundled().unwrap();
     let published: Vec<_> = schema
         .payloads()
@@ -96,7 +96,7 @@ fn full(descriptor: &MessageDescriptor) -> DynamicMessage {
 }
 
 #[test]
-fn every_event_names_its_project_who_did_it_and_every_id_that_it_has() {
+fn every_event_names_its_project_its_user_and_every_id_that_it_has() {
     let schema = Schema::bundled().unwrap();
     for (number, name) in EVENTS {
         let field = schema.envelope.get_field(number).unwrap();
@@ -151,7 +151,7 @@ fn the_sample_event_relates_to_the_sample_topic() {
 }
 
 #[test]
-fn there_is_nothing_to_say_about_the_bundled_schemas() {
+fn the_bundled_schemas_have_no_diagnostics() {
     for bundled in BundledSchema::load_all().unwrap() {
         let schema = bundled.compile().unwrap();
         assert_eq!(schema.diagnostics(), [], "{}", bundled.name);

@@ -26,7 +26,7 @@ fn breaks(edits: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn each_breaking_change_is_named_with_what_to_do() {
+fn each_breaking_change_is_reported_with_a_remedy() {
     const TYPING_IN_ENVELOPE: &str = "    Typing typing = 4;\n";
     for (from, to, says) in [
         // Fields.
@@ -239,7 +239,7 @@ fn each_breaking_change_is_named_with_what_to_do() {
 }
 
 #[test]
-fn a_message_that_clients_may_send_stays_one() {
+fn a_message_that_clients_may_send_must_keep_its_annotations() {
     let changes = breaks(&[
         ("  option (sidewire.v1.client_publish) = true;\n", ""),
         (" [(sidewire.v1.sender) = true]", ""),
@@ -299,7 +299,7 @@ fn two_fields_that_swap_their_numbers_are_both_named() {
 }
 
 #[test]
-fn another_envelope_is_the_only_thing_to_say() {
+fn another_envelope_is_the_only_change_that_is_reported() {
     let pool = pool_of(&CHAT.replace("Envelope", "Frame"));
     let other = Schema::compile(&pool, "chat.v1.Frame").unwrap();
     let changes = schema_of(CHAT).breaking_changes(&other);
@@ -311,7 +311,7 @@ fn another_envelope_is_the_only_thing_to_say() {
 }
 
 #[test]
-fn a_reserved_number_or_name_stays_reserved() {
+fn a_reserved_number_or_name_must_stay_reserved() {
     const TEXT: &str = "string text = 2;\n  Mood";
     let changes = |from: &str, to: &str| -> Vec<_> {
         let changes = edited(&[(TEXT, from)]).breaking_changes(&edited(&[(TEXT, to)]));
@@ -354,7 +354,7 @@ fn the_revision_of_a_schema_is_the_same_in_every_release() {
 }
 
 #[test]
-fn what_is_added_breaks_nothing_and_makes_a_new_revision() {
+fn an_addition_breaks_nothing_and_makes_a_new_revision() {
     let old = schema_of(CHAT);
     for edits in [
         // A payload with its own message.
@@ -444,7 +444,7 @@ fn what_is_added_breaks_nothing_and_makes_a_new_revision() {
 }
 
 #[test]
-fn what_clients_do_not_see_leaves_the_revision_as_it_is() {
+fn a_change_that_clients_cannot_see_keeps_the_revision() {
     let old = schema_of(CHAT);
     assert_eq!(old.revision().to_string().len(), 12);
     let imports = (
@@ -478,7 +478,7 @@ fn what_clients_do_not_see_leaves_the_revision_as_it_is() {
 }
 
 #[test]
-fn aliases_of_enum_values_may_come_and_not_go() {
+fn aliases_of_enum_values_may_be_added_but_not_removed() {
     let with = ("MOOD_SAD = 2;", "MOOD_SAD = 2; MOOD_LOW = 2;");
     let (one, two) = (edited(&[]), edited(&[with]));
     let shown = |schema: &Schema| schema.outline().enums["chat.v1.Mood"].names[&2].clone();

@@ -16,7 +16,7 @@ fn a_topic_of_a_user_may_be_annotated() {
 }
 
 #[test]
-fn a_schema_without_annotations_compiles_and_names_nothing() {
+fn a_schema_without_annotations_compiles_and_names_no_topics() {
     let text = TORTURE
         .replace("import \"sidewire/v1/options.proto\";", "")
         .replace("import \"legacy.proto\";", "")
@@ -43,7 +43,7 @@ fn error(text: &str, envelope: &str) -> String {
 }
 
 #[test]
-fn an_envelope_that_does_not_exist_is_told_with_the_name_that_was_meant() {
+fn an_error_about_an_unknown_envelope_suggests_the_nearest_name() {
     let text = "syntax = \"proto3\"; package chat.v1; \
         message Frame { oneof payload { Said said = 2; } } \
         message Said { map<string, string> x = 1; }";
@@ -75,7 +75,7 @@ fn an_envelope_that_does_not_exist_is_told_with_the_name_that_was_meant() {
 }
 
 #[test]
-fn an_envelope_in_a_file_that_is_broken_is_not_said_to_be_missing() {
+fn an_envelope_in_a_broken_file_is_not_reported_as_missing() {
     let text = "syntax = \"proto3\";\npackage chat.v1;\nmessage Frame { oneof payload { Gone gone = 2; } }";
     assert_eq!(
         error(text, "chat.v1.Frame"),
@@ -85,7 +85,7 @@ fn an_envelope_in_a_file_that_is_broken_is_not_said_to_be_missing() {
 }
 
 #[test]
-fn an_option_of_another_making_is_refused() {
+fn an_option_with_another_definition_is_refused() {
     let text = "syntax = \"proto3\"; package sidewire.v1; \
         import \"google/protobuf/descriptor.proto\"; \
         extend google.protobuf.FieldOptions { int32 topic = 50510; }";

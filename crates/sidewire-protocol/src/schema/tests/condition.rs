@@ -12,7 +12,7 @@ fn holds(schema: &Schema, condition: &str, event: &str) -> bool {
 }
 
 #[test]
-fn a_condition_holds_in_either_style_of_names_and_for_any_element_of_a_list() {
+fn a_condition_accepts_both_styles_of_names_and_matches_any_list_element() {
     let event = r#"{"messageId": "m", "timestamp": "5", "scalars": {
         "b": 1.5, "d": "-7", "m": true, "n": "text", "p": "COLOUR_RED", "packedC": [1, 2],
         "packedA": [0.1], "packedB": [0.1],
@@ -90,7 +90,7 @@ fn each_name_of_an_enum_value_matches_it() {
 }
 
 #[test]
-fn a_condition_looks_into_lists_of_messages_and_into_json_of_the_application() {
+fn a_condition_searches_lists_of_messages_and_application_json() {
     let tree = r#"{"tree": {"children": [{"id": "a"}, {"id": "b", "tags": ["t"]}]}}"#;
     assert!(holds(&torture(), "tree.children.id=b", tree));
     assert!(holds(&torture(), "tree.children[].tags[]=t", tree));

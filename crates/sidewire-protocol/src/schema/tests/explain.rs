@@ -154,7 +154,7 @@ fn a_path_has_indexes_keys_and_unset_fields() {
 }
 
 #[test]
-fn a_refusal_is_that_of_the_relay() {
+fn a_refusal_is_the_same_as_by_the_relay() {
     let envelope = TORTURE
         .envelope_from_json(br#"{"tree": {"id": "*"}}"#)
         .unwrap();

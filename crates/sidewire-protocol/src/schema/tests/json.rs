@@ -16,7 +16,7 @@ fn error(json: &str) -> (Option<String>, String) {
 }
 
 #[test]
-fn both_styles_of_name_are_understood() {
+fn both_styles_of_names_are_accepted() {
     let camel = r#"{"messageId": "m", "workItemCreated": {"workItem": {"projectId": "p"}}}"#;
     let snake = r#"{"message_id": "m", "work_item_created": {"work_item": {"project_id": "p"}}}"#;
     let bytes = [field(1, b"m"), field(2, &field(1, &field(3, b"p")))].concat();
@@ -50,7 +50,7 @@ fn a_value_of_the_wrong_type_is_refused_with_its_path() {
 }
 
 #[test]
-fn what_is_no_json_object_is_refused() {
+fn json_that_is_not_an_object_is_refused() {
     for json in ["", "{", "[]", "null", "7", "{} {}", "\u{feff}{}"] {
         assert!(parse(json).is_err(), "{json}");
     }
@@ -90,7 +90,7 @@ fn a_batch_is_read_as_its_envelopes() {
 }
 
 #[test]
-fn an_error_in_a_batch_can_be_seen_from_the_message_that_has_it() {
+fn an_error_in_a_batch_can_be_located_in_the_message_that_has_it() {
     let schema = Schema::bundled().unwrap();
     for (json, expected) in [
         (r#"{"messages": [{}, {"x": 1}]}"#, Some((1, None))),
@@ -164,7 +164,7 @@ fn maps_are_written_in_the_order_of_their_keys_at_every_depth() {
 }
 
 #[test]
-fn what_is_encoded_by_hand_is_the_message_that_was_read() {
+fn the_hand_written_encoder_writes_the_message_that_was_read() {
     let schema = torture();
     let text = json!({
         "messageId": "m",
@@ -186,7 +186,7 @@ fn what_is_encoded_by_hand_is_the_message_that_was_read() {
 }
 
 #[test]
-fn extensions_and_googles_types_are_read_and_written() {
+fn extensions_and_well_known_types_are_read_and_written() {
     let schema = torture();
     for text in [
         json!({"legacy": {

@@ -22,7 +22,7 @@ fn assert_refused(schema: &Schema, json: &str, field: Option<&str>, message: &st
 }
 
 #[test]
-fn an_unknown_event_is_told_the_nearest() {
+fn an_error_about_an_unknown_event_suggests_the_nearest_name() {
     for (name, near) in [
         ("workItemCreate", "workItemCreated"),
         ("work_item_create", "workItemCreated"),
@@ -37,7 +37,7 @@ fn an_unknown_event_is_told_the_nearest() {
 }
 
 #[test]
-fn where_no_event_is_near_all_are_listed_and_nothing_that_is_no_event() {
+fn an_error_about_an_event_like_no_other_lists_the_events_and_nothing_else() {
     let error = bundled().envelope_from_json(br#"{"zzz": {}}"#).unwrap_err();
     let text = error.to_string();
     assert!(
@@ -65,7 +65,7 @@ fn where_no_event_is_near_all_are_listed_and_nothing_that_is_no_event() {
 }
 
 #[test]
-fn a_client_is_told_what_clients_send() {
+fn an_error_for_a_client_suggests_only_client_messages() {
     let refused = |json: &[u8]| {
         bundled()
             .envelope_from_client_json(json)
@@ -85,7 +85,7 @@ fn a_client_is_told_what_clients_send() {
 }
 
 #[test]
-fn an_unknown_field_is_told_the_nearest_or_all_of_its_message() {
+fn an_error_about_an_unknown_field_suggests_the_nearest_or_lists_all_fields() {
     let json = r#"{"workItemCreated": {"workItem": {"projektId": "p"}}}"#;
     let message = "unknown field `projektId`; did you mean `projectId`?";
     assert_refused(&bundled(), json, Some("workItemCreated.workItem"), message);
@@ -98,7 +98,7 @@ fn an_unknown_field_is_told_the_nearest_or_all_of_its_message() {
 }
 
 #[test]
-fn an_unknown_event_of_a_batch_is_told_with_its_place() {
+fn an_error_about_an_unknown_event_of_a_batch_gives_its_location() {
     let json = br#"{"messages": [{"userTyping": {}}, {"userTypin": {}}]}"#;
     let error = bundled().batch_from_json(json, usize::MAX).unwrap_err();
     let (index, error) = error.in_message().unwrap();
@@ -108,7 +108,7 @@ fn an_unknown_event_of_a_batch_is_told_with_its_place() {
 }
 
 #[test]
-fn a_very_long_name_is_compared_to_nothing_and_the_list_is_cut() {
+fn a_very_long_name_gets_no_suggestion_and_a_list_that_is_cut() {
     let name = "x".repeat(1 << 20);
     let json = format!(r#"{{"userTyping": {{"{name}": 1}}}}"#);
     let error = bundled().envelope_from_json(json.as_bytes()).unwrap_err();
@@ -171,14 +171,14 @@ fn a_field_that_is_set_twice_is_refused_with_its_path() {
 }
 
 #[test]
-fn a_batch_where_one_event_is_expected_is_told_where_it_is_taken() {
+fn an_error_about_a_batch_in_place_of_an_event_names_the_batch_endpoint() {
     let message =
         "`messages` is a batch, which is posted to events:batch; an event has one payload";
     assert_refused(&bundled(), r#"{"messages": []}"#, None, message);
 }
 
 #[test]
-fn what_an_error_repeats_has_a_bound() {
+fn the_input_that_an_error_repeats_is_bounded() {
     let long = "x".repeat(30_000);
     for json in [
         format!(r#"{{"scalars": {{"byText": {{"{long}": "a", "{long}": "b"}}}}}}"#),
@@ -247,7 +247,7 @@ fn a_number_that_the_field_cannot_hold_is_refused_with_its_path() {
 }
 
 #[test]
-fn a_value_of_the_wrong_type_is_told_what_is_expected() {
+fn an_error_about_a_value_of_the_wrong_type_says_what_is_expected() {
     for (json, field, message) in [
         ("[]", None, "expected an object, got a list"),
         (r#"{"tree": 5}"#, Some("tree"), "expected an object, got 5"),
@@ -332,7 +332,7 @@ fn a_value_of_the_wrong_type_is_told_what_is_expected() {
 }
 
 #[test]
-fn an_event_of_too_many_values_is_refused_before_it_is_read() {
+fn an_event_with_too_many_values_is_refused_before_it_is_read() {
     let generic = BundledSchema::by_name("generic")
         .unwrap()
         .compile()
@@ -362,7 +362,7 @@ fn an_event_of_too_many_values_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn names_that_are_the_applications_own_may_be_alike() {
+fn similar_names_within_application_data_are_accepted() {
     for json in [
         r#"{"scalars": {"byText": {"work_item": "a", "workItem": "b", "01": "", "1": ""}}}"#,
         r#"{"anything": {"record": {"work_item": 1, "workItem": 2}}}"#,

@@ -60,18 +60,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
-    fn a_look_at_an_event_of_any_shape_agrees_with_its_json(tape in vec(any::<u8>(), 0..600), beyond in 0_usize..9) {
+    fn the_check_of_an_event_of_any_shape_agrees_with_its_json(tape in vec(any::<u8>(), 0..600), beyond in 0_usize..9) {
         judge(&TORTURE, &random_envelope(&TORTURE, &tape), beyond);
     }
 
     #[test]
-    fn a_look_at_an_event_of_the_bundled_schema_agrees_with_its_json(tape in vec(any::<u8>(), 0..600), beyond in 0_usize..9) {
+    fn the_check_of_an_event_of_the_bundled_schema_agrees_with_its_json(tape in vec(any::<u8>(), 0..600), beyond in 0_usize..9) {
         judge(&BUNDLED, &random_envelope(&BUNDLED, &tape), beyond);
     }
 }
 
 #[test]
-fn the_bound_holds_for_what_grows_most() {
+fn the_bound_holds_for_the_fields_that_grow_most() {
     let many = |one: &[u8]| one.repeat(2000);
     let packed = |number, byte| field(3, &field(number, &[byte; 2000]));
     for envelope in [
@@ -110,7 +110,7 @@ fn the_bound_holds_for_what_grows_most() {
 }
 
 #[test]
-fn an_event_of_the_bundled_schema_needs_no_look_at_its_usual_size() {
+fn an_event_of_the_bundled_schema_needs_no_check_at_its_usual_size() {
     for payload in BUNDLED.payloads() {
         let envelope = field(payload.number, &field(1, &[b'x'; 60_000]));
         if let Ok(inspected) = BUNDLED.inspect(&envelope) {
@@ -130,7 +130,7 @@ fn an_event_of_the_bundled_schema_needs_no_look_at_its_usual_size() {
 }
 
 #[test]
-fn only_events_with_types_that_may_have_no_json_are_always_looked_at() {
+fn only_events_with_types_that_may_have_no_json_are_always_checked() {
     let in_doubt = |schema: &Schema, number| {
         let envelope = field(number, b"");
         schema.inspect(&envelope).unwrap().json_is_in_doubt(1 << 20)
@@ -167,7 +167,7 @@ fn number(value: f64) -> Vec<u8> {
 }
 
 #[test]
-fn what_has_no_json_is_refused_with_its_path() {
+fn a_value_without_json_is_refused_with_its_path() {
     let time = |seconds, nanos| [varint(1, seconds), varint(2, nanos)].concat();
     let (ok, late) = (time(7, 7), time(253_402_300_800, 0));
     let entry = |value: &[u8]| field(4, &[field(1, b"k"), field(2, value)].concat());
@@ -236,7 +236,7 @@ fn what_has_no_json_is_refused_with_its_path() {
 }
 
 #[test]
-fn what_lies_as_deep_as_bytes_may_has_json() {
+fn a_value_at_the_maximum_depth_has_json() {
     let mut value = varint(4, 1);
     for _ in 0..48 {
         value = field(6, &field(1, &value));
@@ -250,7 +250,7 @@ fn what_lies_as_deep_as_bytes_may_has_json() {
 }
 
 #[test]
-fn the_relays_own_fields_count_by_the_names_that_the_schema_gives_them() {
+fn the_relay_fields_are_counted_by_their_names_in_the_schema() {
     let named = |name: &str| {
         let text = super::TORTURE.replace(
             "sidewire.v1.Position position = 9;",

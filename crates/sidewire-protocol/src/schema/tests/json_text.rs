@@ -91,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn every_double_and_every_float_can_be_read_again(double in any::<u64>(), float in any::<u32>()) {
+    fn every_double_and_every_float_can_be_read_back(double in any::<u64>(), float in any::<u32>()) {
         judge_numbers(f64::from_bits(double), f32::from_bits(float));
     }
 }
@@ -114,7 +114,7 @@ fn float_field(float: f32) -> Vec<u8> {
 }
 
 #[test]
-fn the_edges_of_numbers_can_be_read_again() {
+fn extreme_numbers_can_be_read_back() {
     for double in [
         0.0,
         -0.0,
@@ -207,7 +207,7 @@ fn json_is_canonical() {
 }
 
 #[test]
-fn fields_that_the_schema_does_not_know_are_not_in_the_json() {
+fn unknown_fields_are_not_in_the_json() {
     let known = BUNDLED
         .envelope_from_json(br#"{"messageId": "m"}"#)
         .unwrap();
@@ -217,7 +217,7 @@ fn fields_that_the_schema_does_not_know_are_not_in_the_json() {
 }
 
 #[test]
-fn a_value_of_no_kind_is_null() {
+fn a_value_without_a_kind_is_null() {
     let value = [super::field(8, b""), super::field(12, b"")].concat();
     let text = TORTURE
         .envelope_to_json_text(&super::field(34, &value))

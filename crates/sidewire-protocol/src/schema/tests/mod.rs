@@ -69,7 +69,7 @@ fn field(number: u32, value: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn an_error_says_what_where_and_at_which_byte() {
+fn an_error_gives_the_fault_the_path_and_the_byte_offset() {
     let error = WireError::new(WireFault::Utf8, 7)
         .in_field("tags", Some(2))
         .in_field("tree", None);

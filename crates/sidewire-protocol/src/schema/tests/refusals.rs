@@ -24,7 +24,7 @@ fn assert_refused(schema: &Schema, envelope: &[u8], fault: WireFault, path: &str
 }
 
 #[test]
-fn what_is_not_well_formed_is_refused_with_the_path_to_it() {
+fn malformed_bytes_are_refused_with_their_path() {
     let schema = Schema::bundled().unwrap();
     let cases: [(Vec<u8>, WireFault, &str); 16] = [
         (b"\x12".to_vec(), WireFault::Truncated, ""),
@@ -82,7 +82,7 @@ fn what_is_not_well_formed_is_refused_with_the_path_to_it() {
 }
 
 #[test]
-fn a_second_payload_is_refused_be_it_the_same_or_another() {
+fn a_second_payload_is_refused_whether_the_same_or_another() {
     let schema = Schema::bundled().unwrap();
     let twice = [field(2, b""), field(2, b"")].concat();
     assert_refused(
@@ -96,7 +96,7 @@ fn a_second_payload_is_refused_be_it_the_same_or_another() {
 }
 
 #[test]
-fn a_field_of_the_relays_may_come_once() {
+fn a_relay_field_may_occur_only_once() {
     let schema = Schema::bundled().unwrap();
     for (once, name) in [
         (field(1, b"m"), "message_id"),
@@ -111,7 +111,7 @@ fn a_field_of_the_relays_may_come_once() {
 }
 
 #[test]
-fn the_numbers_that_the_relay_reserves_are_refused() {
+fn field_numbers_reserved_by_the_relay_are_refused() {
     let schema = Schema::bundled().unwrap();
     for number in 19..=31 {
         assert_refused(&schema, &field(number, b""), WireFault::Reserved, "");
@@ -123,7 +123,7 @@ fn the_numbers_that_the_relay_reserves_are_refused() {
 }
 
 #[test]
-fn what_cannot_be_an_id_is_refused_with_its_path() {
+fn an_invalid_id_is_refused_with_its_path() {
     let schema = Schema::bundled().unwrap();
     let long = [b'x'; 257];
     for (id, fault) in [
@@ -144,7 +144,7 @@ fn what_cannot_be_an_id_is_refused_with_its_path() {
 }
 
 #[test]
-fn what_cannot_be_a_whole_topic_is_refused_with_its_path() {
+fn an_invalid_whole_topic_is_refused_with_its_path() {
     let schema = BundledSchema::by_name("generic")
         .unwrap()
         .compile()
@@ -170,7 +170,7 @@ fn what_cannot_be_a_whole_topic_is_refused_with_its_path() {
 }
 
 #[test]
-fn an_id_of_256_bytes_or_with_a_colon_is_taken() {
+fn an_id_of_256_bytes_or_with_a_colon_is_accepted() {
     let schema = Schema::bundled().unwrap();
     for id in ["x".repeat(256), "a:b".to_owned()] {
         let envelope = created(&field(3, id.as_bytes()));
@@ -180,7 +180,7 @@ fn an_id_of_256_bytes_or_with_a_colon_is_taken() {
 }
 
 #[test]
-fn a_value_that_is_replaced_further_on_names_nothing() {
+fn a_value_that_is_replaced_later_names_no_topic() {
     let schema = torture();
     let tree = |fields: &[Vec<u8>]| field(2, &fields.concat());
     // A singular string: the last one counts, and the first may be anything.
@@ -211,7 +211,7 @@ fn a_value_that_is_replaced_further_on_names_nothing() {
 }
 
 #[test]
-fn topics_come_in_the_order_of_the_bytes_and_each_once() {
+fn topics_are_unique_and_in_the_order_of_the_bytes() {
     let ids = [
         field(10, b"b"),
         field(1, b"z"),
@@ -268,7 +268,7 @@ fn both_take(schema: &Schema, envelope: &[u8]) -> bool {
 }
 
 #[test]
-fn messages_lie_up_to_100_levels_below_the_envelope() {
+fn messages_may_be_nested_100_levels_below_the_envelope() {
     let schema = torture();
     for levels in 90..=110 {
         assert_eq!(both_take(&schema, &nested(levels, b"")), levels <= 100);
@@ -279,7 +279,7 @@ fn messages_lie_up_to_100_levels_below_the_envelope() {
 
 /// prost does not count the map entry as a level, so it accepts what is refused here.
 #[test]
-fn the_entry_of_a_map_is_a_level_and_its_value_another() {
+fn a_map_entry_is_one_level_and_its_value_is_another() {
     let schema = torture();
     let key = field(5, &field(1, b"k"));
     let value = field(5, &field(2, b""));
@@ -292,7 +292,7 @@ fn the_entry_of_a_map_is_a_level_and_its_value_another() {
 }
 
 #[test]
-fn unknown_bytes_are_not_looked_into() {
+fn the_content_of_unknown_fields_is_not_checked() {
     let schema = Schema::bundled().unwrap();
     let opaque = [0xff; 300];
     assert!(schema.inspect(&field(46, &opaque)).is_ok());
@@ -300,7 +300,7 @@ fn unknown_bytes_are_not_looked_into() {
 }
 
 #[test]
-fn field_18_and_defaults_are_cut_and_nothing_else() {
+fn only_field_18_and_default_values_are_removed() {
     let schema = Schema::bundled().unwrap();
     let event = created(&field(1, b"i"));
     let unknown = field(77, b"?");

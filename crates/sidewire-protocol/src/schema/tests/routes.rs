@@ -11,7 +11,7 @@ fn routes(schema: &Schema, name: &str) -> TopicRoutes {
 }
 
 #[test]
-fn every_way_to_an_annotated_field_is_listed_once() {
+fn every_path_to_an_annotated_field_is_listed_once() {
     let routes = routes(&torture(), "tree");
     let paths: Vec<_> = routes.paths.iter().map(|it| it.path.as_str()).collect();
     let expected = [
@@ -46,7 +46,7 @@ fn every_way_to_an_annotated_field_is_listed_once() {
 }
 
 #[test]
-fn a_path_has_the_names_in_json_and_the_numbers() {
+fn a_path_has_the_json_names_and_the_numbers() {
     let schema = Schema::bundled().unwrap();
     let routes = routes(&schema, "work_item_created");
     let path = routes
@@ -103,7 +103,7 @@ fn entangled(count: usize) -> Schema {
 }
 
 #[test]
-fn a_table_without_end_is_cut_and_keeps_the_short_paths() {
+fn an_endless_table_is_cut_and_keeps_the_short_paths() {
     let schema = entangled(12);
     let found = routes(&schema, "event");
     assert!(found.is_cut);
@@ -114,7 +114,7 @@ fn a_table_without_end_is_cut_and_keeps_the_short_paths() {
 }
 
 #[test]
-fn a_sample_of_each_event_is_taken_and_names_what_its_routes_let_it_name() {
+fn a_sample_of_each_event_is_accepted_and_names_topics_of_its_routes() {
     let bundled = BundledSchema::load_all().unwrap();
     let mut schemas: Vec<_> = bundled.iter().map(|it| it.compile().unwrap()).collect();
     schemas.push(torture());
@@ -138,7 +138,7 @@ fn a_sample_of_each_event_is_taken_and_names_what_its_routes_let_it_name() {
 }
 
 #[test]
-fn the_best_sample_is_a_backends_event_with_a_topic_to_follow() {
+fn the_best_sample_is_a_backend_event_with_a_topic_to_follow() {
     let schema = Schema::bundled().unwrap();
     let sample = schema.best_sample().unwrap();
     let payload = schema.events().find(|it| it.name == sample.payload);
@@ -160,7 +160,7 @@ fn the_best_sample_is_a_backends_event_with_a_topic_to_follow() {
 }
 
 #[test]
-fn a_presence_payload_says_what_is_not_there() {
+fn a_presence_payload_names_the_value_that_means_absent() {
     let generic = BundledSchema::by_name("generic")
         .unwrap()
         .compile()

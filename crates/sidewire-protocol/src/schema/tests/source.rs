@@ -128,7 +128,7 @@ fn an_include_directory_that_does_not_exist_is_named() {
 }
 
 #[test]
-fn without_include_the_directories_of_the_files_serve() {
+fn without_include_the_directories_of_the_files_are_used() {
     let flat = CHAT.replace("chat/event", "event");
     let dir = Dir::new(&[("chat.proto", &flat), ("event.proto", EVENT)]);
     assert_routes(&dir.load(&["chat.proto"], &[]).unwrap());
@@ -138,13 +138,13 @@ fn without_include_the_directories_of_the_files_serve() {
 }
 
 #[test]
-fn schemas_in_memory_are_compiled_likewise() {
+fn schemas_in_memory_are_compiled_in_the_same_way() {
     let files = [("chat/chat.proto", CHAT), ("chat/event.proto", EVENT)];
     assert_routes(&Schema::from_texts(&files, "chat.v1.Envelope").unwrap());
 }
 
 #[test]
-fn symbolic_links_and_dots_in_paths_do_no_harm() {
+fn symbolic_links_and_dots_in_paths_are_accepted() {
     // The layout of a ConfigMap mounted by Kubernetes.
     let dir = Dir::new(&[
         ("..data/chat.proto", &CHAT.replace("chat/event", "event")),
@@ -158,7 +158,7 @@ fn symbolic_links_and_dots_in_paths_do_no_harm() {
 }
 
 #[test]
-fn what_is_missing_or_malformed_is_reported_in_all_files_at_once() {
+fn missing_and_malformed_parts_of_all_files_are_reported_together() {
     let dir = Dir::new(&[
         ("chat.proto", &CHAT.replace("chat/event", "gone/event")),
         (
@@ -185,7 +185,7 @@ fn what_is_missing_or_malformed_is_reported_in_all_files_at_once() {
 }
 
 #[test]
-fn a_file_with_a_broken_option_does_not_spoil_the_files_after_it() {
+fn a_file_with_a_broken_option_does_not_affect_the_files_after_it() {
     let options = "syntax = \"proto2\";\n\
         import \"google/protobuf/descriptor.proto\";\n\
         extend google.protobuf.FieldOptions {\n  optional Missing column = 50000;\n}\n";
@@ -203,7 +203,7 @@ fn a_file_with_a_broken_option_does_not_spoil_the_files_after_it() {
 }
 
 #[test]
-fn imports_in_a_circle_are_named() {
+fn circular_imports_are_named() {
     let dir = Dir::new(&[
         ("chat.proto", &CHAT.replace("chat/event", "event")),
         ("event.proto", &format!("{EVENT}import \"third.proto\";")),
@@ -273,7 +273,7 @@ fn a_copy_of_a_built_in_file_must_not_differ() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
+fn an_unreadable_file_is_named() {
     let dir = chat();
     fs::write(dir.path("latin1.proto"), b"// \xe9\n").unwrap();
     let made = Command::new("mkfifo").arg(dir.path("pipe.proto")).status();
@@ -297,7 +297,7 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn the_files_of_a_schema_have_a_size_in_all() {
+fn the_total_size_of_the_files_of_a_schema_is_bounded() {
     let dir = chat();
     let half = " ".repeat(super::super::read::BYTES_MAX / 2);
     fs::write(dir.path("half.proto"), &half).unwrap();
@@ -314,7 +314,7 @@ fn the_files_of_a_schema_have_a_size_in_all() {
 }
 
 #[test]
-fn files_that_could_not_be_told_apart_are_refused() {
+fn files_with_the_same_import_name_are_refused() {
     let dir = Dir::new(&[
         ("a/x.proto", EVENT),
         ("b/x.proto", EVENT),
@@ -350,14 +350,14 @@ fn set(imports: bool, source_info: bool) -> Vec<u8> {
 }
 
 #[test]
-fn a_descriptor_set_serves_with_and_without_what_is_built_in_and_where_things_stand() {
+fn a_descriptor_set_works_with_and_without_built_in_files_and_source_info() {
     for (imports, source_info) in [(true, true), (true, false), (false, true), (false, false)] {
         assert_routes(&chat().load_set(&set(imports, source_info)).unwrap());
     }
 }
 
 #[test]
-fn what_is_no_descriptor_set_is_told_apart() {
+fn an_error_about_an_invalid_descriptor_set_says_what_the_file_is() {
     let good = set(true, false);
     let cut = &good[..good.len() - 3];
     let hint = "\n  hint: make it with `protoc --include_imports";
@@ -409,7 +409,7 @@ fn a_descriptor_set_without_a_file_that_it_imports_is_refused() {
 }
 
 #[test]
-fn a_descriptor_set_with_another_file_of_the_relays_is_refused() {
+fn a_descriptor_set_with_another_version_of_a_relay_file_is_refused() {
     use prost::Message as _;
     let mut other = FileDescriptorSet::decode(set(true, true).as_slice()).unwrap();
     for file in &mut other.file {

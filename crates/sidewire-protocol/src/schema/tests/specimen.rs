@@ -4,7 +4,7 @@ use super::{pool_of, torture};
 use crate::schema::{BundledSchema, Schema};
 
 #[test]
-fn an_event_has_the_one_topic_and_the_size_that_were_asked_for() {
+fn an_event_has_exactly_the_requested_topic_and_size() {
     let generic = BundledSchema::by_name("generic")
         .unwrap()
         .compile()
@@ -32,7 +32,7 @@ fn a_size_that_the_id_does_not_fit_into_is_refused() {
 }
 
 #[test]
-fn an_annotation_may_stand_deep_and_alone() {
+fn a_single_deeply_nested_annotation_is_enough() {
     let schema = Schema::compile(&pool_of(DEEP), "test.v1.Envelope").unwrap();
     let specimen = schema.synthetic_event().unwrap();
     assert_eq!(specimen.kind(), "thing");
@@ -44,7 +44,7 @@ fn an_annotation_may_stand_deep_and_alone() {
 }
 
 #[test]
-fn a_schema_whose_events_name_only_users_has_no_specimen() {
+fn a_schema_with_events_that_name_only_users_has_no_synthetic_event() {
     let text = DEEP.replace("\"thing\"", "\"user\"");
     let schema = Schema::compile(&pool_of(&text), "test.v1.Envelope").unwrap();
     assert_eq!(schema.synthetic_event(), None);

@@ -65,7 +65,7 @@ pub struct EventDraft {
     json: Option<JsonDraft>,
 }
 
-/// The parts of which a [`EventDraft`] is built.
+/// The parts of which an [`EventDraft`] is built.
 #[derive(Debug)]
 pub struct EventDraftParts<'a> {
     /// The bytes of the envelope that are forwarded unchanged, in order.

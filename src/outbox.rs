@@ -561,8 +561,8 @@ impl OutboxState {
         head.chain(self.pong.as_deref()).chain(rest)
     }
 
-    /// Takes the pong if no frame is begun. It becomes the head of the queue, so that once begun
-    /// it is finished like any other frame.
+    /// Takes the pong if it is next, because no frame is begun. The caller must put it at the head
+    /// of the queue, so that once begun it is finished like any other frame.
     fn take_due_pong(&mut self) -> Option<Box<[u8]>> {
         self.pong.take_if(|_| self.head_written == 0)
     }

@@ -15,7 +15,7 @@ use sidewire_protocol::schema::Schema;
 )]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlantedFault {
-    /// The last event for a connection that catches up is dropped.
+    /// Some events that are owed to a connection that catches up are dropped.
     DropsALiveEvent,
     /// A Subscribe is confirmed with the log's head, even if the shard has not reached it.
     ConfirmsTheHead,

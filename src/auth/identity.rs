@@ -10,7 +10,7 @@ use super::KeyFingerprint;
 /// The identity of a client: its tenant and user, its grant, and its expiry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The tenant that the client receives events of.
+    /// The tenant whose events the client receives.
     pub tenant: TenantName,
     /// The user within that tenant.
     pub user: UserName,

@@ -24,7 +24,7 @@ pub struct IngestKey {
     tenants: Option<HashSet<TenantName>>,
 }
 
-/// An error in an ingest key, or between two of them.
+/// An invalid ingest key, or a conflict between two ingest keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IngestKeyError {
     /// The key is so short that it could be guessed.

@@ -93,7 +93,7 @@ impl SchemaArgs {
 /// The schema flags, or a config file.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct SchemaOrConfigArgs {
-    /// The flags.
+    /// The schema flags.
     #[command(flatten)]
     pub schema: SchemaArgs,
     /// Use the schema in this config file of a relay.

@@ -65,7 +65,7 @@ pub struct TailArgs {
     /// Name fields as in the .proto or as in JSON, such as order.customer_id.
     #[arg(long = "where", value_name = "FIELD=VALUE", verbatim_doc_comment)]
     pub conditions: Vec<String>,
-    /// Print only events of this name; repeatable, to print several kinds.
+    /// Print only events with this payload; repeatable, to print several payloads.
     #[arg(long = "payload", value_name = "NAME")]
     pub payloads: Vec<String>,
     /// Stop after printing this many events.

@@ -4,14 +4,14 @@ use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use serde::Deserialize;
 
-/// A web origin, normalized as browsers write it in the `WebOrigin` header (RFC 6454, 6.2):
+/// A web origin, normalized as browsers write it in the `Origin` header (RFC 6454, 6.2):
 /// `scheme://host`, or `scheme://host:port` if the port is not the scheme's default, in
 /// lower case. Values are equal if they are the same origin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct WebOrigin(String);
 
-/// An error in parsing an [`WebOrigin`].
+/// An error in parsing a [`WebOrigin`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
     /// The text has no `scheme://` before the host.

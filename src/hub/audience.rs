@@ -21,7 +21,7 @@ struct AudienceCounts {
     shards: HashMap<u64, u32, BuildHasherDefault<CarriedHash>>,
 }
 
-/// The counts at one moment.
+/// The numbers of a tenant's connections, users and topics at one moment.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AudienceTotals {
     pub(super) connections: u64,

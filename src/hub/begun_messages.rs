@@ -24,9 +24,9 @@ type BegunMessageKey = (Instant, u64);
 
 /// The messages of one shard that have begun to arrive and are not complete.
 ///
-/// If there is no room for one more, the connection with the oldest is closed: a peer that means
-/// to complete a message does so within moments, so the oldest are probably those that are never
-/// completed.
+/// If there is no memory for a message, other connections are closed, that with the oldest
+/// message first: a peer that intends to complete a message does so within moments, so the oldest
+/// messages are probably those that are never completed.
 #[derive(Debug)]
 pub struct BegunMessages {
     account: Arc<MemoryAccount>,

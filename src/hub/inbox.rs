@@ -184,8 +184,8 @@ impl InboxSender {
         })
     }
 
-    /// Sends an item that holds a permit. If the shard has ended, the item is dropped, which
-    /// answers for the shard.
+    /// Sends an item that holds a permit. If the shard has ended, the item is dropped, which counts
+    /// as the shard's answer.
     pub(super) fn send(&self, item: InboxItem) {
         drop(self.items.try_send(item));
     }

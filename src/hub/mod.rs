@@ -80,7 +80,7 @@ impl ShardBuilder {
     }
 }
 
-/// Returns the publishing end of a hub and, for each tally, the end of one shard.
+/// Creates a hub. Returns its publisher and, for each tally, the builder of that shard's part.
 #[must_use]
 pub fn build_hub(
     registry: &Arc<TenantRegistry>,

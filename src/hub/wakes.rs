@@ -84,7 +84,7 @@ impl PendingWakes {
     }
 
     /// Wakes connections until the quota is used. Half of it goes to connections that were added
-    /// by [`ring`](Self::push_nudge), if there are enough of them. Returns the cost, including that of
+    /// by [`Self::push_nudge`], if there are enough of them. Returns the cost, including that of
     /// the writes that follow.
     fn wake_some(&mut self, quota: Cost) -> Cost {
         let rung = match self.rung.is_empty() {

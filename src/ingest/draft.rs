@@ -101,7 +101,7 @@ impl<'a> AdmissibleEnvelope<'a> {
     }
 }
 
-/// Maximum size of an envelope that is read at once, on the calling thread.
+/// Maximum sizes of an envelope that is read at once, on the calling thread.
 #[derive(Clone, Copy)]
 pub(super) struct ReadLimits {
     /// Bytes of any envelope.

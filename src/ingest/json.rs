@@ -20,9 +20,9 @@ use crate::{
     scheduler::{Cost, TenantWork},
 };
 
-/// Number of bytes of a JSON-checked event that cost as much as a topic. Only events that might
-/// not be renderable are checked, mostly because of a google.protobuf.Value, which has at least
-/// 4 bytes.
+/// Number of bytes of an event for which a check of its JSON is charged as much as one topic:
+/// the size of the smallest google.protobuf.Value. Only events that may have no JSON form are
+/// checked, and most of them contain such a value.
 const CHECKED_BYTES_A_TOPIC: usize = 4;
 
 /// Maximum weight of JSON that the shard reads itself: 500 values, which take at most 0.9 ms,

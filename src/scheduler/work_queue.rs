@@ -190,7 +190,7 @@ impl TenantWork {
         poll_fn(|context| self.poll_quantum(&mut waiting, context)).await;
     }
 
-    /// Polls like [`turn`](Self::wait_for_quantum). The caller keeps `awaited` while this is pending.
+    /// Polls like [`Self::wait_for_quantum`]. The caller keeps `awaited` while this is pending.
     pub fn poll_quantum(&self, awaited: &mut AwaitedQuantum, context: &Context<'_>) -> Poll<()> {
         let may_start = match &awaited.0 {
             Some((place, _)) => place.is_next(),

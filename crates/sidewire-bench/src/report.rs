@@ -115,7 +115,7 @@ pub struct GrowthResult {
     pub blocks: Vec<GrowthBlock>,
 }
 
-/// A block of the scenario `growth`.
+/// A block of the scenario `growth`: one measurement with a fixed number of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct GrowthBlock {
     /// Number of connected clients.

@@ -49,7 +49,7 @@ pub struct TargetEndpoint {
 pub enum TargetProtocol {
     /// A relay.
     Relay(Box<RelayTarget>),
-    /// The floor of the benchmarks, `benches/floor`.
+    /// The benchmarks' floor (the minimal server `benches/floor`), and its framing of events.
     Floor(Framing),
 }
 

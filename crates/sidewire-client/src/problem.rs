@@ -16,7 +16,7 @@ use sidewire_protocol::wire;
 pub struct HttpRefusal {
     /// The HTTP status.
     pub status: u16,
-    /// The protocol's error code.
+    /// The protocol's error code; `None` if the answer has none, such as one from a proxy.
     pub code: Option<String>,
     /// The reason, for humans.
     pub detail: Option<String>,

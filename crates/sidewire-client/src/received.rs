@@ -33,7 +33,7 @@ pub enum RelayMessage {
 pub struct ReceivedEvent {
     /// The bytes of the whole envelope.
     pub envelope: Bytes,
-    /// The message id, chosen by the sender.
+    /// The message id, chosen by the sender or, if it chose none, by the relay.
     pub message_id: String,
     /// Unix seconds.
     pub timestamp: i64,

@@ -190,7 +190,7 @@ pub struct LatencyArgs {
     /// The events.
     #[command(flatten)]
     pub payload: PayloadArgs,
-    /// The time of measuring.
+    /// How long to warm up and to measure.
     #[command(flatten)]
     pub window: WindowArgs,
     /// The flags that all scenarios share.
@@ -212,7 +212,7 @@ pub struct ThroughputArgs {
     /// The events.
     #[command(flatten)]
     pub payload: PayloadArgs,
-    /// The time of measuring.
+    /// How long to warm up and to measure.
     #[command(flatten)]
     pub window: WindowArgs,
     /// The flags that all scenarios share.
@@ -234,7 +234,7 @@ pub struct SelectiveArgs {
     /// The events.
     #[command(flatten)]
     pub payload: PayloadArgs,
-    /// The time of measuring.
+    /// How long to warm up and to measure.
     #[command(flatten)]
     pub window: WindowArgs,
     /// The flags that all scenarios share.
@@ -273,7 +273,7 @@ pub struct ConnectArgs {
     /// Number of clients to open before closing them again.
     #[arg(long, value_name = "COUNT", default_value = "1000")]
     pub connections: NonZeroUsize,
-    /// The time of measuring.
+    /// How long to warm up and to measure.
     #[command(flatten)]
     pub window: WindowArgs,
     /// The flags that all scenarios share.
@@ -281,7 +281,7 @@ pub struct ConnectArgs {
     pub common: CommonArgs,
 }
 
-/// The flags of `ingest_url`.
+/// The flags of `ingest`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   sidewire bench ingest --publishers 64 --batch 100 --key-file ingest.key")]
@@ -295,7 +295,7 @@ pub struct IngestArgs {
     /// The events.
     #[command(flatten)]
     pub payload: PayloadArgs,
-    /// The time of measuring.
+    /// How long to warm up and to measure.
     #[command(flatten)]
     pub window: WindowArgs,
     /// The flags that all scenarios share.

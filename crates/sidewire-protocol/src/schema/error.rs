@@ -155,7 +155,7 @@ pub enum BatchError {
         /// The limit.
         max: usize,
     },
-    /// The batch has more unknown fields than the limit of envelopes.
+    /// The batch has more unknown fields of its own, beside its envelopes, than allowed.
     #[error("the batch has more than {max} unknown fields")]
     UnknownFields {
         /// The limit.

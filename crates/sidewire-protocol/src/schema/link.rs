@@ -64,7 +64,7 @@ impl SourceFiles {
         self.files.get(name)
     }
 
-    /// Returns the imports that are not among the files.
+    /// Returns the imports of files that are neither here nor [unusable](Self::mark_unusable).
     pub(super) fn missing_imports(&self) -> Vec<MissingImport> {
         let mut missing = Vec::new();
         for (importer, file) in &self.files {

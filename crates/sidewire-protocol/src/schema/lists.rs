@@ -59,8 +59,8 @@ impl IdLists {
         Ok(found)
     }
 
-    /// Returns the lists of the request. Reports a list that is malformed or that the
-    /// confirmation cannot repeat.
+    /// Returns the id lists that the request declares. Reports each that is malformed or that the
+    /// confirmation does not declare in the same form.
     pub(super) fn from_messages(
         request: &MessageDescriptor,
         confirmation: &MessageDescriptor,

@@ -46,7 +46,7 @@ pub struct TopicPath {
 /// A field that contains a message in which it is nested itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteRecursion {
-    /// The path of the field.
+    /// The path of the field, in the form of [`TopicPath::path`].
     pub path: String,
     /// The path of the outer message, below which the paths are listed; empty for the event
     /// itself.

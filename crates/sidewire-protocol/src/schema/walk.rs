@@ -136,7 +136,7 @@ impl<'t, 'a> EnvelopeWalk<'t, 'a> {
         Ok(())
     }
 
-    /// Reads a field of the envelope that the relay itself uses.
+    /// Records a field of the envelope if the relay itself uses it or it is the payload.
     fn read_relay_field(
         &mut self,
         field: &TableField,

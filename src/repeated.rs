@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use sidewire_protocol::named_values;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::Level;
 
@@ -16,61 +17,31 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// The counts of the process. There is one log, so there is one count for each line.
 static LINES: RepeatedLines = RepeatedLines::new();
 
-/// A line that is aggregated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RepeatedLine {
-    /// A client's handshake was refused.
-    HandshakeRefused,
-    /// A backend's call was refused.
-    CallRefused,
-    /// A TLS handshake failed.
-    TlsHandshakeFailed,
-    /// A trusted proxy began a connection without the PROXY header.
-    ProxyHeaderMissing,
-    /// A connection could not be accepted for lack of descriptors or memory.
-    NotAccepted,
-    /// A connection could not be registered with its shard's event loop.
-    NotRegistered,
-    /// A shard did not answer a backend's call in time.
-    ShardSilent,
-    /// A stored event could not be rendered as JSON.
-    EventWithoutJson,
-    /// An answer to a client could not be rendered as JSON.
-    AnswerWithoutJson,
+named_values! {
+    /// A line that is aggregated.
+    pub(crate) enum RepeatedLine {
+        /// A client's handshake was refused.
+        HandshakeRefused = "handshake refused",
+        /// A backend's call was refused.
+        CallRefused = "call refused",
+        /// A TLS handshake failed.
+        TlsHandshakeFailed = "TLS handshake failed",
+        /// A trusted proxy began a connection without the PROXY header.
+        ProxyHeaderMissing = "a trusted proxy sent no PROXY header",
+        /// A connection could not be accepted for lack of descriptors or memory.
+        NotAccepted = "cannot accept connections",
+        /// A connection could not be registered with its shard's event loop.
+        NotRegistered = "cannot register a connection with its shard",
+        /// A shard did not answer a backend's call in time.
+        ShardSilent = "a shard did not answer a backend's call in time",
+        /// A stored event could not be rendered as JSON.
+        EventWithoutJson = "a stored event has no JSON; connections that speak JSON are closed instead of skipping it",
+        /// An answer to a client could not be rendered as JSON.
+        AnswerWithoutJson = "an answer has no JSON; its connection is closed",
+    }
 }
 
 impl RepeatedLine {
-    /// All lines.
-    const ALL: [Self; 9] = [
-        Self::HandshakeRefused,
-        Self::CallRefused,
-        Self::TlsHandshakeFailed,
-        Self::ProxyHeaderMissing,
-        Self::NotAccepted,
-        Self::NotRegistered,
-        Self::ShardSilent,
-        Self::EventWithoutJson,
-        Self::AnswerWithoutJson,
-    ];
-
-    /// Returns the message of the line.
-    #[must_use]
-    pub(crate) const fn message(self) -> &'static str {
-        match self {
-            Self::HandshakeRefused => "handshake refused",
-            Self::CallRefused => "call refused",
-            Self::TlsHandshakeFailed => "TLS handshake failed",
-            Self::ProxyHeaderMissing => "a trusted proxy sent no PROXY header",
-            Self::NotAccepted => "cannot accept connections",
-            Self::NotRegistered => "cannot register a connection with its shard",
-            Self::ShardSilent => "a shard did not answer a backend's call in time",
-            Self::EventWithoutJson => {
-                "a stored event has no JSON; connections that speak JSON are closed instead of skipping it"
-            }
-            Self::AnswerWithoutJson => "an answer has no JSON; its connection is closed",
-        }
-    }
-
     /// Returns the level of the line: info if a peer is at fault, warn or error if the relay or
     /// its machine is.
     #[must_use]
@@ -98,9 +69,9 @@ impl RepeatedLine {
 macro_rules! log_repeated {
     ($line:expr, $($fields:tt)+) => {
         if $line.is_first() {
-            tracing::event!($line.level(), $($fields)+, "{}", $line.message());
+            tracing::event!($line.level(), $($fields)+, "{}", $line.as_str());
         } else {
-            tracing::debug!($($fields)+, "{}", $line.message());
+            tracing::debug!($($fields)+, "{}", $line.as_str());
         }
     };
 }
@@ -119,7 +90,7 @@ pub(crate) async fn report_repeats() {
 /// Logs the numbers of repeated lines since the last report.
 pub(crate) fn end_period() {
     LINES.end_period(|line, repeated| {
-        let repeats = line.message();
+        let repeats = line.as_str();
         match line.level() {
             Level::ERROR => tracing::error!(repeats, repeated, "a log line was repeated"),
             Level::WARN => tracing::warn!(repeats, repeated, "a log line was repeated"),

@@ -7,25 +7,28 @@ use aws_lc_rs::signature::{
     ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaSigningAlgorithm, EcdsaVerificationAlgorithm,
 };
 use serde::Deserialize;
+use sidewire_protocol::named_values;
 
-/// A signature algorithm of JSON Web Algorithms (RFC 7518, 3.1; RFC 8037, 3.1).
-/// `none` is not included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[expect(missing_docs, reason = "the names are those of the RFCs")]
-pub enum Algorithm {
-    HS256,
-    HS384,
-    HS512,
-    RS256,
-    RS384,
-    RS512,
-    PS256,
-    PS384,
-    PS512,
-    ES256,
-    ES384,
-    /// Ed25519; Ed448 is not supported.
-    EdDSA,
+named_values! {
+    /// A signature algorithm of JSON Web Algorithms (RFC 7518, 3.1; RFC 8037, 3.1).
+    /// `none` is not included.
+    #[derive(Hash, Deserialize)]
+    #[expect(missing_docs, reason = "the names are those of the RFCs")]
+    pub enum Algorithm {
+        HS256 = "HS256",
+        HS384 = "HS384",
+        HS512 = "HS512",
+        RS256 = "RS256",
+        RS384 = "RS384",
+        RS512 = "RS512",
+        PS256 = "PS256",
+        PS384 = "PS384",
+        PS512 = "PS512",
+        ES256 = "ES256",
+        ES384 = "ES384",
+        /// Ed25519; Ed448 is not supported.
+        EdDSA = "EdDSA",
+    }
 }
 
 /// An error in parsing an [`Algorithm`].
@@ -36,41 +39,6 @@ pub enum Algorithm {
 pub struct UnknownAlgorithm;
 
 impl Algorithm {
-    /// All algorithms.
-    pub const ALL: [Self; 12] = [
-        Self::HS256,
-        Self::HS384,
-        Self::HS512,
-        Self::RS256,
-        Self::RS384,
-        Self::RS512,
-        Self::PS256,
-        Self::PS384,
-        Self::PS512,
-        Self::ES256,
-        Self::ES384,
-        Self::EdDSA,
-    ];
-
-    /// Returns the name used in a token's header.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::HS256 => "HS256",
-            Self::HS384 => "HS384",
-            Self::HS512 => "HS512",
-            Self::RS256 => "RS256",
-            Self::RS384 => "RS384",
-            Self::RS512 => "RS512",
-            Self::PS256 => "PS256",
-            Self::PS384 => "PS384",
-            Self::PS512 => "PS512",
-            Self::ES256 => "ES256",
-            Self::ES384 => "ES384",
-            Self::EdDSA => "EdDSA",
-        }
-    }
-
     /// Returns true if the algorithm signs and verifies with the same secret.
     #[must_use]
     pub fn is_symmetric(self) -> bool {

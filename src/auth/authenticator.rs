@@ -114,6 +114,8 @@ fn desktop_identity(user: &str) -> Result<Identity, TokenError> {
 
 #[cfg(test)]
 mod tests {
+    use sidewire_protocol::NamedValues;
+
     use super::*;
 
     fn enter(user_id: Option<&str>) -> Result<Identity, TokenError> {
@@ -135,7 +137,7 @@ mod tests {
     #[test]
     fn desktop_mode_refuses_an_invalid_name() {
         for name in ["", "a\nb", "*", &"x".repeat(129)] {
-            assert_eq!(enter(Some(name)).unwrap_err().reason(), "malformed_claim");
+            assert_eq!(enter(Some(name)).unwrap_err().name(), "malformed_claim");
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use sidewire_protocol::named_values;
+
 use super::{Algorithm, TOKEN_BYTES_MAX};
 
 /// An error in a token; the token is refused.
@@ -57,42 +59,21 @@ pub enum TokenError {
     },
 }
 
-impl TokenError {
-    /// All values that [`Self::reason`] can return.
-    pub const REASONS: [&'static str; 13] = [
-        "missing",
-        "too_long",
-        "malformed",
-        "forbidden_algorithm",
-        "critical_header",
-        "unknown_key",
-        "bad_signature",
-        "expired",
-        "not_yet_valid",
-        "wrong_issuer",
-        "wrong_audience",
-        "missing_claim",
-        "malformed_claim",
-    ];
-
-    /// Returns the reason as a metric label.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::TooLong => "too_long",
-            Self::Malformed(_) => "malformed",
-            Self::ForbiddenAlgorithm => "forbidden_algorithm",
-            Self::CriticalHeader => "critical_header",
-            Self::UnknownKey => "unknown_key",
-            Self::BadSignature => "bad_signature",
-            Self::Expired => "expired",
-            Self::NotYetValid => "not_yet_valid",
-            Self::WrongIssuer => "wrong_issuer",
-            Self::WrongAudience => "wrong_audience",
-            Self::MissingClaim { .. } => "missing_claim",
-            Self::MalformedClaim { .. } => "malformed_claim",
-        }
+named_values! {
+    impl TokenError {
+        Missing = "missing",
+        TooLong = "too_long",
+        Malformed = "malformed",
+        ForbiddenAlgorithm = "forbidden_algorithm",
+        CriticalHeader = "critical_header",
+        UnknownKey = "unknown_key",
+        BadSignature = "bad_signature",
+        Expired = "expired",
+        NotYetValid = "not_yet_valid",
+        WrongIssuer = "wrong_issuer",
+        WrongAudience = "wrong_audience",
+        MissingClaim = "missing_claim",
+        MalformedClaim = "malformed_claim",
     }
 }
 

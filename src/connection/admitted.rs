@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use sidewire_protocol::EnvelopeEncoding;
+use sidewire_protocol::{EnvelopeEncoding, NamedValues};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
@@ -128,6 +128,6 @@ impl Drop for ConnectionGuard {
         self.shard.hub.tally().connections.sub(1);
         self.shard.relay.metrics.connection_closed(self.closed);
         let UserKey { tenant, user } = self.place.user();
-        tracing::debug!(%tenant, %user, reason = self.closed.label(), "connection closed");
+        tracing::debug!(%tenant, %user, reason = self.closed.name(), "connection closed");
     }
 }

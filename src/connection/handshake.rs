@@ -420,7 +420,9 @@ async fn authenticate_request(
         .collect::<Result<_, _>>()
         .map_err(|error| HttpProblem::bad_request(format!("the query {error}")))?;
     let header = bearer_token(request.headers()).map_err(|error| {
-        relay.metrics.client_not_authenticated("malformed");
+        relay
+            .metrics
+            .client_not_authenticated(&TokenError::Malformed("authorization header"));
         HttpProblem::unauthenticated(error.to_string())
     })?;
     let from_query = if relay.live().config.client.query_token {
@@ -443,7 +445,7 @@ async fn authenticate_request(
                     relay.retry_after(),
                 );
             }
-            relay.metrics.client_not_authenticated(error.reason());
+            relay.metrics.client_not_authenticated(&error);
             HttpProblem::unauthenticated(error.to_string())
         })
 }

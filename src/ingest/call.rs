@@ -22,6 +22,7 @@ use crate::{
     limits::EventBudget,
     relay::{Relay, ShardContext},
     scheduler::QUANTUM,
+    telemetry::IngestKeyRefusal,
 };
 
 /// Advice to operators with backends that look like web pages.
@@ -150,14 +151,19 @@ fn authenticate<'a>(
         HttpProblem::unauthenticated(detail)
     };
     let presented = bearer_token(request.headers())
-        .map_err(|error| refuse("malformed", error.to_string()))?
+        .map_err(|error| refuse(IngestKeyRefusal::Malformed, error.to_string()))?
         .ok_or_else(|| {
             refuse(
-                "missing",
+                IngestKeyRefusal::Missing,
                 "an ingest key is required: Authorization: Bearer <key>".to_owned(),
             )
         })?;
     keys.authenticate(presented.as_bytes())
         .map(Some)
-        .ok_or_else(|| refuse("unknown_key", "unknown ingest key".to_owned()))
+        .ok_or_else(|| {
+            refuse(
+                IngestKeyRefusal::UnknownKey,
+                "unknown ingest key".to_owned(),
+            )
+        })
 }

@@ -15,7 +15,7 @@ mod sockets;
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use sidewire_protocol::{TenantName, UserName};
+use sidewire_protocol::{TenantName, UserName, named_values};
 
 use crate::config::Config;
 use in_force::LimitsState;
@@ -27,91 +27,47 @@ pub use rates::RateLimit;
 pub use refusals::RefusalHistory;
 pub use sockets::{HandshakeGuard, PeerKind, SocketLimits, SocketPermit, SocketPool};
 
-/// A limit that can be exceeded; the values of the metric label `limit`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
-    /// Connections of the process.
-    Connections,
-    /// Sockets of clients, bounded by the process's file descriptors.
-    Descriptors,
-    /// Connections of a tenant.
-    TenantConnections,
-    /// Connections of a user.
-    UserConnections,
-    /// Connections from an address.
-    AddressConnections,
-    /// Tenants of the process.
-    Tenants,
-    /// Handshakes of the process per second.
-    Handshakes,
-    /// Handshakes from an address per minute.
-    AddressHandshakes,
-    /// Handshakes of a user per minute.
-    UserHandshakes,
-    /// Messages of a user.
-    UserMessages,
-    /// Messages of a tenant's users.
-    TenantMessages,
-    /// Pings of a connection, and its pongs and small fragments.
-    Heartbeats,
-    /// Topics of a connection.
-    Topics,
-    /// Requests of a connection that wait for a replay to end.
-    Waiting,
-    /// Events posted for a tenant.
-    IngestTenant,
-    /// Events posted with an ingest key.
-    IngestKey,
-    /// Memory held for clients and backends.
-    Memory,
+named_values! {
+    /// A limit that can be exceeded; the values of the metric label `limit`.
+    pub enum Limit {
+        /// Connections of the process.
+        Connections = "connections",
+        /// Sockets of clients, bounded by the process's file descriptors.
+        Descriptors = "descriptors",
+        /// Connections of a tenant.
+        TenantConnections = "tenant_connections",
+        /// Connections of a user.
+        UserConnections = "user_connections",
+        /// Connections from an address.
+        AddressConnections = "address_connections",
+        /// Tenants of the process.
+        Tenants = "tenants",
+        /// Handshakes of the process per second.
+        Handshakes = "handshakes",
+        /// Handshakes from an address per minute.
+        AddressHandshakes = "address_handshakes",
+        /// Handshakes of a user per minute.
+        UserHandshakes = "user_handshakes",
+        /// Messages of a user.
+        UserMessages = "user_messages",
+        /// Messages of a tenant's users.
+        TenantMessages = "tenant_messages",
+        /// Pings of a connection, and its pongs and small fragments.
+        Heartbeats = "heartbeats",
+        /// Topics of a connection.
+        Topics = "topics",
+        /// Requests of a connection that wait for a replay to end.
+        Waiting = "waiting",
+        /// Events posted for a tenant.
+        IngestTenant = "ingest_tenant",
+        /// Events posted with an ingest key.
+        IngestKey = "ingest_key",
+        /// Memory held for clients and backends.
+        Memory = "memory",
+    }
 }
 
 impl Limit {
-    /// All limits.
-    pub const ALL: [Self; 17] = [
-        Self::Connections,
-        Self::Descriptors,
-        Self::TenantConnections,
-        Self::UserConnections,
-        Self::AddressConnections,
-        Self::Tenants,
-        Self::Handshakes,
-        Self::AddressHandshakes,
-        Self::UserHandshakes,
-        Self::UserMessages,
-        Self::TenantMessages,
-        Self::Heartbeats,
-        Self::Topics,
-        Self::Waiting,
-        Self::IngestTenant,
-        Self::IngestKey,
-        Self::Memory,
-    ];
-
-    /// Returns the value of the metric label `limit`.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Connections => "connections",
-            Self::Descriptors => "descriptors",
-            Self::TenantConnections => "tenant_connections",
-            Self::UserConnections => "user_connections",
-            Self::AddressConnections => "address_connections",
-            Self::Tenants => "tenants",
-            Self::Handshakes => "handshakes",
-            Self::AddressHandshakes => "address_handshakes",
-            Self::UserHandshakes => "user_handshakes",
-            Self::UserMessages => "user_messages",
-            Self::TenantMessages => "tenant_messages",
-            Self::Heartbeats => "heartbeats",
-            Self::Topics => "topics",
-            Self::Waiting => "waiting",
-            Self::IngestTenant => "ingest_tenant",
-            Self::IngestKey => "ingest_key",
-            Self::Memory => "memory",
-        }
-    }
-
     /// Returns the noun that the error message puts after "too many".
     fn noun(self) -> &'static str {
         match self {

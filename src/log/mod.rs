@@ -29,7 +29,7 @@ pub use last_offsets::{EVENTS_A_PART, LastOffsets, TopicSearch};
 pub use message_ids::{
     KnownMessageId, MESSAGE_ID_BYTES, MessageIdBudget, MessageIdLimits, MessageIds,
 };
-use sidewire_protocol::{Epoch, Position};
+use sidewire_protocol::{Epoch, Position, named_values};
 
 use crate::{
     event::{Event, EventDraft},
@@ -84,33 +84,22 @@ pub struct Log {
     accounts: LogAccounts,
 }
 
-/// The reason for which events after a position cannot all be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ReplayGap {
-    /// The position is of another epoch.
-    #[error("the epoch is not this log's")]
-    UnknownEpoch,
-    /// The position's offset has not been assigned yet.
-    #[error("the offset lies in the future")]
-    Future,
-    /// An event after the position has left the window.
-    #[error("an event after the position has been evicted")]
-    Evicted,
-    /// The log keeps no events.
-    #[error("replay is switched off")]
-    Disabled,
-}
-
-impl ReplayGap {
-    /// Returns the value of the metric label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::UnknownEpoch => "unknown_epoch",
-            Self::Future => "future",
-            Self::Evicted => "evicted",
-            Self::Disabled => "disabled",
-        }
+named_values! {
+    /// The reason for which events after a position cannot all be read.
+    #[derive(thiserror::Error)]
+    pub enum ReplayGap {
+        /// The position is of another epoch.
+        #[error("the epoch is not this log's")]
+        UnknownEpoch = "unknown_epoch",
+        /// The position's offset has not been assigned yet.
+        #[error("the offset lies in the future")]
+        Future = "future",
+        /// An event after the position has left the window.
+        #[error("an event after the position has been evicted")]
+        Evicted = "evicted",
+        /// The log keeps no events.
+        #[error("replay is switched off")]
+        Disabled = "disabled",
     }
 }
 

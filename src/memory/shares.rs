@@ -1,58 +1,32 @@
 //! The uses of memory, their holders, and the share that each holder is guaranteed.
 
-/// A use of memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemoryUse {
-    /// Events in logs, inboxes and outboxes, with their JSON.
-    Events,
-    /// Requests of backends, from the first byte of a body until the answer is made.
-    Requests,
-    /// Topics that clients are subscribed to.
-    Subscriptions,
-    /// Messages of clients that have begun to arrive and are not complete.
-    BegunMessages,
-    /// JSON and large envelopes that a worker thread decodes or renders.
-    Decoding,
-    /// Connections of clients, without the messages that they receive or send.
-    ClientConnections,
-    /// Connections of backends, without their requests.
-    BackendConnections,
-    /// TLS sessions of clients.
-    Tls,
-    /// Handshakes of clients that are under way.
-    Handshakes,
+use sidewire_protocol::named_values;
+
+named_values! {
+    /// A use of memory.
+    pub enum MemoryUse {
+        /// Events in logs, inboxes and outboxes, with their JSON.
+        Events = "events",
+        /// Requests of backends, from the first byte of a body until the answer is made.
+        Requests = "requests",
+        /// Topics that clients are subscribed to.
+        Subscriptions = "subscriptions",
+        /// Messages of clients that have begun to arrive and are not complete.
+        BegunMessages = "begun_messages",
+        /// JSON and large envelopes that a worker thread decodes or renders.
+        Decoding = "decoding",
+        /// Connections of clients, without the messages that they receive or send.
+        ClientConnections = "client_connections",
+        /// Connections of backends, without their requests.
+        BackendConnections = "backend_connections",
+        /// TLS sessions of clients.
+        Tls = "tls",
+        /// Handshakes of clients that are under way.
+        Handshakes = "handshakes",
+    }
 }
 
 impl MemoryUse {
-    /// All uses.
-    pub const ALL: [Self; 9] = [
-        Self::Events,
-        Self::Requests,
-        Self::Subscriptions,
-        Self::BegunMessages,
-        Self::Decoding,
-        Self::ClientConnections,
-        Self::BackendConnections,
-        Self::Tls,
-        Self::Handshakes,
-    ];
-
-    /// Returns the value of the metric label `use`.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Events => "events",
-            Self::Requests => "requests",
-            Self::Subscriptions => "subscriptions",
-            Self::BegunMessages => "begun_messages",
-            Self::Decoding => "decoding",
-            Self::ClientConnections => "client_connections",
-            Self::BackendConnections => "backend_connections",
-            Self::Tls => "tls",
-            Self::Handshakes => "handshakes",
-        }
-    }
-
     pub(super) fn holder(self) -> MemoryHolder {
         match self {
             Self::Events => MemoryHolder::Events,

@@ -341,9 +341,7 @@ async fn serve_backend<S>(
 }
 
 fn close_clients(hub: &Rc<ShardHub>, relay: &Relay) {
-    hub.end_all(|| CloseReason::Drain {
-        retry_after: relay.retry_after(),
-    });
+    hub.end_all(|| CloseReason::drain(relay.retry_after()));
 }
 
 #[cfg(test)]

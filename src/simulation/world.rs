@@ -392,9 +392,7 @@ impl SimulatedShard {
     async fn end_all(&self) {
         let (hub, relay) = (Rc::clone(&self.shard.hub), Arc::clone(&self.shard.relay));
         let told = self.gate.behind(async move {
-            hub.end_all(|| CloseReason::Drain {
-                retry_after: relay.retry_after(),
-            });
+            hub.end_all(|| CloseReason::drain(relay.retry_after()));
         });
         spawn_local(told).await.unwrap();
     }

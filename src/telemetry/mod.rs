@@ -7,5 +7,7 @@ mod metrics;
 mod panics;
 
 pub use logging::{FlushLog, LogLevel, LoggingError, init as init_logging, print_to_stderr};
-pub use metrics::{CloseLabel, ConflictReason, KeySetFetch, Metrics, SchemaReload};
+pub use metrics::{
+    CloseLabel, ConflictReason, IngestKeyRefusal, KeySetFetch, Metrics, SchemaReload,
+};
 pub use panics::install_panic_hook;

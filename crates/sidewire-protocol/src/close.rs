@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::EnvelopeEncoding;
+use crate::{EnvelopeEncoding, named_values};
 
 /// Reason for which the relay closes a connection that obeys the WebSocket protocol. (Violations
 /// of that protocol have the codes of RFC 6455, 7.4.1.)
@@ -10,8 +10,9 @@ use super::EnvelopeEncoding;
 pub enum CloseReason {
     /// The relay is shutting down; the client should come back after the delay.
     Drain {
-        /// Chosen for each connection, so that clients do not all come back at once.
-        retry_after: Duration,
+        /// The delay in milliseconds. Chosen for each connection, so that clients do not all come
+        /// back at once.
+        retry_after_ms: u32,
     },
     /// The client sent a text frame on a protobuf connection, or a binary frame on a JSON
     /// connection.
@@ -42,7 +43,33 @@ pub enum CloseReason {
     KeyRemoved,
 }
 
+named_values! {
+    impl CloseReason {
+        Drain = "drain",
+        WrongFrameType = "wrong_frame_type",
+        TokenExpired = "token_expired",
+        TooSlow = "too_slow",
+        Overtaken = "overtaken",
+        NoMemory = "no_memory",
+        Disconnected = "disconnected",
+        Idle = "idle",
+        Unfinished = "unfinished",
+        Refused = "refused",
+        InternalError = "internal_error",
+        KeyRemoved = "key_removed",
+    }
+}
+
 impl CloseReason {
+    /// The relay is shutting down; the client should come back after the delay.
+    #[must_use]
+    pub fn drain(retry_after: Duration) -> Self {
+        let millis = retry_after.as_millis();
+        Self::Drain {
+            retry_after_ms: u32::try_from(millis).unwrap_or(u32::MAX),
+        }
+    }
+
     /// The code of the Close frame.
     #[must_use]
     pub fn code(self) -> u16 {
@@ -62,9 +89,7 @@ impl CloseReason {
     #[must_use]
     pub fn close_frame_text(self) -> String {
         match self {
-            Self::Drain { retry_after } => {
-                format!("retry_after_ms={}", retry_after.as_millis())
-            }
+            Self::Drain { retry_after_ms } => format!("retry_after_ms={retry_after_ms}"),
             Self::WrongFrameType { spoken } => match spoken {
                 EnvelopeEncoding::Protobuf => "this connection speaks binary frames".to_owned(),
                 EnvelopeEncoding::Json => "this connection speaks text frames".to_owned(),

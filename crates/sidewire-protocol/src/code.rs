@@ -2,38 +2,26 @@
 
 use std::fmt;
 
-/// The error code of an ErrorResponse or a problem document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ErrorCode {
-    /// The token or key is missing, invalid or expired.
-    AuthenticationFailed,
-    /// The caller is authenticated and may not do this.
-    AuthorizationFailed,
-    /// The request or message is malformed.
-    ValidationError,
-    /// The named object does not exist here.
-    NotFound,
-    /// The request conflicts with the current state.
-    Conflict,
-    /// A limit is exceeded; a later attempt may succeed.
-    RateLimitExceeded,
-    /// An internal error of the relay.
-    InternalError,
-}
+use crate::named_values;
 
-impl ErrorCode {
-    /// The code as it appears on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AuthenticationFailed => "AUTHENTICATION_FAILED",
-            Self::AuthorizationFailed => "AUTHORIZATION_FAILED",
-            Self::ValidationError => "VALIDATION_ERROR",
-            Self::NotFound => "NOT_FOUND",
-            Self::Conflict => "CONFLICT",
-            Self::RateLimitExceeded => "RATE_LIMIT_EXCEEDED",
-            Self::InternalError => "INTERNAL_ERROR",
-        }
+named_values! {
+    /// The error code of an ErrorResponse or a problem document.
+    #[derive(Hash)]
+    pub enum ErrorCode {
+        /// The token or key is missing, invalid or expired.
+        AuthenticationFailed = "AUTHENTICATION_FAILED",
+        /// The caller is authenticated and may not do this.
+        AuthorizationFailed = "AUTHORIZATION_FAILED",
+        /// The request or message is malformed.
+        ValidationError = "VALIDATION_ERROR",
+        /// The named object does not exist here.
+        NotFound = "NOT_FOUND",
+        /// The request conflicts with the current state.
+        Conflict = "CONFLICT",
+        /// A limit is exceeded; a later attempt may succeed.
+        RateLimitExceeded = "RATE_LIMIT_EXCEEDED",
+        /// An internal error of the relay.
+        InternalError = "INTERNAL_ERROR",
     }
 }
 

@@ -20,6 +20,7 @@ pub mod code;
 pub mod encoding;
 pub mod frame;
 pub mod name;
+pub mod named;
 pub mod position;
 pub mod random;
 pub mod reply;
@@ -41,5 +42,6 @@ pub mod wire {
 pub use code::ErrorCode;
 pub use encoding::EnvelopeEncoding;
 pub use name::{MessageId, NameError, TenantName, UserName};
+pub use named::NamedValues;
 pub use position::{Epoch, Position};
 pub use topic::{Topic, TopicError};

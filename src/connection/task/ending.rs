@@ -26,7 +26,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         if self.phase != ConnectionPhase::Open {
             return;
         }
-        self.account.closed = CloseLabel::from_ending(ending);
+        self.account.closed = CloseLabel::ByRelay(ending);
         self.leave_hub();
         if !ending.drains_outbox() {
             self.account

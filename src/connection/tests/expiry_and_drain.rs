@@ -132,9 +132,7 @@ fn a_token_expiry_drops_queued_frames_but_not_a_begun_one() {
 const RETRY_AFTER: Duration = Duration::from_millis(1234);
 
 fn drain(bench: &ConnectionFixture) {
-    bench.shard.hub.end_all(|| CloseReason::Drain {
-        retry_after: RETRY_AFTER,
-    });
+    bench.shard.hub.end_all(|| CloseReason::drain(RETRY_AFTER));
 }
 
 fn going_away() -> ReceivedFrame {

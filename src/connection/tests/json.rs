@@ -476,10 +476,7 @@ fn a_drain_waits_for_the_answer_to_an_offloaded_frame() {
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         let retry_after = Duration::from_secs(1);
-        bench
-            .shard
-            .hub
-            .end_all(|| CloseReason::Drain { retry_after });
+        bench.shard.hub.end_all(|| CloseReason::drain(retry_after));
         let heard = client.rest_after_close().await;
         let reason = "retry_after_ms=1000".to_owned();
         let expected = [

@@ -255,9 +255,7 @@ fn a_drain_waits_for_the_owed_events_of_a_resuming_connection() {
         client.send(resume("r", "project:p", start)).await;
         assert_eq!(client.next().await, resumed("r", 300).pop());
         bench.publish([event(100), event(100)]).await;
-        let ending = CloseReason::Drain {
-            retry_after: Duration::from_millis(7),
-        };
+        let ending = CloseReason::drain(Duration::from_millis(7));
         bench.shard.hub.end_all(|| ending);
         let goodbye = ReceivedFrame::Close(1001, "retry_after_ms=7".to_owned());
         let expected = [events(1..=302), vec![goodbye]].concat();

@@ -202,10 +202,7 @@ fn a_waiting_subscribe_is_answered_when_the_relay_drains() {
     simulate(async {
         let (bench, mut client) = with_a_subscribe_that_waits().await;
         let retry_after = Duration::from_secs(1);
-        bench
-            .shard
-            .hub
-            .end_all(|| CloseReason::Drain { retry_after });
+        bench.shard.hub.end_all(|| CloseReason::drain(retry_after));
         let heard = client.rest_after_close().await;
         let events: Vec<_> = (1..=MANY as u64).map(ReceivedFrame::Event).collect();
         let (before, after) = heard.split_at(events.len());

@@ -14,74 +14,76 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use metrics::{Counter, Gauge};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sidewire_protocol::{ErrorCode, schema::SchemaRevision};
 
 use crate::{
     auth::TokenError, hub::TenantRegistry, limits::Limit, log::ReplayGap, tally::ShardTally,
 };
-use register::{CounterFamily, SeriesRegistry};
+use labels::{ConfigReload, ResumeResult};
+use register::{CounterFamily, SeriesRegistry, StatusFamily};
 use revision::ServingRevision;
 use scraped::ScrapedMetrics;
 use turns::append_turns;
 
-pub use labels::{CloseLabel, ConflictReason, KeySetFetch, SchemaReload};
-
-/// Results of a config reload, for the label `result`.
-const RELOADS: [&str; 2] = [APPLIED, REFUSED];
-const APPLIED: &str = "applied";
-const REFUSED: &str = "refused";
-
-/// Result of a complete resume, for the label `result`.
-const RECOVERED: &str = "recovered";
-
-/// Error codes with which a client's message can be refused.
-const REFUSALS: [ErrorCode; 3] = [
-    ErrorCode::AuthorizationFailed,
-    ErrorCode::ValidationError,
-    ErrorCode::RateLimitExceeded,
-];
+pub use labels::{CloseLabel, ConflictReason, IngestKeyRefusal, KeySetFetch, SchemaReload};
 
 /// HTTP statuses with which a handshake can be refused.
-const HANDSHAKE_REFUSALS: [&str; 9] = [
-    "400", "401", "403", "404", "405", "426", "429", "431", "503",
+const HANDSHAKE_REFUSALS: &[StatusCode] = &[
+    StatusCode::BAD_REQUEST,
+    StatusCode::UNAUTHORIZED,
+    StatusCode::FORBIDDEN,
+    StatusCode::NOT_FOUND,
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::UPGRADE_REQUIRED,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    StatusCode::SERVICE_UNAVAILABLE,
 ];
 
 /// HTTP statuses with which a backend's call can be answered.
-const INGEST_STATUSES: [&str; 13] = [
-    "200", "202", "400", "401", "403", "404", "405", "408", "409", "413", "415", "429", "503",
+const INGEST_STATUSES: &[StatusCode] = &[
+    StatusCode::OK,
+    StatusCode::ACCEPTED,
+    StatusCode::BAD_REQUEST,
+    StatusCode::UNAUTHORIZED,
+    StatusCode::FORBIDDEN,
+    StatusCode::NOT_FOUND,
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::REQUEST_TIMEOUT,
+    StatusCode::CONFLICT,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::SERVICE_UNAVAILABLE,
 ];
-
-/// Reasons for which a backend is not authenticated.
-const INGEST_KEY_REASONS: [&str; 3] = ["missing", "malformed", "unknown_key"];
 
 /// The metrics of one relay.
 pub struct Metrics {
-    recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    closed: CounterFamily,
-    refused: CounterFamily,
-    resumes: CounterFamily,
-    handshakes_refused: CounterFamily,
+    closed: CounterFamily<CloseLabel>,
+    refused: CounterFamily<ErrorCode>,
+    resumes: CounterFamily<ResumeResult>,
+    handshakes_refused: StatusFamily,
     handshakes_timed_out: Counter,
     tls_handshakes_failed: Counter,
     proxy_headers_malformed: Counter,
-    client_authentication_failures: CounterFamily,
-    ingest_authentication_failures: CounterFamily,
-    ingest_requests: CounterFamily,
+    client_authentication_failures: CounterFamily<TokenError>,
+    ingest_authentication_failures: CounterFamily<IngestKeyRefusal>,
+    ingest_requests: StatusFamily,
     events_ingested: Counter,
     ingest_duplicates: Counter,
-    ingest_conflicts: CounterFamily,
-    limits_exceeded: CounterFamily,
+    ingest_conflicts: CounterFamily<ConflictReason>,
+    limits_exceeded: CounterFamily<Limit>,
     accept_errors: Counter,
     client_authentication_required: Gauge,
     ingest_authentication_required: Gauge,
-    reloads: CounterFamily,
+    reloads: CounterFamily<ConfigReload>,
     reload_successful: Gauge,
     reload_success_timestamp: Gauge,
     schema_revision: ServingRevision,
-    schema_reloads: CounterFamily,
-    key_set_fetches: CounterFamily,
+    schema_reloads: CounterFamily<SchemaReload>,
+    key_set_fetches: CounterFamily<KeySetFetch>,
     scraped: ScrapedMetrics,
 }
 
@@ -105,9 +107,7 @@ impl Metrics {
             reloads: register.family(
                 "sidewire_config_reloads_total",
                 "Times the config file was read again, by result: applied, or refused for an error in it.",
-                &[],
                 "result",
-                RELOADS,
             ),
             reload_successful: register.gauge(
                 "sidewire_config_reload_successful",
@@ -123,50 +123,32 @@ impl Metrics {
             schema_reloads: register.family(
                 "sidewire_schema_reloads_total",
                 "Times the schema was read again, by result: applied, unchanged, or refused because it has an error or would break connected clients or events in the log.",
-                &[],
                 "result",
-                SchemaReload::ALL.map(SchemaReload::label),
             ),
             key_set_fetches: register.family(
                 "sidewire_jwks_fetches_total",
                 "Attempts to fetch a jwks_url, by result: fetched, or the reason why not.",
-                &[],
                 "result",
-                KeySetFetch::ALL.map(KeySetFetch::label),
             ),
             handle: recorder.handle(),
             closed: register.family(
                 "sidewire_connections_closed_total",
                 "WebSocket connections that have ended, by reason.",
-                &[],
                 "reason",
-                CloseLabel::ALL.map(CloseLabel::label),
             ),
             refused: register.family(
                 "sidewire_messages_refused_total",
                 "Messages of clients that were answered with an ErrorResponse, by its code.",
-                &[],
                 "code",
-                REFUSALS.map(ErrorCode::as_str),
             ),
             resumes: register.family(
                 "sidewire_resumes_total",
                 "Subscribes with a position to resume from, by result: recovered, or the reason why not.",
-                &[],
                 "result",
-                [
-                    RECOVERED,
-                    ReplayGap::UnknownEpoch.label(),
-                    ReplayGap::Future.label(),
-                    ReplayGap::Evicted.label(),
-                    ReplayGap::Disabled.label(),
-                ],
             ),
-            handshakes_refused: register.family(
+            handshakes_refused: register.statuses(
                 "sidewire_handshakes_refused_total",
                 "Requests of clients that did not become a WebSocket, by HTTP status.",
-                &[],
-                "status",
                 HANDSHAKE_REFUSALS,
             ),
             handshakes_timed_out: register.counter(
@@ -184,15 +166,11 @@ impl Metrics {
                 "Connections of trusted proxies that did not begin with a PROXY header, and were closed for it.",
                 &[],
             ),
-            client_authentication_failures: register
-                .authentication_failures("client", TokenError::REASONS),
-            ingest_authentication_failures: register
-                .authentication_failures("ingest", INGEST_KEY_REASONS),
-            ingest_requests: register.family(
+            client_authentication_failures: register.authentication_failures("client"),
+            ingest_authentication_failures: register.authentication_failures("ingest"),
+            ingest_requests: register.statuses(
                 "sidewire_ingest_requests_total",
                 "Calls of backends, by the HTTP status of the answer; connections that are turned away before a call count in `sidewire_limits_exceeded_total`.",
-                &[],
-                "status",
                 INGEST_STATUSES,
             ),
             events_ingested: register.counter(
@@ -208,16 +186,12 @@ impl Metrics {
             ingest_conflicts: register.family(
                 "sidewire_ingest_conflicts_total",
                 "Calls of backends that were answered with 409, by reason: message_id, it was already used for another event; precondition, an if_last did not hold.",
-                &[],
                 "reason",
-                ConflictReason::ALL.map(ConflictReason::label),
             ),
             limits_exceeded: register.family(
                 "sidewire_limits_exceeded_total",
                 "Handshakes, messages and calls that were refused because there were too many, by limit.",
-                &[],
                 "limit",
-                Limit::ALL.map(Limit::label),
             ),
             accept_errors: register.counter(
                 "sidewire_accept_errors_total",
@@ -225,7 +199,6 @@ impl Metrics {
                 &[],
             ),
             scraped: ScrapedMetrics::register(&register),
-            recorder,
         };
         metrics.set_authentication_required(tokens, keys);
         metrics
@@ -249,11 +222,11 @@ impl Metrics {
     pub fn config_reloaded(&self, applied: Option<i64>) {
         match applied {
             Some(at) => {
-                self.reloads.increment(APPLIED, &self.recorder);
+                self.reloads.increment(&ConfigReload::Applied);
                 self.config_loaded(at);
             }
             None => {
-                self.reloads.increment(REFUSED, &self.recorder);
+                self.reloads.increment(&ConfigReload::Refused);
                 self.reload_successful.set(0.0);
             }
         }
@@ -266,36 +239,33 @@ impl Metrics {
 
     /// Counts a reload of the schema.
     pub fn schema_reloaded(&self, result: SchemaReload) {
-        self.schema_reloads
-            .increment(result.label(), &self.recorder);
+        self.schema_reloads.increment(&result);
     }
 
     /// Counts an attempt to fetch a key set.
     pub fn key_set_fetched(&self, result: KeySetFetch) {
-        self.key_set_fetches
-            .increment(result.label(), &self.recorder);
+        self.key_set_fetches.increment(&result);
     }
 
     /// Counts a connection that ended.
     pub fn connection_closed(&self, closed: CloseLabel) {
-        self.closed.increment(closed.label(), &self.recorder);
+        self.closed.increment(&closed);
     }
 
     /// Counts a client's message that was answered with an ErrorResponse.
     pub fn message_refused(&self, code: ErrorCode) {
-        self.refused.increment(code.as_str(), &self.recorder);
+        self.refused.increment(&code);
     }
 
     /// Counts a resume, which was complete or found a gap.
     pub fn resume_answered(&self, result: Result<(), ReplayGap>) {
-        let label = result.map_or_else(ReplayGap::label, |()| RECOVERED);
-        self.resumes.increment(label, &self.recorder);
+        let result = result.map_or_else(ResumeResult::Gap, |()| ResumeResult::Recovered);
+        self.resumes.increment(&result);
     }
 
     /// Counts a client's request that did not become a WebSocket.
     pub fn handshake_refused(&self, status: StatusCode) {
-        self.handshakes_refused
-            .increment(status.as_str(), &self.recorder);
+        self.handshakes_refused.increment(status);
     }
 
     /// Counts a client that took too long to complete its handshake.
@@ -314,21 +284,18 @@ impl Metrics {
     }
 
     /// Counts a client that failed to authenticate.
-    pub fn client_not_authenticated(&self, reason: &'static str) {
-        self.client_authentication_failures
-            .increment(reason, &self.recorder);
+    pub fn client_not_authenticated(&self, reason: &TokenError) {
+        self.client_authentication_failures.increment(reason);
     }
 
     /// Counts a backend that failed to authenticate.
-    pub fn backend_not_authenticated(&self, reason: &'static str) {
-        self.ingest_authentication_failures
-            .increment(reason, &self.recorder);
+    pub fn backend_not_authenticated(&self, reason: IngestKeyRefusal) {
+        self.ingest_authentication_failures.increment(&reason);
     }
 
     /// Counts an answered call of a backend.
     pub fn ingest_answered(&self, status: StatusCode) {
-        self.ingest_requests
-            .increment(status.as_str(), &self.recorder);
+        self.ingest_requests.increment(status);
     }
 
     /// Counts events that were accepted, and duplicates of events accepted before.
@@ -339,14 +306,12 @@ impl Metrics {
 
     /// Counts a backend's call that was answered with 409.
     pub fn ingest_conflict(&self, reason: ConflictReason) {
-        self.ingest_conflicts
-            .increment(reason.label(), &self.recorder);
+        self.ingest_conflicts.increment(&reason);
     }
 
     /// Counts a handshake, message or call that was refused because of a limit.
     pub fn limit_exceeded(&self, limit: Limit) {
-        self.limits_exceeded
-            .increment(limit.label(), &self.recorder);
+        self.limits_exceeded.increment(&limit);
     }
 
     /// Counts a failed attempt to accept a connection.

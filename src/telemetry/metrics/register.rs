@@ -1,8 +1,12 @@
 //! Registers series with their help texts, and those of one metric together. Knows the names of
 //! only those metrics that two listeners share.
 
+use std::marker::PhantomData;
+
+use hyper::StatusCode;
 use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::PrometheusRecorder;
+use sidewire_protocol::NamedValues;
 
 /// Registers series, each with its help text.
 pub(super) struct SeriesRegistry<'a>(pub(super) &'a PrometheusRecorder);
@@ -31,26 +35,41 @@ impl SeriesRegistry<'_> {
         self.0.register_gauge(&series_key(name, labels), &METADATA)
     }
 
-    pub(super) fn family<const N: usize>(
+    /// Registers the counters of a metric with one label, one for each name in `L`.
+    pub(super) fn family<L: NamedValues>(
         &self,
         name: &'static str,
         help: &'static str,
-        labels: &[(&'static str, &'static str)],
         label: &'static str,
-        values: [&'static str; N],
-    ) -> CounterFamily {
-        self.0
-            .describe_counter(KeyName::from(name), None, SharedString::from(help));
-        let mut family = CounterFamily {
-            name,
-            labels: labels_of(labels),
-            label,
-            counters: Vec::new(),
+    ) -> CounterFamily<L> {
+        self.family_with(name, help, label, &[])
+    }
+
+    /// Registers the counters of a metric, each with these labels besides.
+    fn family_with<L: NamedValues>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        others: &[(&'static str, &'static str)],
+    ) -> CounterFamily<L> {
+        let counter = |value| self.counter(name, help, &[others, &[(label, value)]].concat());
+        let counters = L::names().into_iter().map(counter).collect();
+        CounterFamily(counters, PhantomData)
+    }
+
+    /// Registers the counters of a metric with the label `status`, one for each of the statuses.
+    pub(super) fn statuses(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        statuses: &'static [StatusCode],
+    ) -> StatusFamily {
+        let counter = |status: &'static StatusCode| {
+            let counter = self.counter(name, help, &[("status", status.as_str())]);
+            (*status, counter)
         };
-        family.counters = values
-            .map(|value| (value.to_owned(), family.register_series(value, self.0)))
-            .into();
-        family
+        StatusFamily(statuses.iter().map(counter).collect())
     }
 
     pub(super) fn authentication_required(&self, listener: &'static str) -> Gauge {
@@ -61,17 +80,15 @@ impl SeriesRegistry<'_> {
         )
     }
 
-    pub(super) fn authentication_failures<const N: usize>(
+    pub(super) fn authentication_failures<L: NamedValues>(
         &self,
         listener: &'static str,
-        reasons: [&'static str; N],
-    ) -> CounterFamily {
-        self.family(
+    ) -> CounterFamily<L> {
+        self.family_with(
             "sidewire_authentication_failures_total",
             "Clients and backends that failed to authenticate, by listener and reason.",
-            &[("listener", listener)],
             "reason",
-            reasons,
+            &[("listener", listener)],
         )
     }
 }
@@ -79,36 +96,34 @@ impl SeriesRegistry<'_> {
 const METADATA: Metadata<'static> = Metadata::new("sidewire", Level::INFO, None);
 
 fn series_key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
-    Key::from_parts(name, labels_of(labels))
+    let labels = labels.iter().map(|(name, value)| Label::new(*name, *value));
+    Key::from_parts(name, labels.collect::<Vec<_>>())
 }
 
-fn labels_of(labels: &[(&'static str, &'static str)]) -> Vec<Label> {
-    labels
-        .iter()
-        .map(|(name, value)| Label::new(*name, *value))
-        .collect()
-}
+/// The counters of one metric, one for each name in `L`. They exist from the start, so that the
+/// first increase of each is visible.
+pub(super) struct CounterFamily<L>(Vec<Counter>, PhantomData<fn(&L)>);
 
-/// A counter with a label that has values known in advance. The series of each value exists from
-/// the start, so that its first increase is visible.
-pub(super) struct CounterFamily {
-    name: &'static str,
-    labels: Vec<Label>,
-    label: &'static str,
-    counters: Vec<(String, Counter)>,
-}
-
-impl CounterFamily {
-    pub(super) fn increment(&self, value: &str, recorder: &PrometheusRecorder) {
-        match self.counters.iter().find(|(known, _)| known == value) {
-            Some((_, counter)) => counter.increment(1),
-            None => self.register_series(value, recorder).increment(1),
+impl<L: NamedValues> CounterFamily<L> {
+    pub(super) fn increment(&self, value: &L) {
+        let counter = self.0.get(value.index());
+        debug_assert!(counter.is_some(), "each name has a counter");
+        if let Some(counter) = counter {
+            counter.increment(1);
         }
     }
+}
 
-    fn register_series(&self, value: &str, recorder: &PrometheusRecorder) -> Counter {
-        let mut labels = self.labels.clone();
-        labels.push(Label::new(self.label, value.to_owned()));
-        recorder.register_counter(&Key::from_parts(self.name, labels), &METADATA)
+/// The counters of one metric, one for each HTTP status that can occur.
+pub(super) struct StatusFamily(Vec<(StatusCode, Counter)>);
+
+impl StatusFamily {
+    /// Counts a status. One that is not listed counts as the last one, 503: the list is wrong.
+    pub(super) fn increment(&self, status: StatusCode) {
+        let listed = self.0.iter().find(|(listed, _)| *listed == status);
+        debug_assert!(listed.is_some(), "the metric lacks the status {status}");
+        if let Some((_, counter)) = listed.or(self.0.last()) {
+            counter.increment(1);
+        }
     }
 }

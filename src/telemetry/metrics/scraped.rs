@@ -121,7 +121,7 @@ impl ScrapedMetrics {
                 "Memory that events take up, in logs, inboxes and outboxes together, in bytes.",
                 &[],
             ),
-            memory_bytes: MemoryUse::ALL.map(|what| memory_bytes(register, what.label())),
+            memory_bytes: MemoryUse::ALL.map(|what| memory_bytes(register, what.as_str())),
             message_ids_memory: memory_bytes(register, "message_ids"),
             memory_max: register.gauge(
                 "sidewire_memory_max_bytes",

@@ -8,51 +8,53 @@ use serde::Deserialize;
 use super::{
     error::ConfigProblems,
     paths::PathResolver,
+    reload::{live, restart},
+    section::config_section,
     values::{self, KIB, MIB},
 };
 use crate::auth::{Algorithm, JwksUrl};
 
-/// The `[auth]` section.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AuthSection {
-    /// The way in which clients authenticate; `jwt`.
-    pub mode: AuthMode,
-    /// Required value of the claim `iss`; not checked if `None`, the default.
-    pub issuer: Option<String>,
-    /// Value that the claim `aud` must equal or contain; not checked if `None`, the default.
-    pub audience: Option<String>,
-    /// Tolerated clock difference between issuer and relay when `exp` and `nbf` are checked;
-    /// 5 s.
-    #[serde(deserialize_with = "values::duration")]
-    pub leeway: Duration,
-    /// True if a token must have the claim `exp`; default: `true`.
-    pub require_exp: bool,
-    /// Name of the claim with the tenant; `tenant_id`.
-    pub tenant_claim: String,
-    /// Name of the claim with the user; `user_id`.
-    pub user_claim: String,
-    /// Name of the claim with the topics that a client may subscribe to; `topics`.
-    pub topics_claim: String,
-    /// True if a connection is closed when a reload removes the key that verified its token;
-    /// default: `false`.
-    pub close_on_key_removal: bool,
-    /// Timeout for fetching a `jwks_url`; 5 s.
-    #[serde(deserialize_with = "values::duration")]
-    pub jwks_timeout: Duration,
-    /// Maximum size of a fetched key set; 256 KiB.
-    #[serde(deserialize_with = "values::size")]
-    pub jwks_max: usize,
-    /// Interval between fetches; 15 min.
-    #[serde(deserialize_with = "values::duration")]
-    pub jwks_refresh: Duration,
-    /// Minimum time between fetches caused by tokens with an unknown `kid`, and after a failed
-    /// fetch; 30 s.
-    #[serde(deserialize_with = "values::duration")]
-    pub jwks_cooldown: Duration,
-    /// `[[auth.keys]]`: the keys that verify tokens, in the order in which they are tried;
-    /// none by default.
-    pub keys: Vec<AuthKey>,
+config_section! {
+    /// The `[auth]` section.
+    pub struct AuthSection("auth") {
+        /// The way in which clients authenticate; `jwt`.
+        restart mode: AuthMode = AuthMode::Jwt;
+        /// Required value of the claim `iss`; not checked if `None`, the default.
+        live issuer: Option<String> = None;
+        /// Value that the claim `aud` must equal or contain; not checked if `None`, the default.
+        live audience: Option<String> = None;
+        /// Tolerated clock difference between issuer and relay when `exp` and `nbf` are checked;
+        /// 5 s.
+        #[serde(deserialize_with = "values::duration")]
+        live leeway: Duration = Duration::from_secs(5), check_duration_or_zero();
+        /// True if a token must have the claim `exp`; default: `true`.
+        live require_exp: bool = true;
+        /// Name of the claim with the tenant; `tenant_id`.
+        live tenant_claim: String = "tenant_id".to_owned();
+        /// Name of the claim with the user; `user_id`.
+        live user_claim: String = "user_id".to_owned();
+        /// Name of the claim with the topics that a client may subscribe to; `topics`.
+        live topics_claim: String = "topics".to_owned();
+        /// True if a connection is closed when a reload removes the key that verified its token;
+        /// default: `false`.
+        live close_on_key_removal: bool = false;
+        /// Timeout for fetching a `jwks_url`; 5 s.
+        #[serde(deserialize_with = "values::duration")]
+        live jwks_timeout: Duration = Duration::from_secs(5), check_duration();
+        /// Maximum size of a fetched key set; 256 KiB.
+        #[serde(deserialize_with = "values::size")]
+        live jwks_max: usize = 256 * KIB, check_size(1..=16 * MIB);
+        /// Interval between fetches; 15 min.
+        #[serde(deserialize_with = "values::duration")]
+        live jwks_refresh: Duration = Duration::from_mins(15), check_duration();
+        /// Minimum time between fetches caused by tokens with an unknown `kid`, and after a failed
+        /// fetch; 30 s.
+        #[serde(deserialize_with = "values::duration")]
+        live jwks_cooldown: Duration = Duration::from_secs(30), check_duration();
+        /// `[[auth.keys]]`: the keys that verify tokens, in the order in which they are tried;
+        /// none by default.
+        live keys: Vec<AuthKey> = Vec::new();
+    }
 }
 
 /// The way in which clients authenticate.
@@ -99,34 +101,9 @@ pub enum AuthKey {
     },
 }
 
-impl Default for AuthSection {
-    fn default() -> Self {
-        Self {
-            mode: AuthMode::Jwt,
-            issuer: None,
-            audience: None,
-            leeway: Duration::from_secs(5),
-            require_exp: true,
-            tenant_claim: "tenant_id".to_owned(),
-            user_claim: "user_id".to_owned(),
-            topics_claim: "topics".to_owned(),
-            close_on_key_removal: false,
-            jwks_timeout: Duration::from_secs(5),
-            jwks_max: 256 * KIB,
-            jwks_refresh: Duration::from_mins(15),
-            jwks_cooldown: Duration::from_secs(30),
-            keys: Vec::new(),
-        }
-    }
-}
-
 impl AuthSection {
     pub(super) fn check(&self, problems: &mut ConfigProblems) {
-        problems.check_duration_or_zero("auth.leeway", self.leeway);
-        problems.check_duration("auth.jwks_timeout", self.jwks_timeout);
-        problems.check_duration("auth.jwks_refresh", self.jwks_refresh);
-        problems.check_duration("auth.jwks_cooldown", self.jwks_cooldown);
-        problems.check_size("auth.jwks_max", self.jwks_max, 1..=16 * MIB);
+        self.check_bounds(problems);
         match self.mode {
             AuthMode::Jwt => self.check_jwt(problems),
             AuthMode::None => self.check_none(problems),

@@ -13,59 +13,61 @@ use super::{
     error::ConfigProblems,
     listen::{ListenAddress, SocketMode},
     paths::PathResolver,
+    reload::{live, restart},
+    section::config_section,
     values::{self, GIB, MIB},
 };
 
 /// Maximum of `message_ids_max`: more ids than arrive within hours.
 const MESSAGE_IDS_MAX: usize = 1_000_000_000;
 
-/// The `[ingest]` section.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct IngestSection {
-    /// Address and port, or a Unix socket; `127.0.0.1:3001`. Port 0 picks a free port. Without
-    /// a key it must be loopback or a Unix socket.
-    pub listen: ListenAddress,
-    /// The mode of the Unix socket; `0660`.
-    pub socket_mode: SocketMode,
-    /// The group of the Unix socket; with `None`, the default, the relay's own group.
-    pub socket_group: Option<String>,
-    /// Maximum size of an event's body; 1 MiB.
-    #[serde(deserialize_with = "values::size")]
-    pub body_max: usize,
-    /// Maximum size of a batch's body; 8 MiB.
-    #[serde(deserialize_with = "values::size")]
-    pub batch_body_max: usize,
-    /// Maximum number of events in a batch; 1,000.
-    #[serde(deserialize_with = "values::count")]
-    pub batch_events_max: usize,
-    /// Maximum time that a call waits for the shards to queue its events before it is answered
-    /// with 202; 5 s.
-    #[serde(deserialize_with = "values::duration")]
-    pub ack_timeout: Duration,
-    /// Maximum time that a call waits for room in the shards' inboxes before it is answered
-    /// with 503; 2 s.
-    #[serde(deserialize_with = "values::duration")]
-    pub inbox_timeout: Duration,
-    /// Time for which the message ids set by backends are remembered; 5 min.
-    #[serde(deserialize_with = "values::duration")]
-    pub message_id_age: Duration,
-    /// Maximum number of message ids remembered per tenant; 100,000.
-    #[serde(deserialize_with = "values::count")]
-    pub message_ids_max: usize,
-    /// Maximum bytes of remembered message ids of all tenants; 64 MiB.
-    #[serde(deserialize_with = "values::size")]
-    pub message_id_bytes_max: usize,
-    /// Number of events that may be posted for a tenant at once; no bound if `None`, the
-    /// default.
-    #[serde(deserialize_with = "values::bound")]
-    pub tenant_burst: Option<NonZeroU32>,
-    /// Time in which `tenant_burst` refills; 1 s.
-    #[serde(deserialize_with = "values::duration")]
-    pub tenant_period: Duration,
-    /// `[[ingest.keys]]`: the keys of the backends; none by default, in which case any process
-    /// that can connect may post events.
-    pub keys: Vec<IngestKeyEntry>,
+config_section! {
+    /// The `[ingest]` section.
+    pub struct IngestSection("ingest") {
+        /// Address and port, or a Unix socket; `127.0.0.1:3001`. Port 0 picks a free port. Without
+        /// a key it must be loopback or a Unix socket.
+        restart listen: ListenAddress = ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 3001).into());
+        /// The mode of the Unix socket; `0660`.
+        restart socket_mode: SocketMode = SocketMode::default();
+        /// The group of the Unix socket; with `None`, the default, the relay's own group.
+        restart socket_group: Option<String> = None;
+        /// Maximum size of an event's body; 1 MiB.
+        #[serde(deserialize_with = "values::size")]
+        live body_max: usize = MIB, check_size(1..=GIB);
+        /// Maximum size of a batch's body; 8 MiB.
+        #[serde(deserialize_with = "values::size")]
+        live batch_body_max: usize = 8 * MIB, check_size(1..=GIB);
+        /// Maximum number of events in a batch; 1,000.
+        #[serde(deserialize_with = "values::count")]
+        live batch_events_max: usize = 1_000, check_count();
+        /// Maximum time that a call waits for the shards to queue its events before it is answered
+        /// with 202; 5 s.
+        #[serde(deserialize_with = "values::duration")]
+        live ack_timeout: Duration = Duration::from_secs(5), check_duration();
+        /// Maximum time that a call waits for room in the shards' inboxes before it is answered
+        /// with 503; 2 s.
+        #[serde(deserialize_with = "values::duration")]
+        live inbox_timeout: Duration = Duration::from_secs(2), check_duration();
+        /// Time for which the message ids set by backends are remembered; 5 min.
+        #[serde(deserialize_with = "values::duration")]
+        restart message_id_age: Duration = Duration::from_mins(5), check_duration();
+        /// Maximum number of message ids remembered per tenant; 100,000.
+        #[serde(deserialize_with = "values::count")]
+        restart message_ids_max: usize = 100_000, check_count();
+        /// Maximum bytes of remembered message ids of all tenants; 64 MiB.
+        #[serde(deserialize_with = "values::size")]
+        restart message_id_bytes_max: usize = 64 * MIB, check_size(MIB..=1024 * GIB);
+        /// Number of events that may be posted for a tenant at once; no bound if `None`, the
+        /// default.
+        #[serde(deserialize_with = "values::bound")]
+        live tenant_burst: Option<NonZeroU32> = None;
+        /// Time in which `tenant_burst` refills; 1 s.
+        #[serde(deserialize_with = "values::duration")]
+        live tenant_period: Duration = Duration::from_secs(1), check_duration();
+        /// `[[ingest.keys]]`: the keys of the backends; none by default, in which case any process
+        /// that can connect may post events.
+        live keys: Vec<IngestKeyEntry> = Vec::new();
+    }
 }
 
 /// An entry of `[[ingest.keys]]`.
@@ -87,37 +89,16 @@ pub struct IngestKeyEntry {
     pub period: Option<Duration>,
 }
 
-impl Default for IngestSection {
-    fn default() -> Self {
-        Self {
-            listen: ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 3001).into()),
-            socket_mode: SocketMode::default(),
-            socket_group: None,
-            body_max: MIB,
-            batch_body_max: 8 * MIB,
-            batch_events_max: 1_000,
-            ack_timeout: Duration::from_secs(5),
-            inbox_timeout: Duration::from_secs(2),
-            message_id_age: Duration::from_mins(5),
-            message_ids_max: 100_000,
-            message_id_bytes_max: 64 * MIB,
-            tenant_burst: None,
-            tenant_period: Duration::from_secs(1),
-            keys: Vec::new(),
-        }
-    }
-}
-
 impl IngestSection {
     pub(super) fn check(&self, problems: &mut ConfigProblems) {
-        problems.check_size("ingest.body_max", self.body_max, 1..=GIB);
-        problems.check_size("ingest.batch_body_max", self.batch_body_max, 1..=GIB);
-        problems.check_count("ingest.batch_events_max", self.batch_events_max);
-        problems.check_duration("ingest.ack_timeout", self.ack_timeout);
-        problems.check_duration("ingest.inbox_timeout", self.inbox_timeout);
-        problems.check_duration("ingest.message_id_age", self.message_id_age);
-        self.check_message_ids(problems);
-        problems.check_duration("ingest.tenant_period", self.tenant_period);
+        self.check_bounds(problems);
+        if self.message_ids_max > MESSAGE_IDS_MAX {
+            problems.add_problem(
+                "ingest.message_ids_max",
+                format!("is {}", self.message_ids_max),
+                format!("the maximum is {MESSAGE_IDS_MAX}"),
+            );
+        }
         self.listen.check_group(
             "ingest.socket_group",
             self.socket_group.as_deref(),
@@ -137,22 +118,6 @@ impl IngestSection {
             let earlier = self.keys.iter().take(index);
             key.check(&format!("ingest.keys[{index}]"), earlier, problems);
         }
-    }
-
-    fn check_message_ids(&self, problems: &mut ConfigProblems) {
-        problems.check_count("ingest.message_ids_max", self.message_ids_max);
-        if self.message_ids_max > MESSAGE_IDS_MAX {
-            problems.add_problem(
-                "ingest.message_ids_max",
-                format!("is {}", self.message_ids_max),
-                format!("the maximum is {MESSAGE_IDS_MAX}"),
-            );
-        }
-        problems.check_size(
-            "ingest.message_id_bytes_max",
-            self.message_id_bytes_max,
-            MIB..=1024 * GIB,
-        );
     }
 
     pub(super) fn resolve_paths(&mut self, paths: &PathResolver, problems: &mut ConfigProblems) {

@@ -9,6 +9,8 @@ use sidewire_protocol::TenantName;
 use super::{
     IngestSection, ReplaySection,
     error::ConfigProblems,
+    reload::{live, restart},
+    section::config_section,
     values::{self, GIB, KIB, MIB},
 };
 
@@ -21,88 +23,89 @@ const SHARDS_MAX: usize = 1024;
 /// Maximum of `refusals_per_minute`: a connection remembers the time of each refusal.
 const REFUSALS_MAX: u32 = 10_000;
 
-/// The `[limits]` section.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LimitsSection {
-    /// Number of shards, the threads that serve connections; 0, the default, means one per core.
-    #[serde(deserialize_with = "values::count")]
-    pub shards: usize,
-    /// Maximum number of topics of an event; 100.
-    #[serde(deserialize_with = "values::count")]
-    pub topics_per_event: usize,
-    /// Maximum number of topics in one Subscribe or Unsubscribe; 1,000.
-    #[serde(deserialize_with = "values::count")]
-    pub topics_per_subscribe: usize,
-    /// Maximum number of topics that a connection is subscribed to; 10,000.
-    #[serde(deserialize_with = "values::count")]
-    pub topics_per_connection: usize,
-    /// Number of frames at which an outbox is full; 1,000.
-    #[serde(deserialize_with = "values::count")]
-    pub outbox_frames: usize,
-    /// Number of bytes at which an outbox is full; 1 MiB.
-    #[serde(deserialize_with = "values::size")]
-    pub outbox_bytes: usize,
-    /// Maximum size of an event as JSON; 4 MiB. A larger event is refused.
-    #[serde(deserialize_with = "values::size")]
-    pub json_max: usize,
-    /// Maximum number of tenants that have a connection, an event or a message id at the same
-    /// time; 100,000.
-    #[serde(deserialize_with = "values::count")]
-    pub tenants: usize,
-    /// Maximum bytes held for clients and backends: events, requests in progress,
-    /// subscriptions and remembered message ids; 1 GiB. If more is held, connections that hold
-    /// the oldest events are closed.
-    #[serde(deserialize_with = "values::size")]
-    pub memory_max: usize,
-    /// Maximum number of client connections. The process's file descriptors bound them too;
-    /// with `None`, the default, only they do.
-    #[serde(deserialize_with = "values::bound")]
-    pub connections: Option<NonZeroU32>,
-    /// Maximum number of connections of a tenant; no bound if `None`, the default.
-    #[serde(deserialize_with = "values::bound")]
-    pub connections_per_tenant: Option<NonZeroU32>,
-    /// Maximum number of connections of a user; no bound if `None`, the default.
-    #[serde(deserialize_with = "values::bound")]
-    pub connections_per_user: Option<NonZeroU32>,
-    /// Maximum number of connections from an address, for IPv6 from a /64; no bound if `None`,
-    /// the default.
-    #[serde(deserialize_with = "values::bound")]
-    pub connections_per_address: Option<NonZeroU32>,
-    /// Maximum number of handshakes per second; no bound if `None`, the default.
-    #[serde(deserialize_with = "values::bound")]
-    pub handshakes_per_second: Option<NonZeroU32>,
-    /// Maximum number of handshakes per minute from an address, for IPv6 from a /64; 600. The
-    /// addresses of trusted proxies are not counted.
-    #[serde(deserialize_with = "values::some")]
-    pub address_handshakes_per_minute: NonZeroU32,
-    /// Maximum number of handshakes of a user per minute; no bound if `None`, the default.
-    #[serde(deserialize_with = "values::bound")]
-    pub user_handshakes_per_minute: Option<NonZeroU32>,
-    /// Number of messages that a user may send at once; 100.
-    #[serde(deserialize_with = "values::some")]
-    pub user_burst: NonZeroU32,
-    /// Time in which `user_burst` refills; 1 min.
-    #[serde(deserialize_with = "values::duration")]
-    pub user_period: Duration,
-    /// Number of messages that all users of a tenant together may send at once; 1,000.
-    #[serde(deserialize_with = "values::some")]
-    pub tenant_burst: NonZeroU32,
-    /// Time in which `tenant_burst` refills; 1 min.
-    #[serde(deserialize_with = "values::duration")]
-    pub tenant_period: Duration,
-    /// Number of pings that a connection may send at once; 2,048 pongs or small fragments count
-    /// as one ping; 60.
-    #[serde(deserialize_with = "values::some")]
-    pub heartbeat_burst: NonZeroU32,
-    /// Time in which `heartbeat_burst` refills; 1 min.
-    #[serde(deserialize_with = "values::duration")]
-    pub heartbeat_period: Duration,
-    /// Number of refusals within a minute at which a connection is closed; 100.
-    #[serde(deserialize_with = "values::some")]
-    pub refusals_per_minute: NonZeroU32,
-    /// `[[limits.overrides]]`: other limits for some tenants; none by default.
-    pub overrides: Vec<LimitsOverride>,
+config_section! {
+    /// The `[limits]` section.
+    pub struct LimitsSection("limits") {
+        /// Number of shards, the threads that serve connections; 0, the default, means one per
+        /// core.
+        #[serde(deserialize_with = "values::count")]
+        restart shards: usize = 0;
+        /// Maximum number of topics of an event; 100.
+        #[serde(deserialize_with = "values::count")]
+        live topics_per_event: usize = 100, check_count();
+        /// Maximum number of topics in one Subscribe or Unsubscribe; 1,000.
+        #[serde(deserialize_with = "values::count")]
+        live topics_per_subscribe: usize = 1_000, check_count();
+        /// Maximum number of topics that a connection is subscribed to; 10,000.
+        #[serde(deserialize_with = "values::count")]
+        live topics_per_connection: usize = 10_000, check_count();
+        /// Number of frames at which an outbox is full; 1,000.
+        #[serde(deserialize_with = "values::count")]
+        live outbox_frames: usize = 1_000, check_count();
+        /// Number of bytes at which an outbox is full; 1 MiB.
+        #[serde(deserialize_with = "values::size")]
+        live outbox_bytes: usize = MIB, check_size(1..=GIB);
+        /// Maximum size of an event as JSON; 4 MiB. A larger event is refused.
+        #[serde(deserialize_with = "values::size")]
+        live json_max: usize = 4 * MIB, check_size(KIB..=GIB);
+        /// Maximum number of tenants that have a connection, an event or a message id at the same
+        /// time; 100,000.
+        #[serde(deserialize_with = "values::count")]
+        live tenants: usize = 100_000, check_count();
+        /// Maximum bytes held for clients and backends: events, requests in progress,
+        /// subscriptions and remembered message ids; 1 GiB. If more is held, connections that hold
+        /// the oldest events are closed.
+        #[serde(deserialize_with = "values::size")]
+        live memory_max: usize = 1024 * MIB;
+        /// Maximum number of client connections. The process's file descriptors bound them too;
+        /// with `None`, the default, only they do.
+        #[serde(deserialize_with = "values::bound")]
+        live connections: Option<NonZeroU32> = None;
+        /// Maximum number of connections of a tenant; no bound if `None`, the default.
+        #[serde(deserialize_with = "values::bound")]
+        live connections_per_tenant: Option<NonZeroU32> = None;
+        /// Maximum number of connections of a user; no bound if `None`, the default.
+        #[serde(deserialize_with = "values::bound")]
+        live connections_per_user: Option<NonZeroU32> = None;
+        /// Maximum number of connections from an address, for IPv6 from a /64; no bound if `None`,
+        /// the default.
+        #[serde(deserialize_with = "values::bound")]
+        live connections_per_address: Option<NonZeroU32> = None;
+        /// Maximum number of handshakes per second; no bound if `None`, the default.
+        #[serde(deserialize_with = "values::bound")]
+        live handshakes_per_second: Option<NonZeroU32> = None;
+        /// Maximum number of handshakes per minute from an address, for IPv6 from a /64; 600. The
+        /// addresses of trusted proxies are not counted.
+        #[serde(deserialize_with = "values::some")]
+        live address_handshakes_per_minute: NonZeroU32 = non_zero(600);
+        /// Maximum number of handshakes of a user per minute; no bound if `None`, the default.
+        #[serde(deserialize_with = "values::bound")]
+        live user_handshakes_per_minute: Option<NonZeroU32> = None;
+        /// Number of messages that a user may send at once; 100.
+        #[serde(deserialize_with = "values::some")]
+        live user_burst: NonZeroU32 = non_zero(100);
+        /// Time in which `user_burst` refills; 1 min.
+        #[serde(deserialize_with = "values::duration")]
+        live user_period: Duration = Duration::from_mins(1), check_duration();
+        /// Number of messages that all users of a tenant together may send at once; 1,000.
+        #[serde(deserialize_with = "values::some")]
+        live tenant_burst: NonZeroU32 = non_zero(1_000);
+        /// Time in which `tenant_burst` refills; 1 min.
+        #[serde(deserialize_with = "values::duration")]
+        live tenant_period: Duration = Duration::from_mins(1), check_duration();
+        /// Number of pings that a connection may send at once; 2,048 pongs or small fragments count
+        /// as one ping; 60.
+        #[serde(deserialize_with = "values::some")]
+        live heartbeat_burst: NonZeroU32 = non_zero(60);
+        /// Time in which `heartbeat_burst` refills; 1 min.
+        #[serde(deserialize_with = "values::duration")]
+        live heartbeat_period: Duration = Duration::from_mins(1), check_duration();
+        /// Number of refusals within a minute at which a connection is closed; 100.
+        #[serde(deserialize_with = "values::some")]
+        live refusals_per_minute: NonZeroU32 = non_zero(100);
+        /// `[[limits.overrides]]`: other limits for some tenants; none by default.
+        live overrides: Vec<LimitsOverride> = Vec::new();
+    }
 }
 
 /// An entry of `[[limits.overrides]]`. Keys that are left out keep the general value.
@@ -141,37 +144,6 @@ pub struct LimitsOverride {
     pub ingest_period: Option<Duration>,
 }
 
-impl Default for LimitsSection {
-    fn default() -> Self {
-        Self {
-            shards: 0,
-            topics_per_event: 100,
-            topics_per_subscribe: 1_000,
-            topics_per_connection: 10_000,
-            outbox_frames: 1_000,
-            outbox_bytes: MIB,
-            json_max: 4 * MIB,
-            tenants: 100_000,
-            memory_max: 1024 * MIB,
-            connections: None,
-            connections_per_tenant: None,
-            connections_per_user: None,
-            connections_per_address: None,
-            handshakes_per_second: None,
-            address_handshakes_per_minute: non_zero(600),
-            user_handshakes_per_minute: None,
-            user_burst: non_zero(100),
-            user_period: Duration::from_mins(1),
-            tenant_burst: non_zero(1_000),
-            tenant_period: Duration::from_mins(1),
-            heartbeat_burst: non_zero(60),
-            heartbeat_period: Duration::from_mins(1),
-            refusals_per_minute: non_zero(100),
-            overrides: Vec::new(),
-        }
-    }
-}
-
 /// Returns `count`, which must be 1 or more.
 fn non_zero(count: u32) -> NonZeroU32 {
     NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)
@@ -184,6 +156,7 @@ impl LimitsSection {
         ingest: &IngestSection,
         problems: &mut ConfigProblems,
     ) {
+        self.check_bounds(problems);
         self.check_memory(replay, ingest, problems);
         if self.shards > SHARDS_MAX {
             problems.add_problem(
@@ -191,24 +164,6 @@ impl LimitsSection {
                 format!("is {}", self.shards),
                 format!("the maximum is {SHARDS_MAX}; 0 means one per core"),
             );
-        }
-        for (key, count) in [
-            ("limits.topics_per_event", self.topics_per_event),
-            ("limits.topics_per_subscribe", self.topics_per_subscribe),
-            ("limits.topics_per_connection", self.topics_per_connection),
-            ("limits.outbox_frames", self.outbox_frames),
-            ("limits.tenants", self.tenants),
-        ] {
-            problems.check_count(key, count);
-        }
-        problems.check_size("limits.outbox_bytes", self.outbox_bytes, 1..=GIB);
-        problems.check_size("limits.json_max", self.json_max, KIB..=GIB);
-        for (key, period) in [
-            ("limits.user_period", self.user_period),
-            ("limits.tenant_period", self.tenant_period),
-            ("limits.heartbeat_period", self.heartbeat_period),
-        ] {
-            problems.check_duration(key, period);
         }
         if self.refusals_per_minute.get() > REFUSALS_MAX {
             problems.add_problem(

@@ -3,17 +3,21 @@
 use serde::Deserialize;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::error::ConfigProblems;
+use super::{
+    error::ConfigProblems,
+    reload::{live, restart},
+    section::config_section,
+};
 
-/// The `[log]` section.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogSection {
-    /// The level (`off`, `error`, `warn`, `info`, `debug` or `trace`), or directives of
-    /// tracing's `EnvFilter`, such as `info,sidewire::ingest=debug`; `info`.
-    pub level: String,
-    /// Format of the log; `auto`.
-    pub format: LogFormat,
+config_section! {
+    /// The `[log]` section.
+    pub struct LogSection("log") {
+        /// The level (`off`, `error`, `warn`, `info`, `debug` or `trace`), or directives of
+        /// tracing's `EnvFilter`, such as `info,sidewire::ingest=debug`; `info`.
+        live level: String = "info".to_owned();
+        /// Format of the log; `auto`.
+        restart format: LogFormat = LogFormat::Auto;
+    }
 }
 
 /// The format of log lines.
@@ -28,18 +32,10 @@ pub enum LogFormat {
     Json,
 }
 
-impl Default for LogSection {
-    fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Auto,
-        }
-    }
-}
-
 impl LogSection {
     pub(super) fn check(&self, problems: &mut ConfigProblems) {
         const HINT: &str = "such as \"info\" or \"info,sidewire::ingest=debug\"";
+        self.check_bounds(problems);
         // The filter's parser slices at byte offsets and panics inside a multi-byte character.
         if !self.level.is_ascii() {
             let reason = format!("{:?} contains non-ASCII characters", self.level);

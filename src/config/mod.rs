@@ -22,6 +22,7 @@ mod paths;
 mod reload;
 mod replay;
 mod schema;
+mod section;
 mod values;
 
 #[cfg(test)]

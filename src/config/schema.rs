@@ -2,28 +2,33 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
 use sidewire_protocol::schema::{BundledSchema, SchemaSource};
 
-use super::{document::did_you_mean, error::ConfigProblems, paths::PathResolver};
+use super::{
+    document::did_you_mean,
+    error::ConfigProblems,
+    paths::PathResolver,
+    reload::{live, restart},
+    section::config_section,
+};
 
-/// The `[schema]` section. If it is empty, the default bundled schema is used.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SchemaSection {
-    /// The name of a bundled schema; with `None`, the default, the first bundled schema, unless
-    /// `files` or `descriptor_set` is set.
-    pub bundled: Option<String>,
-    /// The .proto files: the file with the envelope, and files with events that it does not
-    /// import; none by default.
-    pub files: Vec<PathBuf>,
-    /// The directories that are searched for imports of `files`; if empty, the default, the
-    /// directories of the files.
-    pub include: Vec<PathBuf>,
-    /// The file with a FileDescriptorSet, in place of `files`; `None` by default.
-    pub descriptor_set: Option<PathBuf>,
-    /// The full name of the envelope message in `files` or `descriptor_set`; `None` by default.
-    pub envelope: Option<String>,
+config_section! {
+    /// The `[schema]` section. If it is empty, the default bundled schema is used.
+    pub struct SchemaSection("schema") {
+        /// The name of a bundled schema; with `None`, the default, the first bundled schema, unless
+        /// `files` or `descriptor_set` is set.
+        restart_if_other bundled: Option<String> = None;
+        /// The .proto files: the file with the envelope, and files with events that it does not
+        /// import; none by default.
+        live files: Vec<PathBuf> = Vec::new();
+        /// The directories that are searched for imports of `files`; if empty, the default, the
+        /// directories of the files.
+        live include: Vec<PathBuf> = Vec::new();
+        /// The file with a FileDescriptorSet, in place of `files`; `None` by default.
+        live descriptor_set: Option<PathBuf> = None;
+        /// The full name of the envelope message in `files` or `descriptor_set`; `None` by default.
+        restart envelope: Option<String> = None;
+    }
 }
 
 impl SchemaSection {
@@ -56,6 +61,7 @@ impl SchemaSection {
     }
 
     pub(super) fn check(&self, problems: &mut ConfigProblems) {
+        self.check_bounds(problems);
         self.check_bundled(problems);
         let has_files = !self.files.is_empty();
         if has_files && self.descriptor_set.is_some() {
@@ -124,13 +130,6 @@ impl SchemaSection {
         }
     }
 
-    /// Returns true if both sections select the same bundled schema.
-    pub(super) fn has_same_bundled(&self, other: &Self) -> bool {
-        let default = BundledSchema::load_default().unwrap_or_default().name;
-        let name = |section: &Self| section.bundled.clone().unwrap_or_else(|| default.clone());
-        name(self) == name(other)
-    }
-
     pub(super) fn resolve_paths(&mut self, paths: &PathResolver, problems: &mut ConfigProblems) {
         for (index, file) in self.files.iter_mut().enumerate() {
             paths.resolve(format!("schema.files[{index}]"), file, problems);
@@ -161,4 +160,14 @@ fn check_name(name: &str, problems: &mut ConfigProblems) {
             "separate package and message with a dot, such as \"chat.v1.Envelope\"",
         );
     }
+}
+
+/// The class of `bundled`: another bundled schema needs a restart. Naming the default does not.
+fn restart_if_other(new: &mut Option<String>, running: &Option<String>) -> bool {
+    let default = BundledSchema::load_default().unwrap_or_default().name;
+    let differs = new.as_ref().unwrap_or(&default) != running.as_ref().unwrap_or(&default);
+    if differs {
+        new.clone_from(running);
+    }
+    differs
 }

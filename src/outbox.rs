@@ -72,6 +72,18 @@ pub struct Outbox {
     state: RefCell<OutboxState>,
 }
 
+/// The origin of a connection's events. Set by the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum EventSource {
+    /// Offered events are queued.
+    #[default]
+    Inbox,
+    /// The connection is catching up: offered events are read from the log later.
+    Log,
+    /// The connection has left the hub.
+    None,
+}
+
 #[derive(Debug, Default)]
 struct OutboxState {
     /// Has no allocation while it is empty.
@@ -86,14 +98,11 @@ struct OutboxState {
     pong: Option<Box<[u8]>>,
     /// Number of the last event that was taken.
     taken: u64,
-    /// True while the connection is catching up: events come from the log, not from the inbox.
-    behind: bool,
+    source: EventSource,
     /// True if events are taken as JSON.
     json: bool,
-    /// True once the connection has left the hub and takes no offered events.
-    left: bool,
-    /// True if any of the three above is: an offered event is not simply queued. A single flag,
-    /// since it is checked for each delivery.
+    /// True if the source is not the inbox, or events are taken as JSON: an offered event is not
+    /// simply queued. A single flag, since it is checked for each delivery.
     apart: bool,
     /// Number of events that were offered while catching up and have not been read from the log
     /// yet.
@@ -174,13 +183,14 @@ impl Outbox {
     #[cold]
     #[inline(never)]
     fn offer_slow_path(&self, state: &mut OutboxState, offer: &EventOffer<'_>) -> OfferOutcome {
-        if state.left {
-            return OfferOutcome::Ended;
-        }
-        if state.behind {
-            state.taken = offer.number;
-            state.owed += 1;
-            return OfferOutcome::Owed;
+        match state.source {
+            EventSource::Inbox => {}
+            EventSource::Log => {
+                state.taken = offer.number;
+                state.owed += 1;
+                return OfferOutcome::Owed;
+            }
+            EventSource::None => return OfferOutcome::Ended,
         }
         if state.ending.is_some() || state.close_queued {
             return OfferOutcome::Ended;
@@ -230,14 +240,12 @@ impl Outbox {
 
     /// Stops taking offered events, because the connection has left the hub.
     pub fn leave_hub(&self) {
-        let mut state = self.state.borrow_mut();
-        state.left = true;
-        state.apart = true;
+        self.state.borrow_mut().set_source(EventSource::None);
     }
 
     /// Stops taking offered events until it is [live](Self::go_live) again.
     pub fn start_catch_up(&self) {
-        self.state.borrow_mut().set_behind(true);
+        self.state.borrow_mut().set_source(EventSource::Log);
     }
 
     /// Queues an event from the log. `owed`: true if it was offered while the connection was
@@ -264,7 +272,7 @@ impl Outbox {
     pub fn go_live(&self) {
         let mut state = self.state.borrow_mut();
         debug_assert_eq!(state.owed, 0, "events are still pending from the log");
-        state.set_behind(false);
+        state.set_source(EventSource::Inbox);
     }
 
     /// Returns the event that has waited longest to be written, if any.
@@ -444,7 +452,9 @@ impl Outbox {
         let mut state = self.state.borrow_mut();
         let begun = usize::from(state.head_written > 0);
         let mut events = mem::take(&mut state.owed);
-        state.set_behind(false);
+        if state.source == EventSource::Log {
+            state.set_source(EventSource::Inbox);
+        }
         while state.queue.len() > begun {
             let Some(last) = state.queue.pop_back() else {
                 break;
@@ -544,9 +554,9 @@ impl Drop for Outbox {
 }
 
 impl OutboxState {
-    fn set_behind(&mut self, behind: bool) {
-        self.behind = behind;
-        self.apart = behind || self.json || self.left;
+    fn set_source(&mut self, source: EventSource) {
+        self.source = source;
+        self.apart = self.json || source != EventSource::Inbox;
     }
 
     /// Returns the bytes to write, in order.

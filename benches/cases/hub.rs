@@ -16,7 +16,7 @@ use sidewire::{
     event::{EventDraft, EventDraftParts},
     hub::{
         HubConnection, HubPublisher, InboxLimits, LOOK_INTERVAL, PublishTimeouts, RegistryLimits,
-        ShardHub, TenantRegistry, build_hub,
+        ShardHub, SubscribeProgress, TenantRegistry, build_hub,
     },
     log::{LogWindow, MessageIdLimits},
     outbox::{Outbox, OutboxLimits, OutboxPool},
@@ -229,9 +229,11 @@ fn join(
     topics: &[Topic],
 ) -> HubConnection {
     let user = UserName::parse(&format!("user-{number}")).unwrap();
-    let membership = shard.join_tenant(tenant, &user, Rc::clone(outbox)).unwrap();
-    membership.subscribe(topics, topics.len(), None).unwrap();
-    membership
+    let mut connection = shard.join_tenant(tenant, &user, Rc::clone(outbox)).unwrap();
+    connection.request(topics.to_vec(), None);
+    let answer = connection.poll(topics.len());
+    assert!(matches!(answer, Some(SubscribeProgress::Answer(Ok(_)))));
+    connection
 }
 
 fn topics(count: usize) -> Vec<Topic> {

@@ -24,7 +24,7 @@ pub const CONNECTION_BYTES: usize = 2 * 1024;
 #[derive(Debug)]
 pub struct AdmittedClient {
     pub(super) identity: Identity,
-    pub(super) membership: HubConnection,
+    pub(super) hub: HubConnection,
     pub(super) outbox: Rc<Outbox>,
     pub(super) account: ConnectionGuard,
 }
@@ -45,7 +45,7 @@ impl AdmittedClient {
     ) -> Result<Self, Limit> {
         let place = shard.relay.limits.admit_connection(who, peer)?;
         let outbox = Rc::new(Outbox::with_encoding(encoding, &shard.outboxes));
-        let membership = shard
+        let hub = shard
             .hub
             .join_tenant(&identity.tenant, &identity.user, Rc::clone(&outbox))
             .map_err(|_| Limit::Tenants)?;
@@ -54,7 +54,7 @@ impl AdmittedClient {
             .try_hold(MemoryUse::ClientConnections, CONNECTION_BYTES)
             .map_err(|MemoryExceeded| Limit::Memory)?;
         Ok(Self {
-            membership,
+            hub,
             account: ConnectionGuard::open(shard, &outbox, place),
             identity,
             outbox,

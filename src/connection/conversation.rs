@@ -1,7 +1,7 @@
 //! The client protocol as a pure state machine: frames go in; replies, and requests for the hub
 //! to carry out, come out. Knows no socket, no clock and no other connection.
 
-use std::{collections::HashSet, hash::Hash, time::Duration};
+use std::{collections::HashSet, hash::Hash, mem, time::Duration};
 
 use prost::Message;
 use sidewire_protocol::{
@@ -310,6 +310,11 @@ impl TopicsRequest {
     #[must_use]
     pub fn topics(&self) -> &[Topic] {
         &self.topics
+    }
+
+    /// Takes its topics out.
+    pub(super) fn take_topics(&mut self) -> Vec<Topic> {
+        mem::take(&mut self.topics)
     }
 
     /// The position to resume from, if the Subscribe has one.

@@ -6,12 +6,11 @@
 //! `handshake` turns an HTTP request into an identity and a byte stream, with the checks of
 //! `offer` and `origin`. `admitted` is a client that passed the handshake, with its entries in
 //! metrics and limits. `conversation` is the protocol as a pure state machine, `pace` the
-//! client's message rates, and `behind` the Subscribes that take time. `stream` is the only owner
+//! client's message rates, and `waiting` the requests that wait for a Subscribe. `stream` is the only owner
 //! of the byte stream; `frame_walk` tells it when no message is in progress. `task` drives the
 //! conversation over the stream, by the `deadlines`, for which the shard's `alarms` wake it.
 
 mod admitted;
-mod behind;
 mod client_address;
 mod conversation;
 mod deadlines;
@@ -25,6 +24,7 @@ mod proxy_header;
 mod stream;
 mod task;
 mod tls_handshakes;
+mod waiting;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -23,7 +23,7 @@ use sidewire_protocol::{Position, Topic, topic::TopicSet};
 
 use super::{
     large_json::JsonRendering,
-    membership::{HubConnection, ReplayFrame},
+    membership::{ReplayFrame, SubscribeError, TenantMember},
     read_slice::ReadSlice,
     tenant::LogSpan,
 };
@@ -36,7 +36,7 @@ use crate::{
 
 /// A connection that is catching up from the client's position to the shard's.
 #[derive(Debug)]
-pub struct CatchUp {
+pub(super) struct CatchUp {
     /// The topics of the Subscribe.
     topics: TopicSet,
     /// True if the connection's implicit topics are replayed too.
@@ -70,12 +70,22 @@ enum CatchUpPhase {
     Following,
 }
 
-/// The outcome of one step.
+/// A Subscribe that has taken effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CatchUpProgress {
-    /// The Subscribe must be confirmed now, before the next step: with the number of events to
-    /// replay, or as not recovered.
-    Confirm(Result<u64, ReplayGap>),
+pub struct SubscribeConfirmation {
+    /// The connection's position when the Subscribe was processed. All later events of its topics
+    /// will be in its outbox.
+    pub position: Position,
+    /// The number of events that will be replayed up to that position, if the client resumes, or
+    /// the reason for which it cannot.
+    pub resumed: Option<Result<u64, ReplayGap>>,
+}
+
+/// The progress of a Subscribe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubscribeProgress {
+    /// The Subscribe must be confirmed or refused now, before the next step.
+    Answer(Result<SubscribeConfirmation, SubscribeError>),
     /// More is left to do, once the connection is scheduled again and its outbox is half free.
     More,
     /// The connection receives new events as they are published.
@@ -106,20 +116,13 @@ impl CatchUp {
         }
     }
 
-    /// Returns the connection's position when the Subscribe was processed.
-    #[must_use]
-    pub fn position(&self) -> Position {
-        self.position
-    }
-
     /// Returns true if a slice has been run.
-    #[must_use]
-    pub fn has_started(&self) -> bool {
+    pub(super) fn has_started(&self) -> bool {
         self.has_begun
     }
 
     /// Waits until the next event is rendered, if another thread renders it.
-    pub fn poll_rendered(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_rendered(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if let NextJson::Rendering(rendering) = &mut self.json {
             let rendered = ready!(rendering.poll(context));
             self.json = NextJson::Rendered(rendered);
@@ -129,102 +132,102 @@ impl CatchUp {
 
     /// Returns true if the connection may continue now. If not, it is nudged when it is
     /// scheduled, or when its outbox is half free.
-    pub fn can_continue(&mut self, membership: &HubConnection) -> bool {
-        self.begin_slice(membership).is_some()
+    pub(super) fn can_continue(&mut self, member: &TenantMember) -> bool {
+        self.begin_slice(member).is_some()
     }
 
     /// Runs one slice, if the connection [may continue](Self::can_continue).
-    pub fn run_slice(&mut self, membership: &HubConnection) -> Option<CatchUpProgress> {
-        let mut slice = self.begin_slice(membership)?;
+    pub(super) fn run_slice(&mut self, member: &mut TenantMember) -> Option<SubscribeProgress> {
+        let mut slice = self.begin_slice(member)?;
         self.has_begun = true;
-        let progress = self.run_step(membership, &mut slice);
-        membership.charge(slice.cost());
-        if progress == CatchUpProgress::More {
+        let progress = self.run_step(member, &mut slice);
+        member.charge(slice.cost());
+        if progress == SubscribeProgress::More {
             // Joins the end of the queue next time.
             self.place = None;
         }
         Some(progress)
     }
 
-    fn begin_slice(&mut self, membership: &HubConnection) -> Option<ReadSlice> {
+    fn begin_slice(&mut self, member: &TenantMember) -> Option<ReadSlice> {
         let is_rendering = matches!(self.json, NextJson::Rendering(_));
-        if is_rendering || !membership.outbox().is_half_free() {
+        if is_rendering || !member.outbox().is_half_free() {
             // Other connections must not wait for the rendering, or for a client that does not
             // read.
             self.place = None;
             return None;
         }
-        let may_read = membership.may_work(&mut self.place);
-        may_read.then(|| ReadSlice::new(membership.quota()))
+        let may_read = member.may_work(&mut self.place);
+        may_read.then(|| ReadSlice::new(member.quota()))
     }
 
     pub(super) fn run_step(
         &mut self,
-        membership: &HubConnection,
+        member: &mut TenantMember,
         slice: &mut ReadSlice,
-    ) -> CatchUpProgress {
+    ) -> SubscribeProgress {
         match self.phase {
-            CatchUpPhase::Counting { found } => self.count_events(membership, slice, found),
-            CatchUpPhase::Replaying { left } => self.replay_events(membership, slice, left),
-            CatchUpPhase::Following => self.follow_log(membership, slice),
+            CatchUpPhase::Counting { found } => self.count_events(member, slice, found),
+            CatchUpPhase::Replaying { left } => self.replay_events(member, slice, left),
+            CatchUpPhase::Following => self.follow_log(member, slice),
         }
     }
 
     fn count_events(
         &mut self,
-        membership: &HubConnection,
+        member: &mut TenantMember,
         slice: &mut ReadSlice,
         mut found: u64,
-    ) -> CatchUpProgress {
+    ) -> SubscribeProgress {
         let span = LogSpan {
             whole_after: self.resume_from,
             after: self.cursor,
             up_to: self.position.offset,
         };
-        let read = membership.read_log(span, slice, |event| {
-            found += u64::from(self.is_replayed(membership, event));
+        let read = member.read_log(span, slice, |event| {
+            found += u64::from(self.is_replayed(member, event));
             ControlFlow::Continue(())
         });
         match read {
             Ok(cursor) if cursor < self.position.offset => {
                 self.cursor = cursor;
                 self.phase = CatchUpPhase::Counting { found };
-                CatchUpProgress::More
+                SubscribeProgress::More
             }
             Ok(_) if found == 0 => {
-                self.end_replay(membership);
-                CatchUpProgress::Confirm(Ok(found))
+                self.end_replay(member);
+                self.confirmed(Ok(found))
             }
             Ok(_) => {
                 self.cursor = self.resume_from;
                 self.phase = CatchUpPhase::Replaying { left: found };
-                CatchUpProgress::Confirm(Ok(found))
+                self.confirmed(Ok(found))
             }
             Err(gap) => {
                 self.start_following();
-                CatchUpProgress::Confirm(Err(gap))
+                self.confirmed(Err(gap))
             }
         }
     }
 
     fn replay_events(
         &mut self,
-        membership: &HubConnection,
+        member: &mut TenantMember,
         slice: &mut ReadSlice,
         mut left: u64,
-    ) -> CatchUpProgress {
+    ) -> SubscribeProgress {
         let span = LogSpan {
             whole_after: self.cursor,
             after: self.cursor,
             up_to: self.position.offset,
         };
         let mut queued = ReplayBatch::for_slice(slice, &mut self.json);
-        let read = membership.read_log(span, slice, |event| {
-            if left == 0 || queued.is_full() || !membership.outbox().is_half_free() {
+        let read = member.read_log(span, slice, |event| {
+            if left == 0 || queued.is_full() || !member.outbox().is_half_free() {
                 return ControlFlow::Break(());
             }
-            if self.is_replayed(membership, event) {
-                queued.add_event(membership, event, |frame| membership.push_replayed(frame))?;
+            if self.is_replayed(member, event) {
+                queued.add_event(member, event, |frame| member.push_replayed(frame))?;
                 left -= 1;
             }
             ControlFlow::Continue(())
@@ -232,25 +235,32 @@ impl CatchUp {
         slice.charge(queued.cost);
         self.json = queued.json;
         if let Some(no_json) = queued.failed {
-            return CatchUpProgress::NoJson(no_json);
+            return SubscribeProgress::NoJson(no_json);
         }
         match read {
             // The rest up to the position holds nothing for this replay.
             Ok(_) if left == 0 => {
-                self.end_replay(membership);
-                self.follow_log(membership, slice)
+                self.end_replay(member);
+                self.follow_log(member, slice)
             }
             Ok(cursor) => {
                 self.cursor = cursor;
                 self.phase = CatchUpPhase::Replaying { left };
-                CatchUpProgress::More
+                SubscribeProgress::More
             }
-            Err(_) => CatchUpProgress::Overtaken,
+            Err(_) => SubscribeProgress::Overtaken,
         }
     }
 
-    fn end_replay(&mut self, membership: &HubConnection) {
-        membership.finish_replay(&self.topics, self.implicit, self.resume_from);
+    fn confirmed(&self, resumed: Result<u64, ReplayGap>) -> SubscribeProgress {
+        SubscribeProgress::Answer(Ok(SubscribeConfirmation {
+            position: self.position,
+            resumed: Some(resumed),
+        }))
+    }
+
+    fn end_replay(&mut self, member: &mut TenantMember) {
+        member.finish_replay(&self.topics, self.implicit, self.resume_from);
         self.start_following();
     }
 
@@ -259,52 +269,50 @@ impl CatchUp {
         self.phase = CatchUpPhase::Following;
     }
 
-    fn follow_log(&mut self, membership: &HubConnection, slice: &mut ReadSlice) -> CatchUpProgress {
-        if membership.outbox().is_caught_up() {
+    fn follow_log(&mut self, member: &TenantMember, slice: &mut ReadSlice) -> SubscribeProgress {
+        if member.outbox().is_caught_up() {
             // Any other event since then does not match this connection, evicted or not.
-            membership.outbox().go_live();
-            return CatchUpProgress::Live;
+            return SubscribeProgress::Live;
         }
         let span = LogSpan {
             whole_after: self.cursor,
             after: self.cursor,
-            up_to: membership.delivered_up_to().offset,
+            up_to: member.delivered_up_to().offset,
         };
         let mut queued = ReplayBatch::for_slice(slice, &mut self.json);
-        let read = membership.read_log(span, slice, |event| {
-            if queued.is_full() || !membership.outbox().is_half_free() {
+        let read = member.read_log(span, slice, |event| {
+            if queued.is_full() || !member.outbox().is_half_free() {
                 return ControlFlow::Break(());
             }
-            if membership.matches_event(event) {
-                queued.add_event(membership, event, |frame| membership.push_pending(frame))?;
+            if member.matches_event(event) {
+                queued.add_event(member, event, |frame| member.push_pending(frame))?;
             }
             ControlFlow::Continue(())
         });
         slice.charge(queued.cost);
         self.json = queued.json;
         if let Some(no_json) = queued.failed {
-            return CatchUpProgress::NoJson(no_json);
+            return SubscribeProgress::NoJson(no_json);
         }
         match read {
             Ok(cursor) => {
                 self.cursor = cursor;
                 if cursor < span.up_to {
-                    return CatchUpProgress::More;
+                    return SubscribeProgress::More;
                 }
-                membership.outbox().go_live();
-                CatchUpProgress::Live
+                SubscribeProgress::Live
             }
-            Err(_) => CatchUpProgress::Overtaken,
+            Err(_) => SubscribeProgress::Overtaken,
         }
     }
 
     /// Returns true if the event belongs to the replay: it matches a topic of the Subscribe, and
     /// no earlier subscription has delivered it.
-    fn is_replayed(&self, membership: &HubConnection, event: &Event) -> bool {
+    fn is_replayed(&self, member: &TenantMember, event: &Event) -> bool {
         let is_named = |topic: &Topic| {
-            self.topics.contains(topic) || (self.implicit && membership.is_implicit(topic))
+            self.topics.contains(topic) || (self.implicit && member.is_implicit(topic))
         };
-        event.topics().iter().any(is_named) && !membership.already_delivered(event)
+        event.topics().iter().any(is_named) && !member.already_delivered(event)
     }
 }
 
@@ -331,7 +339,7 @@ impl ReplayBatch {
     /// Queues an event. Breaks if it must be rendered first, or has no JSON.
     fn add_event(
         &mut self,
-        membership: &HubConnection,
+        member: &TenantMember,
         event: &Arc<Event>,
         queue: impl FnOnce(OutboundFrame),
     ) -> ControlFlow<()> {
@@ -341,7 +349,7 @@ impl ReplayBatch {
             }
             NextJson::Rendered(Err(no_json)) => Err(no_json),
             NextJson::Rendered(Ok(_)) | NextJson::None | NextJson::Rendering(_) => {
-                membership.make_frame(event)
+                member.make_frame(event)
             }
         };
         match frame {

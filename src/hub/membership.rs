@@ -1,12 +1,7 @@
-//! A connection's registration with the hub: its topics, and the offset from which each is
-//! delivered. Knows no wire format.
+//! A connection as a member of its tenant on one shard: its topics, the offset from which each is
+//! delivered, and its view of the tenant's log. Knows no wire format.
 
-use std::{
-    cell::{Cell, RefCell},
-    ops::ControlFlow,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{mem, ops::ControlFlow, rc::Rc, sync::Arc};
 
 use sidewire_protocol::{
     EnvelopeEncoding, Position, Topic, UserName,
@@ -16,7 +11,6 @@ use sidewire_protocol::{
 use tokio::time::Instant;
 
 use super::{
-    catch_up::CatchUp,
     large_json::JsonRendering,
     read_slice::ReadSlice,
     shard::{ShardHub, ShardTenant},
@@ -60,23 +54,23 @@ fn subscription_bytes(topic: &Topic) -> usize {
     SUBSCRIPTION_BYTES + topic.as_str().len()
 }
 
-/// A connection's registration with the hub. Dropping it removes the connection everywhere:
+/// A connection's membership in its tenant. Dropping it removes the connection everywhere:
 /// nothing is queued for it from that moment on, and its topics are removed in parts if many
 /// connections leave at once.
 #[derive(Debug)]
-pub struct HubConnection {
+pub(super) struct TenantMember {
     hub: Rc<ShardHub>,
-    here: Rc<ShardTenant>,
+    pub(super) here: Rc<ShardTenant>,
     id: ConnectionId,
     /// The topic of the connection's user.
     user: Topic,
     outbox: Rc<Outbox>,
     /// The subscribed topics, each with the offset from which on its events have been delivered.
-    topics: RefCell<TopicMap<u64>>,
+    topics: TopicMap<u64>,
     /// The offset from which on events of the implicit topics have been delivered.
-    implicit_from: Cell<u64>,
+    implicit_from: u64,
     /// True once they have been resumed, which happens only once.
-    implicit_resumed: Cell<bool>,
+    implicit_resumed: bool,
 }
 
 /// An event as it is sent to a resuming connection.
@@ -88,20 +82,7 @@ pub(super) enum ReplayFrame {
     Rendering(JsonRendering),
 }
 
-/// The outcome of a Subscribe.
-#[derive(Debug)]
-pub enum SubscribeOutcome {
-    /// The connection is at this position, and receives all later events of its topics.
-    Live(Position),
-    /// Like `Live`, and no event lies between this position and the client's.
-    Resumed(Position),
-    /// Like `Live`, but the client's position cannot be resumed from.
-    NotResumed(Position, ReplayGap),
-    /// The connection is catching up. Its topics must not change until it is live again.
-    Behind(CatchUp),
-}
-
-impl HubConnection {
+impl TenantMember {
     /// Adds the connection to the tenant's index on this shard.
     pub(super) fn new(
         hub: Rc<ShardHub>,
@@ -120,9 +101,9 @@ impl HubConnection {
             id,
             user,
             outbox,
-            topics: RefCell::default(),
-            implicit_from: Cell::new(here.taken.get().offset),
-            implicit_resumed: Cell::new(false),
+            topics: TopicMap::default(),
+            implicit_from: here.taken.get().offset,
+            implicit_resumed: false,
             here,
         }
     }
@@ -130,8 +111,7 @@ impl HubConnection {
     /// Returns the offset that must be delivered here before a Subscribe that has arrived now may
     /// be processed; the connection is nudged when it [is delivered](Self::has_reached). Returns
     /// `None` if the Subscribe may be processed now.
-    #[must_use]
-    pub fn await_head(&self) -> Option<u64> {
+    pub(super) fn await_head(&self) -> Option<u64> {
         if is_planted(PlantedFault::ConfirmsTheHead)
             || is_planted(PlantedFault::ConfirmsBelowTheHead)
         {
@@ -147,47 +127,39 @@ impl HubConnection {
     }
 
     /// Returns true if all events up to that offset have been delivered here.
-    #[must_use]
-    pub fn has_reached(&self, offset: u64) -> bool {
+    pub(super) fn has_reached(&self, offset: u64) -> bool {
         self.here.has_reached(offset)
     }
 
     /// Returns the connection's position: all events of its topics up to it are in its outbox,
     /// unless the connection is catching up.
-    #[must_use]
-    pub fn position(&self) -> Position {
+    pub(super) fn position(&self) -> Position {
         if is_planted(PlantedFault::PongsTheHead) {
             return self.here.tenant.head();
         }
         self.here.taken.get()
     }
 
-    /// Subscribes the connection to the topics, from its current position on: events of its older
-    /// topics up to that position are in its outbox, and all later events will be, of the new
-    /// topics too. The position is not below the head that the tenant's log had when the
-    /// Subscribe arrived, if that was [awaited](Self::await_head).
-    ///
-    /// With `resume_from`, the events between that position and the connection's are replayed. An
-    /// error there means that the client's epoch is not one that this relay could have issued.
+    /// Adds the topics, from the connection's current position on, which is returned: events of
+    /// its older topics up to that position are in its outbox, and all later events will be, of
+    /// the new topics too.
     ///
     /// # Errors
     ///
     /// When the connection would have more than `topics_max` topics, and when no memory is left
     /// for subscriptions.
-    pub fn subscribe(
-        &self,
+    pub(super) fn subscribe(
+        &mut self,
         topics: &[Topic],
         topics_max: usize,
-        resume_from: Option<Result<Position, EpochError>>,
-    ) -> Result<SubscribeOutcome, SubscribeError> {
+    ) -> Result<Position, SubscribeError> {
         self.charge(Cost::SUBSCRIPTION.times(topics.len()));
-        let mut subscribed = self.topics.borrow_mut();
         let new: TopicSet = topics
             .iter()
-            .filter(|topic| !subscribed.contains_key(*topic))
+            .filter(|topic| !self.topics.contains_key(*topic))
             .cloned()
             .collect();
-        if subscribed.len() + new.len() > topics_max {
+        if self.topics.len() + new.len() > topics_max {
             return Err(SubscribeError::TooManyTopics { topics_max });
         }
         let bytes = new.iter().map(subscription_bytes).sum();
@@ -204,88 +176,65 @@ impl HubConnection {
             self.here.subscribe(topic, self.id, &self.outbox);
         }
         self.hub.tally().subscriptions.add(new.len() as u64);
-        subscribed.extend(new.into_iter().map(|topic| (topic, position.offset)));
-        Ok(match resume_from {
-            None => SubscribeOutcome::Live(position),
-            Some(from) => self.start_resume(topics, from, position),
-        })
+        let new = new.into_iter().map(|topic| (topic, position.offset));
+        self.topics.extend(new);
+        Ok(position)
     }
 
-    fn start_resume(
+    /// Returns the offset from which the log must be replayed to a client that resumes from
+    /// `from`, or `None` if the client has everything up to `position`. An error in `from` means
+    /// that the client's epoch is not one that this relay could have issued.
+    pub(super) fn replay_start(
         &self,
-        topics: &[Topic],
         from: Result<Position, EpochError>,
         position: Position,
-    ) -> SubscribeOutcome {
-        let implicit = !self.implicit_resumed.replace(true)
-            && !is_planted(PlantedFault::ForgetsImplicitTopics);
+    ) -> Result<Option<u64>, ReplayGap> {
         let whole = from.map_err(|_| ReplayGap::UnknownEpoch).and_then(|from| {
-            self.here
-                .tenant
-                .has_all_after(from, Instant::now())
-                .map(|()| from)
+            let is_whole = self.here.tenant.has_all_after(from, Instant::now());
+            is_whole.map(|()| from.offset)
         });
         match whole {
             // No event lies between, so the replay is complete, even if an event that this shard
             // has yet to deliver has left the log, or leaves it before the connection reads.
-            Ok(_) | Err(ReplayGap::Evicted) if from == Ok(position) => {
-                SubscribeOutcome::Resumed(position)
-            }
-            Err(gap) => SubscribeOutcome::NotResumed(position, gap),
-            Ok(from) => {
-                self.outbox.start_catch_up();
-                SubscribeOutcome::Behind(CatchUp::new(topics, implicit, from.offset, position))
-            }
+            Ok(_) | Err(ReplayGap::Evicted) if from == Ok(position) => Ok(None),
+            whole => whole.map(Some),
         }
     }
 
+    /// Returns true the first time, when the implicit topics are resumed too.
+    pub(super) fn resumes_implicit(&mut self) -> bool {
+        !mem::replace(&mut self.implicit_resumed, true)
+            && !is_planted(PlantedFault::ForgetsImplicitTopics)
+    }
+
     /// Unsubscribes the connection from the topics, ignoring those that it does not have.
-    pub fn unsubscribe(&self, topics: &[Topic]) {
+    pub(super) fn unsubscribe(&mut self, topics: &[Topic]) {
         self.charge(Cost::SUBSCRIPTION.times(topics.len()));
-        let mut subscribed = self.topics.borrow_mut();
         for topic in topics {
-            if subscribed.remove(topic).is_some() {
+            if self.topics.remove(topic).is_some() {
                 self.here.unsubscribe(topic, self.id);
                 self.hub.tally().subscriptions.sub(1);
                 self.release_memory(subscription_bytes(topic));
             }
         }
     }
-}
 
-/// Scheduling of the connection's work.
-impl HubConnection {
     /// Returns true if work may be done for the connection now. If not, the connection joins its
     /// tenant's queue, and is nudged when it is granted a quantum.
-    pub fn may_work(&self, place: &mut Option<WorkTicket>) -> bool {
-        let waiter = || Rc::clone(&self.outbox) as Rc<dyn Waiter>;
-        self.here.work.may_work(place, waiter)
-    }
-
-    /// Like [`may_work`](Self::may_work), for a large write.
-    pub fn may_write(&self, place: &mut Option<WorkTicket>) -> bool {
-        let waiter = || Rc::clone(&self.outbox) as Rc<dyn Waiter>;
-        self.here.writes.may_work(place, waiter)
-    }
-
-    /// Charges the tenant for a large write.
-    pub fn charge_write(&self, cost: Cost) {
-        self.here.writes.charge(cost);
-    }
-
-    /// Returns true if something is left of the tenant's quantum.
-    #[must_use]
-    pub fn has_quota(&self) -> bool {
-        self.here.work.has_quota()
+    pub(super) fn may_work(&self, place: &mut Option<WorkTicket>) -> bool {
+        self.here.work.may_work(place, || self.waiter())
     }
 
     /// Charges the tenant for work that was done for the connection.
-    pub fn charge(&self, cost: Cost) {
+    pub(super) fn charge(&self, cost: Cost) {
         self.here.work.charge(cost);
     }
-}
 
-impl HubConnection {
+    /// Returns what is nudged when the connection is granted a quantum.
+    pub(super) fn waiter(&self) -> Rc<dyn Waiter> {
+        Rc::clone(&self.outbox) as Rc<dyn Waiter>
+    }
+
     /// Releases the memory of subscriptions, at most `bytes`.
     fn release_memory(&self, bytes: usize) {
         let bytes = self.outbox.release_subscriptions(bytes);
@@ -294,7 +243,7 @@ impl HubConnection {
 }
 
 /// Queries and actions of a connection that is catching up.
-impl HubConnection {
+impl TenantMember {
     pub(super) fn outbox(&self) -> &Outbox {
         &self.outbox
     }
@@ -340,17 +289,15 @@ impl HubConnection {
 
     /// Returns true if the event matches a topic of the connection.
     pub(super) fn matches_event(&self, event: &Event) -> bool {
-        let topics = self.topics.borrow();
-        let is_its = |topic| topics.contains_key(topic) || self.is_implicit(topic);
+        let is_its = |topic| self.topics.contains_key(topic) || self.is_implicit(topic);
         event.topics().iter().any(is_its)
     }
 
     /// Returns true if a subscription has already delivered the event.
     pub(super) fn already_delivered(&self, event: &Event) -> bool {
-        let topics = self.topics.borrow();
-        let served_from = |topic| match topics.get(topic) {
+        let served_from = |topic| match self.topics.get(topic) {
             Some(from) => Some(*from),
-            None => self.is_implicit(topic).then(|| self.implicit_from.get()),
+            None => self.is_implicit(topic).then_some(self.implicit_from),
         };
         let is_served = |from| from < event.position().offset;
         let mut served = event.topics().iter().filter_map(served_from);
@@ -394,26 +341,24 @@ impl HubConnection {
 
     /// Records that a replay is complete: events of its topics have been delivered from that
     /// offset on.
-    pub(super) fn finish_replay(&self, topics: &TopicSet, implicit: bool, from: u64) {
-        let mut subscribed = self.topics.borrow_mut();
+    pub(super) fn finish_replay(&mut self, topics: &TopicSet, implicit: bool, from: u64) {
         for topic in topics {
-            if let Some(served_from) = subscribed.get_mut(topic) {
+            if let Some(served_from) = self.topics.get_mut(topic) {
                 *served_from = from.min(*served_from);
             }
         }
         if implicit {
-            let served_from = self.implicit_from.get();
-            self.implicit_from.set(from.min(served_from));
+            self.implicit_from = from.min(self.implicit_from);
         }
     }
 }
 
-impl Drop for HubConnection {
+impl Drop for TenantMember {
     fn drop(&mut self) {
         // Topics may stay in the index for some turns, but nothing must be delivered through
         // them.
         self.outbox.leave_hub();
-        let mut topics = self.topics.take();
+        let mut topics = mem::take(&mut self.topics);
         self.hub.tally().subscriptions.sub(topics.len() as u64);
         self.release_memory(usize::MAX);
         self.here.remove_connection(&self.user, self.id);

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{ConnectionPhase, ConnectionStep, ConnectionTask, MessageHandler};
 use crate::{
-    connection::{behind::WaitingRequests, stream::Transport},
+    connection::{stream::Transport, waiting::WaitingRequests},
     telemetry::CloseLabel,
 };
 
@@ -121,8 +121,8 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
 
     /// Leaves the hub and drops the client's pending requests: nothing more is queued for it.
     pub(super) fn leave_hub(&mut self) {
-        self.membership = None;
-        self.subscribing = None;
+        self.hub = None;
+        self.unanswered = None;
         self.waiting = WaitingRequests::default();
         self.reading_json = None;
         self.place = None;

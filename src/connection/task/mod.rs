@@ -24,11 +24,11 @@ use tokio_tungstenite::tungstenite::Message;
 use self::json::{DecodedJsonFrame, PendingJsonFrame};
 use super::{
     admitted::{AdmittedClient, ConnectionGuard},
-    behind::{PendingSubscribe, WaitingRequests},
-    conversation::Conversation,
+    conversation::{Conversation, TopicsRequest},
     deadlines::{DeadlineKind, Deadlines},
     pace::MessageBudget,
     stream::{FrameStream, Transport},
+    waiting::WaitingRequests,
 };
 use crate::{
     alarms::Alarm,
@@ -104,10 +104,10 @@ pub(super) struct ConnectionTask<S: Transport, L> {
     conversation: Conversation,
     pace: MessageBudget,
     /// `None` as soon as the connection begins to close, so that nothing more is queued for it.
-    membership: Option<HubConnection>,
-    /// A Subscribe that is under way.
-    subscribing: Option<Box<PendingSubscribe>>,
-    /// Subscribes and Unsubscribes that came after it, in order.
+    hub: Option<HubConnection>,
+    /// The Subscribe that is under way, until it is answered.
+    unanswered: Option<Box<TopicsRequest>>,
+    /// Subscribes and Unsubscribes that wait until no Subscribe is under way, in order.
     waiting: WaitingRequests,
     /// A JSON frame that another thread decodes.
     reading_json: Option<Box<PendingJsonFrame>>,
@@ -166,8 +166,7 @@ enum ConnectionStep {
     /// Parse bytes that are read already.
     Look,
     Wrote(WriteProgress),
-    CatchUp,
-    Reached,
+    Subscribe,
     Waited,
     ReadJson(DecodedJsonFrame),
     Ending(CloseReason),
@@ -199,8 +198,8 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
                 live.config.limits.topics_per_subscribe,
             ),
             pace: MessageBudget::default(),
-            membership: Some(admitted.membership),
-            subscribing: None,
+            hub: Some(admitted.hub),
+            unanswered: None,
             waiting: WaitingRequests::default(),
             reading_json: None,
             place: None,
@@ -229,7 +228,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             if self.unlooked {
                 self.handle_buffered_messages();
                 // No tenant is charged any more, so no quantum makes the connection yield.
-                self.turn_is_over |= self.membership.is_none();
+                self.turn_is_over |= self.hub.is_none();
             }
             if mem::take(&mut self.turn_is_over) {
                 yield_now().await;
@@ -242,8 +241,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
                 }
                 ConnectionStep::Look => {}
                 ConnectionStep::Wrote(advanced) => self.on_written(advanced),
-                ConnectionStep::CatchUp => self.catch_up(),
-                ConnectionStep::Reached => self.subscribe_after_wait(),
+                ConnectionStep::Subscribe => self.continue_subscribe(),
                 ConnectionStep::Waited => self.carry_out_waiting(),
                 ConnectionStep::ReadJson(read) => self.handle_decoded_json(read),
                 ConnectionStep::Ending(ending) => self.begin_close(ending),
@@ -304,8 +302,9 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// Waits until one of the client's requests can be carried out. They are carried out in the
     /// order in which they came.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
-        if self.has_reached_head() {
-            return Poll::Ready(ConnectionStep::Reached);
+        let hub = self.hub.as_ref();
+        if hub.is_some_and(HubConnection::has_reached_head) {
+            return Poll::Ready(ConnectionStep::Subscribe);
         }
         if self.has_ready_request() {
             return match self.may_work() {
@@ -319,8 +318,9 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         if let Poll::Ready(step) = self.poll_read(context) {
             return Poll::Ready(step);
         }
-        match self.may_catch_up(context) {
-            true => Poll::Ready(ConnectionStep::CatchUp),
+        let hub = self.hub.as_mut();
+        match hub.is_some_and(|hub| hub.may_catch_up(context)) {
+            true => Poll::Ready(ConnectionStep::Subscribe),
             false => Poll::Pending,
         }
     }
@@ -380,9 +380,9 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// waits for the tenant's quantum: if many clients make room at the same time, the kernel
     /// reports all of them at once.
     fn may_write(&mut self) -> bool {
-        match &self.membership {
-            Some(membership) if self.account.outbox.unwritten_bytes() > WRITTEN_AT_ONCE_MAX => {
-                membership.may_write(&mut self.write_place)
+        match &self.hub {
+            Some(hub) if self.account.outbox.unwritten_bytes() > WRITTEN_AT_ONCE_MAX => {
+                hub.may_write(&mut self.write_place)
             }
             _ => {
                 self.write_place = None;
@@ -397,8 +397,8 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             let polled = self.stream.poll_write(context);
             if before > WRITTEN_AT_ONCE_MAX {
                 let written = before - self.account.outbox.unwritten_bytes();
-                if let Some(membership) = &self.membership {
-                    membership.charge_write(Cost::BYTE.times(written));
+                if let Some(hub) = &self.hub {
+                    hub.charge_write(Cost::BYTE.times(written));
                 }
                 // Gives up the slot: others need not wait for a client that does not read.
                 self.write_place = None;
@@ -438,10 +438,10 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// full, while an earlier request is unanswered, or until a Subscribe has read the log for
     /// the first time.
     fn accepts_input(&self) -> bool {
-        let subscribing = self.subscribing.as_ref();
+        let hub = self.hub.as_ref();
         let is_kept_waiting = self.has_ready_request()
             || self.reading_json.is_some()
-            || subscribing.is_some_and(|subscribing| subscribing.stops_reading());
+            || hub.is_some_and(HubConnection::stops_reading);
         !is_kept_waiting && self.account.outbox.is_half_free()
     }
 
@@ -498,15 +498,13 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// Returns true if work may be done for the client now. Otherwise the connection queues for
     /// its tenant's quantum.
     fn may_work(&mut self) -> bool {
-        let Some(membership) = &self.membership else {
-            return true;
-        };
-        membership.may_work(&mut self.place)
+        let hub = self.hub.as_ref();
+        hub.is_none_or(|hub| hub.may_work(&mut self.place))
     }
 
     fn has_quota(&self) -> bool {
-        let membership = self.membership.as_ref();
-        membership.is_none_or(HubConnection::has_quota)
+        let hub = self.hub.as_ref();
+        hub.is_none_or(HubConnection::has_quota)
     }
 
     /// Handles the messages that are read already, while the tenant's quantum lasts and there is

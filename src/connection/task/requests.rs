@@ -1,24 +1,19 @@
 //! Carries out the requests of a client: replies, subscriptions and catch-up.
 
-use std::task::Context;
-
-use sidewire_protocol::{EnvelopeEncoding, Position, close::CloseReason, frame, reply::Reply};
+use sidewire_protocol::{EnvelopeEncoding, close::CloseReason, frame, reply::Reply};
 
 use super::{ConnectionPhase, ConnectionTask, MessageHandler};
 use crate::{
     connection::{
-        behind::{AwaitingHead, CatchingUp, PendingSubscribe, WAITING_MAX},
         conversation::{
-            Conversation, ConversationAction, MessageKind, ParsedFrame, TopicsRequest,
-            rate_limit_refusal,
+            Conversation, ConversationAction, MessageKind, ParsedFrame, rate_limit_refusal,
         },
         stream::Transport,
+        waiting::WAITING_MAX,
     },
-    hub::{CatchUpProgress, HubConnection, SubscribeError, SubscribeOutcome},
+    hub::{HubConnection, SubscribeConfirmation, SubscribeError, SubscribeProgress},
     limits::Limit,
-    log::ReplayGap,
     memory::MemoryExceeded,
-    planted::mark_seen,
     repeated::{RepeatedLine, log_repeated},
     scheduler::Cost,
 };
@@ -55,7 +50,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     fn carry_out_or_queue(&mut self, action: ConversationAction) {
         match action {
             ConversationAction::Reply(reply) => self.push_immediate_reply(reply),
-            action if self.subscribing.is_none() && self.waiting.is_empty() => {
+            action if self.is_live() && self.waiting.is_empty() => {
                 self.carry_out(action);
             }
             action if self.waiting.has_room() => self.waiting.push(action),
@@ -72,12 +67,17 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
 
     /// Returns true if a waiting request may be carried out now.
     pub(super) fn has_ready_request(&self) -> bool {
-        !self.waiting.is_empty() && self.subscribing.is_none()
+        !self.waiting.is_empty() && self.is_live()
+    }
+
+    /// Returns true if no Subscribe is under way.
+    fn is_live(&self) -> bool {
+        self.hub.as_ref().is_none_or(HubConnection::is_live)
     }
 
     /// Carries out waiting requests while the tenant's quantum lasts.
     pub(super) fn carry_out_waiting(&mut self) {
-        while self.subscribing.is_none()
+        while self.is_live()
             && self.has_quota()
             && let Some(action) = self.waiting.pop()
         {
@@ -91,10 +91,9 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// during a catch-up or while a Subscribe waits.
     fn push_immediate_reply(&mut self, mut reply: Reply) {
         if let Reply::Pong(pong) = &mut reply
-            && self.subscribing.is_none()
-            && let Some(membership) = &self.membership
+            && let Some(hub) = &self.hub
         {
-            pong.position = Some(membership.position().into());
+            pong.position = hub.position().map(Into::into);
         }
         self.push_reply(&reply);
     }
@@ -120,8 +119,8 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
 
     /// Charges the tenant for work that was done for the client.
     pub(super) fn charge_work(&self, cost: Cost) {
-        if let Some(membership) = &self.membership {
-            membership.charge(cost);
+        if let Some(hub) = &self.hub {
+            hub.charge(cost);
         }
     }
 
@@ -145,158 +144,71 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     fn carry_out(&mut self, action: ConversationAction) {
         match action {
             ConversationAction::Reply(reply) => self.push_immediate_reply(reply),
-            ConversationAction::Subscribe(request) => {
-                self.begin_subscribe(request);
-                self.catch_up();
+            ConversationAction::Subscribe(mut request) => {
+                if let Some(hub) = &mut self.hub {
+                    hub.request(request.take_topics(), request.resume_from());
+                    self.unanswered = Some(Box::new(request));
+                    self.continue_subscribe();
+                }
             }
             ConversationAction::Unsubscribe(request) => {
-                if let Some(membership) = &self.membership {
-                    membership.unsubscribe(request.topics());
+                if let Some(hub) = &mut self.hub {
+                    hub.unsubscribe(request.topics());
                     self.push_reply(&request.unsubscribe_confirmation());
                 }
             }
         }
     }
 
-    /// Carries out a Subscribe at once, or when the events are delivered that the tenant has
-    /// waiting.
-    fn begin_subscribe(&mut self, request: TopicsRequest) {
-        let awaits = self.membership.as_ref().and_then(HubConnection::await_head);
-        match awaits {
-            None => self.subscribe_now(request),
-            Some(offset) => {
-                mark_seen("a Subscribe that waited for its tenant's deliveries");
-                let awaiting = PendingSubscribe::Awaiting(AwaitingHead { offset, request });
-                self.subscribing = Some(Box::new(awaiting));
+    /// Continues the Subscribe that is under way, if there is one, as far as possible now. Yields
+    /// after a slice of the log.
+    pub(super) fn continue_subscribe(&mut self) {
+        let relay = &self.account.shard.relay;
+        let topics_max = relay.live().config.limits.topics_per_connection;
+        while let Some(hub) = &mut self.hub
+            && let Some(progress) = hub.poll(topics_max)
+        {
+            // A Subscribe that is answered and over at once has not read the log.
+            self.turn_is_over |=
+                !matches!(progress, SubscribeProgress::Answer(_)) || !hub.is_live();
+            match progress {
+                SubscribeProgress::Answer(answer) => self.answer_subscribe(answer),
+                SubscribeProgress::More => return,
+                SubscribeProgress::Live => {}
+                SubscribeProgress::Overtaken => self.begin_close(CloseReason::Overtaken),
+                SubscribeProgress::NoJson(no_json) => self.begin_close(no_json.into()),
             }
         }
     }
 
-    /// Returns true if the events that a Subscribe waits for have been delivered.
-    pub(super) fn has_reached_head(&self) -> bool {
-        match (self.subscribing.as_deref(), &self.membership) {
-            (Some(PendingSubscribe::Awaiting(awaiting)), Some(membership)) => {
-                membership.has_reached(awaiting.offset)
-            }
-            _ => false,
-        }
-    }
-
-    /// Carries out the Subscribe that waited.
-    pub(super) fn subscribe_after_wait(&mut self) {
-        let awaiting = self
-            .subscribing
-            .take_if(|subscribing| matches!(**subscribing, PendingSubscribe::Awaiting(_)));
-        if let Some(PendingSubscribe::Awaiting(awaiting)) = awaiting.map(|awaiting| *awaiting) {
-            self.subscribe_now(awaiting.request);
-            self.catch_up();
-        }
-    }
-
-    fn subscribe_now(&mut self, request: TopicsRequest) {
-        let Some(membership) = &self.membership else {
+    fn answer_subscribe(&mut self, answer: Result<SubscribeConfirmation, SubscribeError>) {
+        let Some(request) = self.unanswered.take() else {
             return;
         };
-        let cap = self
-            .account
-            .shard
-            .relay
-            .live()
-            .config
-            .limits
-            .topics_per_connection;
-        match membership.subscribe(request.topics(), cap, request.resume_from()) {
-            Ok(SubscribeOutcome::Live(position)) => {
-                self.push_reply(&request.subscribe_confirmation(position, None));
-            }
-            Ok(SubscribeOutcome::Resumed(position)) => {
-                self.confirm_resume(request, position, Ok(0));
-            }
-            Ok(SubscribeOutcome::NotResumed(position, gap)) => {
-                self.confirm_resume(request, position, Err(gap));
-            }
-            Ok(SubscribeOutcome::Behind(catch_up)) => {
-                let behind = CatchingUp {
-                    catch_up,
-                    request: Some(request),
-                };
-                self.subscribing = Some(Box::new(PendingSubscribe::Behind(behind)));
+        let metrics = &self.account.shard.relay.metrics;
+        let reply = match answer {
+            Ok(SubscribeConfirmation { position, resumed }) => {
+                if let Some(resumed) = resumed {
+                    metrics.resume_answered(resumed.map(drop));
+                }
+                request.subscribe_confirmation(position, resumed.and_then(Result::ok))
             }
             Err(SubscribeError::TooManyTopics { topics_max }) => {
-                self.account
-                    .shard
-                    .relay
-                    .metrics
-                    .limit_exceeded(Limit::Topics);
-                self.push_reply(&request.too_many_topics_reply(topics_max));
+                metrics.limit_exceeded(Limit::Topics);
+                request.too_many_topics_reply(topics_max)
             }
             Err(SubscribeError::NoMemory(MemoryExceeded)) => {
-                self.account
-                    .shard
-                    .relay
-                    .metrics
-                    .limit_exceeded(Limit::Memory);
-                self.push_reply(&request.no_memory_reply());
+                metrics.limit_exceeded(Limit::Memory);
+                request.no_memory_reply()
             }
-        }
-    }
-
-    /// Confirms a Subscribe that resumes: with the number of events to replay, or as not
-    /// recovered.
-    fn confirm_resume(
-        &mut self,
-        request: TopicsRequest,
-        position: Position,
-        result: Result<u64, ReplayGap>,
-    ) {
-        self.account
-            .shard
-            .relay
-            .metrics
-            .resume_answered(result.map(drop));
-        self.push_reply(&request.subscribe_confirmation(position, result.ok()));
-    }
-
-    /// Returns true if the connection is catching up and may read the log now.
-    pub(super) fn may_catch_up(&mut self, context: &mut Context<'_>) -> bool {
-        match (self.subscribing.as_deref_mut(), &self.membership) {
-            (Some(PendingSubscribe::Behind(behind)), Some(membership)) => {
-                let catch_up = &mut behind.catch_up;
-                catch_up.poll_rendered(context).is_ready() && catch_up.can_continue(membership)
-            }
-            _ => false,
-        }
-    }
-
-    /// Continues the catch-up, if there is one and the connection may read the log now. Yields
-    /// after a slice of the log.
-    pub(super) fn catch_up(&mut self) {
-        while let Some(PendingSubscribe::Behind(behind)) = self.subscribing.as_deref_mut()
-            && let Some(membership) = &self.membership
-        {
-            let Some(progress) = behind.catch_up.run_slice(membership) else {
-                return;
-            };
-            self.turn_is_over = true;
-            match progress {
-                CatchUpProgress::More => return,
-                CatchUpProgress::Confirm(result) => {
-                    let position = behind.catch_up.position();
-                    if let Some(request) = behind.request.take() {
-                        self.confirm_resume(request, position, result);
-                    }
-                }
-                CatchUpProgress::Live => self.subscribing = None,
-                CatchUpProgress::Overtaken => return self.begin_close(CloseReason::Overtaken),
-                CatchUpProgress::NoJson(no_json) => return self.begin_close(no_json.into()),
-            }
-        }
+        };
+        self.push_reply(&reply);
     }
 
     /// Returns true if a drain has to wait for a Subscribe, a catch-up or a JSON message before
     /// the connection ends. Nothing delays the other endings.
     pub(super) fn must_finish_before(&self, ending: CloseReason) -> bool {
-        let is_owed = self.subscribing.is_some() || self.reading_json.is_some();
+        let is_owed = !self.is_live() || self.reading_json.is_some();
         is_owed && matches!(ending, CloseReason::Drain { .. })
     }
 

@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use crate::connection::{
-    behind::WAITING_MAX,
     testing::{ConnectionFixture, NOW, WIDE, event, settle, simulate},
+    waiting::WAITING_MAX,
     wire_testing::{ReceivedFrame, ping, resume, subscribe, subscribe_many, unsubscribe},
 };
 

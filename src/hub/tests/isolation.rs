@@ -16,7 +16,6 @@ const TOPICS: [&str; 6] = ["a:1", "a:2", "b:1", "user:ann", "user:bob", "tenant:
 struct Member {
     tenant: usize,
     client: HubClient,
-    catch_up: Option<CatchUp>,
     position: Option<Position>,
 }
 
@@ -92,11 +91,10 @@ fn connect(bench: &HubFixture, random: &mut StdRng) -> Option<Member> {
     let user = UserName::parse(["ann", "bob"][random.random_range(0..2)]).unwrap();
     let outbox = Rc::new(Outbox::new(&OutboxPool::new(ROOMY)));
     let joined = bench.shards[shard].join_tenant(&tenant_name(tenant), &user, Rc::clone(&outbox));
-    let membership = joined.ok()?;
+    let hub = RefCell::new(joined.ok()?);
     Some(Member {
         tenant,
-        client: HubClient { outbox, membership },
-        catch_up: None,
+        client: HubClient { outbox, hub },
         position: None,
     })
 }
@@ -120,12 +118,12 @@ async fn publish(bench: &HubFixture, random: &mut StdRng, number: usize) {
 }
 
 fn subscribe(member: &mut Member, random: &mut StdRng) {
-    if member.catch_up.is_some() {
+    if !member.client.hub().is_live() {
         return;
     }
     let topic = Topic::parse(TOPICS[random.random_range(0..3)]).unwrap();
     if random.random_range(0..4) == 0 {
-        member.client.membership.unsubscribe(&[topic]);
+        member.client.hub().unsubscribe(&[topic]);
         return;
     }
     let from = member.position.map(|position| {
@@ -134,40 +132,22 @@ fn subscribe(member: &mut Member, random: &mut StdRng) {
             ..position
         })
     });
-    match member
-        .client
-        .membership
-        .subscribe(&[topic], 10, from)
-        .unwrap()
-    {
-        SubscribeOutcome::Live(position)
-        | SubscribeOutcome::Resumed(position)
-        | SubscribeOutcome::NotResumed(position, _) => {
-            member.position = Some(position);
-        }
-        SubscribeOutcome::Behind(catch_up) => {
-            member.position = Some(catch_up.position());
-            member.catch_up = Some(catch_up);
-        }
-    }
+    let mut hub = member.client.hub();
+    let answer = hub.subscribe(&[topic], 10, from).unwrap();
+    let position = answer.map_or_else(|| hub.member.position(), |answer| answer.position);
+    member.position = Some(position);
 }
 
 /// Returns true if the member stays: one that is overtaken is closed.
-fn advance(member: &mut Member) -> bool {
-    let Some(catch_up) = &mut member.catch_up else {
-        return true;
-    };
-    let progress = catch_up.run_step(&member.client.membership, &mut all());
-    if progress == CatchUpProgress::Live {
-        member.catch_up = None;
-    }
-    progress != CatchUpProgress::Overtaken
+fn advance(member: &Member) -> bool {
+    let mut hub = member.client.hub();
+    hub.is_live() || hub.run_step(&mut all()) != SubscribeProgress::Overtaken
 }
 
 /// Reads all received events and checks that none is another tenant's.
 fn look(member: &mut Member, seen: &mut Seen) {
     let prefix = format!("{}.", member.tenant);
-    let is_behind = member.catch_up.is_some();
+    let is_behind = !member.client.hub().is_live();
     for (id, _) in member.client.received() {
         assert!(id.starts_with(&prefix), "{id} came to {prefix}");
         seen.events += 1;

@@ -8,7 +8,6 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::{
     event::{EventDraftParts, NoJson, tests::schema},
-    log::ReplayGap,
     memory::{MemoryLimits, MemoryUse},
 };
 
@@ -158,6 +157,14 @@ async fn a_batch_without_memory_for_its_json_closes_only_json_connections() {
     );
 }
 
+/// Returns the number of events that the confirmation of a resume announces.
+fn replayed_events(confirmed: SubscribeProgress) -> u64 {
+    let SubscribeProgress::Answer(Ok(confirmation)) = confirmed else {
+        panic!("{confirmed:?}");
+    };
+    confirmation.resumed.unwrap().unwrap()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_slice_of_a_replay_renders_a_quantum_of_json_and_counts_its_cost() {
     let bench = HubFixture::new(1, WIDE);
@@ -165,24 +172,22 @@ async fn a_slice_of_a_replay_renders_a_quantum_of_json_and_counts_its_cost() {
     let first = bench.publish("acme", batch).await.events[0].position;
     let client = json_client(&bench, 0);
     let start = Position { offset: 0, ..first };
-    let resumed = client.membership.subscribe(&[], 10, Some(Ok(start)));
-    let SubscribeOutcome::Behind(mut catch_up) = resumed.unwrap() else {
-        panic!("there is something to replay");
-    };
-    let confirmed = catch_up.run_step(&client.membership, &mut all());
-    assert_eq!(confirmed, CatchUpProgress::Confirm(Ok(40)));
+    let resumed = client.hub().subscribe(&[], 10, Some(Ok(start)));
+    assert_eq!(resumed, Ok(None), "there is something to replay");
+    let confirmed = client.hub().run_step(&mut all());
+    assert_eq!(replayed_events(confirmed), 40);
     let tally = bench.shards[0].tally();
     let mut slices = Vec::new();
     loop {
         let before = tally.json_replayed.get();
         let mut quantum = ReadSlice::new(QUANTUM);
-        let progress = catch_up.run_step(&client.membership, &mut quantum);
+        let progress = client.hub().run_step(&mut quantum);
         slices.push(tally.json_replayed.get() - before);
         assert_eq!(tally.queued.get(), tally.replayed.get());
-        if progress == CatchUpProgress::Live {
+        if progress == SubscribeProgress::Live {
             break;
         }
-        assert_eq!(progress, CatchUpProgress::More);
+        assert_eq!(progress, SubscribeProgress::More);
     }
     // Three times 6 kB are the first sum of more than 16 kB.
     assert_eq!(slices, [vec![3; 13], vec![1]].concat());
@@ -199,18 +204,16 @@ async fn a_replay_without_memory_for_its_json_ends_the_connection() {
     let first = bench.publish("acme", vec![growing(10)]).await.events[0].position;
     let client = json_client(&bench, 0);
     let start = Position { offset: 0, ..first };
-    let resumed = client.membership.subscribe(&[], 10, Some(Ok(start)));
-    let SubscribeOutcome::Behind(mut catch_up) = resumed.unwrap() else {
-        panic!("there is something to replay");
-    };
-    let confirmed = catch_up.run_step(&client.membership, &mut all());
-    assert_eq!(confirmed, CatchUpProgress::Confirm(Ok::<_, ReplayGap>(1)));
+    let resumed = client.hub().subscribe(&[], 10, Some(Ok(start)));
+    assert_eq!(resumed, Ok(None), "there is something to replay");
+    let confirmed = client.hub().run_step(&mut all());
+    assert_eq!(replayed_events(confirmed), 1);
     bench
         .registry
         .memory()
         .set_limits(MemoryLimits { max: 1, window: 0 });
-    let progress = catch_up.run_step(&client.membership, &mut all());
-    assert_eq!(progress, CatchUpProgress::NoJson(NoJson::NoMemory));
+    let progress = client.hub().run_step(&mut all());
+    assert_eq!(progress, SubscribeProgress::NoJson(NoJson::NoMemory));
     assert_eq!(bench.shards[0].tally().queued.get(), 0);
 }
 
@@ -271,7 +274,7 @@ async fn rendering_a_large_event_delays_only_its_own_tenant() {
         for _ in 0..20 {
             turn(&bench.shards[0]);
         }
-        assert_eq!(clients[0].membership.position().offset, 1);
+        assert_eq!(clients[0].hub().position().unwrap().offset, 1);
         assert_eq!(binary.received().len(), 1);
         assert_eq!(other.received().len(), 1);
         assert!(bench.shards[0].is_idle(), "nothing is to be done meanwhile");
@@ -344,25 +347,24 @@ async fn large_events_of_a_replay_are_offloaded_and_rendered_once_for_all_resume
         let start = Position { offset: 0, ..first };
         let clients = [(); 3].map(|()| json_client(&bench, 0));
         let resume = async |client: &HubClient| {
-            let resumed = client.membership.subscribe(&[], 10, Some(Ok(start)));
-            let SubscribeOutcome::Behind(mut catch_up) = resumed.unwrap() else {
-                panic!("there is something to replay");
-            };
-            let confirmed = catch_up.run_step(&client.membership, &mut all());
-            assert_eq!(confirmed, CatchUpProgress::Confirm(Ok(4)));
+            let resumed = client.hub().subscribe(&[], 10, Some(Ok(start)));
+            assert_eq!(resumed, Ok(None), "there is something to replay");
+            let confirmed = client.hub().run_step(&mut all());
+            assert_eq!(replayed_events(confirmed), 4);
             let mut queued = Vec::new();
             loop {
-                let progress = catch_up.run_step(&client.membership, &mut all());
+                let progress = client.hub().run_step(&mut all());
                 queued.push(client.outbox.queued_frames());
-                if progress == CatchUpProgress::Live {
+                if progress == SubscribeProgress::Live {
                     return queued;
                 }
-                assert_eq!(progress, CatchUpProgress::More);
-                assert!(
-                    !catch_up.can_continue(&client.membership),
-                    "it is rendered yet"
-                );
-                poll_fn(|context| catch_up.poll_rendered(context)).await;
+                assert_eq!(progress, SubscribeProgress::More);
+                {
+                    let mut hub = client.hub();
+                    let (catch_up, member) = hub.catch_up();
+                    assert!(!catch_up.can_continue(member), "it is rendered yet");
+                }
+                poll_fn(|context| client.hub().catch_up().0.poll_rendered(context)).await;
             }
         };
         let [first, second, third] = &clients;

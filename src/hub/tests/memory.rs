@@ -63,7 +63,7 @@ async fn a_client_that_missed_nothing_resumes_even_if_its_tenant_was_empty() {
     let back = bench.connect(0, "acme", "ann");
     let resumed = resume(&back, head);
     assert!(
-        matches!(resumed, SubscribeOutcome::Resumed(position) if position == head),
+        (resumed.position, resumed.resumed) == (head, Some(Ok(0))),
         "{resumed:?}"
     );
     let missed = Position {
@@ -71,10 +71,7 @@ async fn a_client_that_missed_nothing_resumes_even_if_its_tenant_was_empty() {
         ..head
     };
     let refused = resume(&back, missed);
-    assert!(matches!(
-        refused,
-        SubscribeOutcome::NotResumed(_, ReplayGap::Evicted)
-    ));
+    assert_eq!(refused.resumed, Some(Err(ReplayGap::Evicted)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,7 +85,7 @@ async fn a_client_that_missed_nothing_resumes_even_if_undelivered_events_are_evi
     client.subscribe(&["a:1"]);
     bench.publish("acme", drafts(1)).await;
     assert_eq!(client.received().len(), 1);
-    let had = client.membership.position();
+    let had = client.hub().position().unwrap();
     // The shard does not run meanwhile.
     let tenant = name("acme");
     let appended = append(&bench.publisher, &tenant, drafts(5));
@@ -99,17 +96,14 @@ async fn a_client_that_missed_nothing_resumes_even_if_undelivered_events_are_evi
     );
     let resumed = resume(&client, had);
     assert!(
-        matches!(resumed, SubscribeOutcome::Resumed(position) if position == had),
+        (resumed.position, resumed.resumed) == (had, Some(Ok(0))),
         "{resumed:?}"
     );
     turn(&bench.shards[0]);
     assert_eq!(client.received().len(), 5);
     let missed = Position { offset: 0, ..had };
     let refused = resume(&client, missed);
-    assert!(matches!(
-        refused,
-        SubscribeOutcome::NotResumed(_, ReplayGap::Evicted)
-    ));
+    assert_eq!(refused.resumed, Some(Err(ReplayGap::Evicted)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,8 +132,9 @@ async fn without_a_replay_window_positions_grow_and_every_resume_is_refused() {
     let head = published.events[1].position;
     assert_eq!(head.offset, 2);
     let refused = resume(&client, head);
-    assert!(
-        matches!(refused, SubscribeOutcome::NotResumed(position, ReplayGap::Disabled) if position == head)
+    assert_eq!(
+        (refused.position, refused.resumed),
+        (head, Some(Err(ReplayGap::Disabled)))
     );
     assert_eq!(client.received().len(), 2);
     assert_eq!(bench.registry.memory().held_bytes(MemoryUse::Events), 0);
@@ -268,11 +263,12 @@ async fn publish_and_relieve(bench: &HubFixture, count: usize) {
     }
 }
 
-fn resume(client: &HubClient, from: Position) -> SubscribeOutcome {
+fn resume(client: &HubClient, from: Position) -> SubscribeConfirmation {
     client
-        .membership
+        .hub()
         .subscribe(&[], 10, Some(Ok(from)))
         .unwrap()
+        .expect("nothing is to be replayed")
 }
 
 /// Returns `count` topics of 10 bytes each.
@@ -305,10 +301,7 @@ async fn a_lower_limit_closes_the_largest_subscriptions_until_it_is_met() {
         .enumerate()
         .map(|(number, count)| {
             let client = bench.connect(number % 2, "acme", "ann");
-            client
-                .membership
-                .subscribe(&topics(count), 1000, None)
-                .unwrap();
+            client.hub().subscribe(&topics(count), 1000, None).unwrap();
             client
         })
         .collect();
@@ -358,10 +351,7 @@ async fn old_events_are_freed_first_then_begun_messages_then_subscriptions() {
         messages.reserve(&writing.outbox, 1).unwrap()
     };
     let subscribed = bench.connect(0, "acme", "cid");
-    subscribed
-        .membership
-        .subscribe(&topics(20), 100, None)
-        .unwrap();
+    subscribed.hub().subscribe(&topics(20), 100, None).unwrap();
     let memory = bench.registry.memory();
     let others = || {
         MemoryUse::ALL

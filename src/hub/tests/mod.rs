@@ -14,6 +14,7 @@ mod resume;
 mod turns;
 
 use std::{
+    cell::{RefCell, RefMut},
     collections::{BTreeMap, BTreeSet},
     pin::pin,
     rc::Rc,
@@ -116,14 +117,17 @@ impl HubFixture {
     ) -> HubClient {
         let pool = OutboxPool::new(limits);
         let outbox = Rc::new(Outbox::with_encoding(encoding, &pool));
-        let membership = self.shards[shard]
+        let hub = self.shards[shard]
             .join_tenant(
                 &name(tenant),
                 &UserName::parse(user).unwrap(),
                 Rc::clone(&outbox),
             )
             .unwrap();
-        HubClient { outbox, membership }
+        HubClient {
+            outbox,
+            hub: RefCell::new(hub),
+        }
     }
 
     /// Publishes while all shards run, and returns the outcome.
@@ -181,22 +185,29 @@ fn submission(draft: EventDraft) -> Submission<'static> {
 
 struct HubClient {
     outbox: Rc<Outbox>,
-    membership: HubConnection,
+    hub: RefCell<HubConnection>,
 }
 
 impl HubClient {
+    fn hub(&self) -> RefMut<'_, HubConnection> {
+        self.hub.borrow_mut()
+    }
+
     fn subscribe(&self, topics: &[&str]) -> Position {
         let topics: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
-        self.membership.deliver_all();
-        match self.membership.subscribe(&topics, 10_000, None).unwrap() {
-            SubscribeOutcome::Live(position) => position,
+        self.hub().member.deliver_all();
+        match self.hub().subscribe(&topics, 10_000, None).unwrap() {
+            Some(SubscribeConfirmation {
+                position,
+                resumed: None,
+            }) => position,
             other => panic!("nothing was to be resumed: {other:?}"),
         }
     }
 
     fn unsubscribe(&self, topics: &[&str]) {
         let topics: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
-        self.membership.unsubscribe(&topics);
+        self.hub().unsubscribe(&topics);
     }
 
     /// Returns the message ids and offsets of the events received since the last call.
@@ -424,9 +435,9 @@ fn a_subscribe_over_the_limit_of_topics_changes_nothing() {
     let topics: Vec<_> = ["a:1", "a:2", "a:2", "a:3"]
         .map(|topic| Topic::parse(topic).unwrap())
         .into();
-    assert!(a.membership.subscribe(&topics[..3], 2, None).is_ok());
-    assert!(a.membership.subscribe(&topics[..3], 2, None).is_ok());
-    let refused = a.membership.subscribe(&topics[2..], 2, None);
+    assert!(a.hub().subscribe(&topics[..3], 2, None).is_ok());
+    assert!(a.hub().subscribe(&topics[..3], 2, None).is_ok());
+    let refused = a.hub().subscribe(&topics[2..], 2, None);
     assert_eq!(
         refused.unwrap_err(),
         SubscribeError::TooManyTopics { topics_max: 2 }
@@ -453,10 +464,10 @@ fn a_subscribe_for_which_there_is_no_memory_changes_nothing() {
         .collect();
     let a = bench.connect(0, "acme", "ann");
     // Subscriptions may take at most half of it, and a topic takes 208 bytes.
-    assert!(a.membership.subscribe(&topics[..11], 100, None).is_ok());
+    assert!(a.hub().subscribe(&topics[..11], 100, None).is_ok());
     assert_eq!(held(), 11 * 208);
     let b = bench.connect(0, "other", "bob");
-    let refused = b.membership.subscribe(&topics[..1], 100, None);
+    let refused = b.hub().subscribe(&topics[..1], 100, None);
     assert_eq!(
         refused.unwrap_err(),
         SubscribeError::NoMemory(MemoryExceeded)
@@ -464,9 +475,9 @@ fn a_subscribe_for_which_there_is_no_memory_changes_nothing() {
     assert_eq!(held(), 11 * 208);
     assert_eq!(bench.shards[0].tally().subscriptions.get(), 11);
     // Topics that it already has take no more memory.
-    assert!(a.membership.subscribe(&topics[..11], 100, None).is_ok());
-    a.membership.unsubscribe(&topics[..2]);
-    assert!(b.membership.subscribe(&topics[..1], 100, None).is_ok());
+    assert!(a.hub().subscribe(&topics[..11], 100, None).is_ok());
+    a.hub().unsubscribe(&topics[..2]);
+    assert!(b.hub().subscribe(&topics[..1], 100, None).is_ok());
     assert_eq!(held(), 10 * 208);
     drop((a, b));
     assert_eq!(held(), 0);

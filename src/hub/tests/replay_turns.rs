@@ -9,7 +9,6 @@ use crate::scheduler::FLOWS_A_TURN;
 /// A connection that is catching up.
 struct Reader {
     client: HubClient,
-    catch_up: CatchUp,
     is_confirmed: bool,
 }
 
@@ -18,29 +17,26 @@ impl Reader {
     /// that waits to read them.
     fn new(bench: &HubFixture, tenant: &str) -> Self {
         let client = bench.connect(0, tenant, "ann");
-        client.membership.deliver_all();
+        client.hub().member.deliver_all();
         let topics = [Topic::parse("a:1").unwrap()];
         let start = Position {
             offset: 0,
-            ..client.membership.delivered_up_to()
+            ..client.hub().member.delivered_up_to()
         };
-        let subscribed = client.membership.subscribe(&topics, 1, Some(Ok(start)));
-        let Ok(SubscribeOutcome::Behind(catch_up)) = subscribed else {
-            panic!("it has missed something");
-        };
+        let subscribed = client.hub().subscribe(&topics, 1, Some(Ok(start)));
+        assert_eq!(subscribed, Ok(None), "it has missed something");
         Self {
             client,
-            catch_up,
             is_confirmed: false,
         }
     }
 
-    fn go_on(&mut self) -> Option<CatchUpProgress> {
+    fn go_on(&mut self) -> Option<SubscribeProgress> {
         if self.is_confirmed {
             return None;
         }
-        let progress = self.catch_up.run_slice(&self.client.membership);
-        self.is_confirmed = matches!(progress, Some(CatchUpProgress::Confirm(_)));
+        let progress = self.client.hub().poll(1);
+        self.is_confirmed = matches!(progress, Some(SubscribeProgress::Answer(_)));
         progress
     }
 }
@@ -135,7 +131,7 @@ async fn a_connection_that_leaves_or_reads_nothing_does_not_block_other_replays(
     miss(&bench, "acme", 1000, 100).await;
     let mut readers: Vec<_> = (0..4).map(|_| Reader::new(&bench, "acme")).collect();
     // The first uses the quantum, and the others wait.
-    assert_eq!(readers[0].go_on(), Some(CatchUpProgress::More));
+    assert_eq!(readers[0].go_on(), Some(SubscribeProgress::More));
     assert!(
         readers[1..]
             .iter_mut()
@@ -151,7 +147,7 @@ async fn a_connection_that_leaves_or_reads_nothing_does_not_block_other_replays(
     drop(readers.remove(2));
     turn(&bench.shards[0]);
     assert_eq!(*order.lock().unwrap(), ["last"]);
-    assert_eq!(readers[2].go_on(), Some(CatchUpProgress::More));
+    assert_eq!(readers[2].go_on(), Some(SubscribeProgress::More));
     // It continues when there is room.
     readers[1].client.outbox.discard_queued();
     assert_eq!(readers[1].go_on(), None);

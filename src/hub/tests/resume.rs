@@ -56,7 +56,6 @@ struct Resuming {
 
 /// A resume in progress.
 struct Behind {
-    catch_up: CatchUp,
     from: u64,
     replay: Vec<u64>,
     confirmed: bool,
@@ -104,36 +103,39 @@ impl Resuming {
 
     fn subscribe(&mut self, topics: &[&'static str], from: Option<Position>, log: &Model) {
         let names: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
-        self.client.membership.deliver_all();
-        let subscribed = self.client.membership.subscribe(&names, 10, from.map(Ok));
+        self.client.hub().member.deliver_all();
+        let subscribed = self.client.hub().subscribe(&names, 10, from.map(Ok));
         let mut asked: BTreeSet<_> = topics.iter().copied().collect();
         if from.is_some() && !std::mem::replace(&mut self.implicit_resumed, true) {
             asked.extend(["user:ann", "tenant:*"]);
         }
         match (subscribed.unwrap(), from) {
-            (SubscribeOutcome::Live(position), None) => assert_eq!(position.offset, log.head()),
-            (SubscribeOutcome::NotResumed(position, gap), Some(from)) => {
-                assert_eq!(position.offset, log.head());
-                assert_eq!((gap, from.offset < log.tail), (ReplayGap::Evicted, true));
+            (Some(answer), from) => {
+                assert_eq!(answer.position.offset, log.head());
+                match (answer.resumed, from) {
+                    (None, None) => {}
+                    (Some(Err(gap)), Some(from)) => {
+                        assert_eq!((gap, from.offset < log.tail), (ReplayGap::Evicted, true));
+                    }
+                    (Some(Ok(0)), Some(from)) => assert_eq!(from.offset, log.head()),
+                    other => panic!("{other:?}"),
+                }
             }
-            (SubscribeOutcome::Resumed(position), Some(from)) => {
-                assert_eq!((position.offset, from.offset), (log.head(), log.head()));
-            }
-            (SubscribeOutcome::Behind(catch_up), Some(from)) => {
+            (None, Some(from)) => {
                 assert!(from.offset >= log.tail);
-                assert_eq!(catch_up.position().offset, log.head());
+                let position = self.client.hub().member.position();
+                assert_eq!(position.offset, log.head());
                 let relating = log.after(from.offset, &asked);
                 let had: BTreeSet<_> = self.brought.values().flatten().copied().collect();
                 let replay = relating.iter().map(|(offset, _)| *offset);
                 self.behind = Some(Behind {
-                    catch_up,
                     from: from.offset,
                     replay: replay.filter(|offset| !had.contains(offset)).collect(),
                     confirmed: false,
                     later: Vec::new(),
                 });
             }
-            other => panic!("{other:?}"),
+            (None, None) => panic!("there is nothing to catch up with"),
         }
         for topic in topics {
             self.brought.entry(topic).or_default();
@@ -145,12 +147,11 @@ impl Resuming {
         let Some(mut behind) = self.behind.take() else {
             return;
         };
-        match behind
-            .catch_up
-            .run_step(&self.client.membership, &mut all())
-        {
-            CatchUpProgress::More => {}
-            CatchUpProgress::Confirm(result) => {
+        let progress = self.client.hub().run_step(&mut all());
+        match progress {
+            SubscribeProgress::More => {}
+            SubscribeProgress::Answer(answer) => {
+                let result = answer.unwrap().resumed.unwrap();
                 assert!(!behind.confirmed);
                 behind.confirmed = true;
                 if from_is_whole(&behind, log) {
@@ -161,18 +162,18 @@ impl Resuming {
                     assert_eq!(result, Err(ReplayGap::Evicted));
                 }
             }
-            CatchUpProgress::Live => {
+            SubscribeProgress::Live => {
                 assert!(behind.confirmed);
                 self.expected.extend(&behind.later);
                 return;
             }
-            CatchUpProgress::Overtaken => {
+            SubscribeProgress::Overtaken => {
                 assert!(behind.confirmed && log.tail > behind.from);
                 self.expected.extend(&behind.later);
                 self.is_closed = true;
                 return;
             }
-            CatchUpProgress::NoJson(no_json) => panic!("{no_json}"),
+            SubscribeProgress::NoJson(no_json) => panic!("{no_json}"),
         }
         self.behind = Some(behind);
     }

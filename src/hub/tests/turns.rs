@@ -103,21 +103,21 @@ async fn a_subscribe_waits_for_the_backlog_of_its_tenant_and_is_then_woken() {
     post_batch(&bench, "loud", batch(5)).await;
     post(&bench, "quiet", "n").await;
     let order = Order::default();
-    let membership = &loud[0].membership;
+    let has_reached = |offset| loud[0].hub().member.has_reached(offset);
     note_when_woken(&loud[0], "loud", &order);
-    assert_eq!(membership.await_head(), Some(5));
+    assert_eq!(loud[0].hub().member.await_head(), Some(5));
     // One slice is delivered at once, and no more.
     assert_eq!(bench.shards[0].tally().queued.get(), MANY as u64);
     for _ in 1..5 {
-        assert!(!membership.has_reached(5));
+        assert!(!has_reached(5));
         assert_eq!(order.lock().unwrap().len(), 0);
         bench.shards[0].deliver_one_slice(&name("loud"));
     }
-    assert!(membership.has_reached(5));
+    assert!(has_reached(5));
     assert_eq!(order.lock().unwrap().len(), 1);
     // It waits neither for later events nor for other tenants' events.
     assert_eq!(loud[0].subscribe(&["a:1"]).offset, 5);
-    assert_eq!(membership.await_head(), None);
+    assert_eq!(loud[0].hub().member.await_head(), None);
     assert_eq!(quiet.received().len(), 0);
     bench.shards[0].deliver_pending();
     assert_eq!(quiet.received().len(), 1);
@@ -338,10 +338,10 @@ async fn connections_that_wait_to_subscribe_are_woken_a_few_at_a_time() {
     assert!(
         connected
             .iter()
-            .all(|client| client.membership.await_head() == head)
+            .all(|client| client.hub().member.await_head() == head)
     );
     bench.shards[0].deliver_pending();
-    assert!(connected[0].membership.has_reached(40));
+    assert!(connected[0].hub().member.has_reached(40));
     let mut told = vec![sleepers.take_woken().len()];
     while told.iter().sum::<usize>() < 200 {
         bench.shards[0].deliver_pending();
@@ -381,9 +381,9 @@ async fn a_slice_is_charged_for_the_topics_of_an_event_and_their_subscribers() {
     let topics: Vec<_> = (0..100).map(|n| format!("a:{n}")).collect();
     let topics: Vec<_> = topics.iter().map(String::as_str).collect();
     let slice = || {
-        let before = client.membership.delivered_up_to().offset;
+        let before = client.hub().member.delivered_up_to().offset;
         bench.shards[0].deliver_one_slice(&name("acme"));
-        client.membership.delivered_up_to().offset - before
+        client.hub().member.delivered_up_to().offset - before
     };
     let batch = vec![draft("m", &topics); 60];
     post_batch(&bench, "acme", batch.clone()).await;

@@ -15,19 +15,16 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::{ConnectionPhase, ConnectionStep, ConnectionTask, MessageHandler};
-use crate::{
-    connection::{stream::Transport, waiting::WaitingRequests},
-    telemetry::CloseLabel,
-};
+use crate::{connection::stream::Transport, telemetry::CloseLabel};
 
 impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// Begins to close the connection for this reason.
     pub(super) fn begin_close(&mut self, ending: CloseReason) {
-        if self.phase != ConnectionPhase::Open {
+        if !self.is_open() {
             return;
         }
         self.account.closed = CloseLabel::ByRelay(ending);
-        self.leave_hub();
+        self.phase = ConnectionPhase::Closing;
         if !ending.drains_outbox() {
             self.account
                 .record_dropped(self.account.outbox.discard_queued());
@@ -48,7 +45,6 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             code: CloseCode::from(ending.code()),
             reason: ending.close_frame_text().into(),
         });
-        self.phase = ConnectionPhase::Closing;
         if is_within_message && ending == CloseReason::NoMemory {
             self.drop_partial_message();
         }
@@ -70,12 +66,11 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
 
     /// Handles a Close frame from the client, which tungstenite answers at the next read.
     pub(super) fn on_client_close(&mut self) {
-        if self.phase == ConnectionPhase::Open {
+        if self.is_open() {
             self.account.closed = CloseLabel::ByClient;
-            self.leave_hub();
+            self.phase = ConnectionPhase::Closing;
             self.account
                 .record_dropped(self.account.outbox.discard_queued());
-            self.phase = ConnectionPhase::Closing;
             self.set_close_deadline(self.account.shard.relay.live().config.client.write_timeout);
         }
     }
@@ -95,9 +90,10 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             }
             _ => (CloseLabel::ProtocolError, CloseCode::Protocol),
         };
-        if self.phase == ConnectionPhase::Open {
+        let was_open = self.is_open();
+        self.phase = ConnectionPhase::Lingering { shut_down: false };
+        if was_open {
             self.account.closed = closed;
-            self.leave_hub();
             self.account
                 .record_dropped(self.account.outbox.discard_queued());
             self.stream.queue_close(CloseFrame {
@@ -106,27 +102,15 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
                 reason: close_reason_text(error).into(),
             });
         }
-        self.phase = ConnectionPhase::Lingering { shut_down: false };
         self.set_close_deadline(self.account.shard.relay.live().config.client.write_timeout);
     }
 
     /// Handles the loss of a client that sent no Close frame: what is queued for it is dropped.
     pub(super) fn abandon_outbox(&mut self) {
-        self.leave_hub();
+        self.phase = ConnectionPhase::Closed;
         self.account
             .record_dropped(self.account.outbox.discard_all());
-        self.phase = ConnectionPhase::Closed;
         self.set_close_deadline(self.account.shard.relay.live().config.client.write_timeout);
-    }
-
-    /// Leaves the hub and drops the client's pending requests: nothing more is queued for it.
-    pub(super) fn leave_hub(&mut self) {
-        self.hub = None;
-        self.unanswered = None;
-        self.waiting = WaitingRequests::default();
-        self.reading_json = None;
-        self.place = None;
-        self.write_place = None;
     }
 
     pub(super) fn on_connection_lost(&mut self) -> ConnectionStep {
@@ -135,7 +119,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     }
 
     pub(super) fn record_reset(&mut self) {
-        if self.stream.has_unwritten() && self.phase == ConnectionPhase::Open {
+        if self.stream.has_unwritten() && self.is_open() {
             self.account.closed = CloseLabel::Reset;
         }
     }

@@ -16,8 +16,10 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         if is_planted(PlantedFault::GivesUpTheLiving) {
             return;
         }
-        self.heard = Instant::now();
-        self.given_up_at = None;
+        if let ConnectionPhase::Open(open) = &mut self.phase {
+            open.heard = Instant::now();
+            open.given_up_at = None;
+        }
         self.clear_final_check(DeadlineKind::Silence);
     }
 
@@ -28,8 +30,12 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// suspended and jumps when its clock is set; the deadline does neither.
     pub(super) fn check_idle(&mut self) {
         let now = Instant::now();
+        let is_kept_waiting = !self.is_waiting_for_client();
+        let ConnectionPhase::Open(open) = &mut self.phase else {
+            return;
+        };
         let time_of_day = self.account.shard.relay.clock.since_unix_epoch();
-        if self.expires_at.is_some_and(|end| time_of_day >= end) {
+        if open.expires_at.is_some_and(|end| time_of_day >= end) {
             return self.begin_close(CloseReason::TokenExpired);
         }
         let live = self.account.shard.relay.live();
@@ -38,28 +44,29 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             (client.ping_interval, client.idle_timeout)
         };
         drop(live);
-        if !self.is_waiting_for_client() {
+        if is_kept_waiting {
             // Either the client does not read its answers, which the write deadline covers, or
             // the relay keeps the client waiting.
-            self.heard = now;
-            self.given_up_at = None;
-            self.clear_final_check(DeadlineKind::Silence);
+            open.heard = now;
+            open.given_up_at = None;
+            self.last_look
+                .take_if(|looked| *looked == DeadlineKind::Silence);
         }
-        let next = match self.given_up_at {
+        let next = match open.given_up_at {
             Some(end) if now >= end => {
                 if !self.begin_final_check(DeadlineKind::Silence) {
                     return self.begin_close(CloseReason::Idle);
                 }
                 now
             }
-            None if now < self.heard + interval => self.heard + interval,
+            None if now < open.heard + interval => open.heard + interval,
             again_or_not => {
                 self.account.outbox.set_ping(Box::new(frame::EMPTY_PING));
                 // Every client has time to answer, even if a reload has made the times shorter
                 // than its silence so far.
                 let end =
-                    again_or_not.unwrap_or((self.heard + timeout).max(now + (timeout - interval)));
-                self.given_up_at = Some(end);
+                    again_or_not.unwrap_or((open.heard + timeout).max(now + (timeout - interval)));
+                open.given_up_at = Some(end);
                 end.min(now + interval)
             }
         };
@@ -69,17 +76,19 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// Applies a shorter ping interval after a reload. (A message in progress keeps its
     /// deadline.)
     pub(super) fn tighten_idle_deadline(&mut self) {
-        if self.deadlines.silence.is_some() {
+        if let ConnectionPhase::Open(open) = &self.phase
+            && let Some(silence) = &mut self.deadlines.silence
+        {
             let interval = self.account.shard.relay.live().config.client.ping_interval;
-            let due = (self.heard + interval).max(Instant::now());
-            self.deadlines.silence = self.deadlines.silence.map(|at| at.min(due));
+            let due = (open.heard + interval).max(Instant::now());
+            *silence = due.min(*silence);
         }
     }
 
     /// Sets or clears the deadline of the message in progress. `is_another` says that a message
     /// was completed meanwhile, so that this is a newer one.
     pub(super) fn update_message_deadline(&mut self, is_another: bool) {
-        if self.phase != ConnectionPhase::Open || !self.stream.is_within_message() {
+        if !self.is_open() || !self.stream.is_within_message() {
             self.deadlines.message = None;
             self.clear_final_check(DeadlineKind::Message);
         } else if is_another || self.deadlines.message.is_none() {

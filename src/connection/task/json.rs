@@ -16,7 +16,7 @@ use sidewire_protocol::{
 };
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::{ConnectionTask, MessageHandler};
+use super::{ConnectionPhase, ConnectionTask, MessageHandler, OpenConnection};
 use crate::{
     connection::{
         conversation::{
@@ -57,7 +57,10 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         self.charge_work(Cost::STEP.times(json.len() / PEEKED_BYTES_A_STEP));
         let message_id = peeked.message_id;
         let kind = MessageKind::from_payload(peeked.payload);
-        let charged = self
+        let ConnectionPhase::Open(open) = &mut self.phase else {
+            return;
+        };
+        let charged = open
             .pace
             .charge_message(kind, self.account.user_key(), &shard.relay);
         if let Err(exceeded) = charged {
@@ -105,7 +108,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
                 envelope,
             })
         };
-        self.reading_json = Some(Box::new(PendingJsonFrame(Box::pin(reading))));
+        open.reading_json = Some(Box::new(PendingJsonFrame(Box::pin(reading))));
     }
 
     /// Handles a decoded JSON frame.
@@ -141,7 +144,9 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         };
         self.handle_charged_message(heard);
     }
+}
 
+impl OpenConnection {
     /// Polls for the frame that another thread decodes.
     pub(super) fn poll_decoded_json(
         &mut self,

@@ -101,22 +101,8 @@ pub(super) fn run_connection_with<L: MessageHandler, S: Transport, H>(
 
 pub(super) struct ConnectionTask<S: Transport, L> {
     listener: PhantomData<L>,
-    conversation: Conversation,
-    pace: MessageBudget,
-    /// `None` as soon as the connection begins to close, so that nothing more is queued for it.
-    hub: Option<HubConnection>,
-    /// The Subscribe that is under way, until it is answered.
-    unanswered: Option<Box<TopicsRequest>>,
-    /// Subscribes and Unsubscribes that wait until no Subscribe is under way, in order.
-    waiting: WaitingRequests,
-    /// A JSON frame that another thread decodes.
-    reading_json: Option<Box<PendingJsonFrame>>,
-    /// Slot in the tenant's queue, held while received messages wait for its quantum.
-    place: Option<WorkTicket>,
-    /// Slot in the tenant's queue, held while a large write waits for its quantum.
-    write_place: Option<WorkTicket>,
-    stream: FrameStream<S>,
     phase: ConnectionPhase,
+    stream: FrameStream<S>,
     /// True if the connection has read the log or used up its frames for this turn, and so must
     /// yield before it does anything else.
     turn_is_over: bool,
@@ -124,28 +110,23 @@ pub(super) struct ConnectionTask<S: Transport, L> {
     /// after the handshake.
     unlooked: bool,
     deadlines: Deadlines,
-    /// Time at which the client's last byte was read.
-    heard: Instant,
-    /// Time at which a client that was pinged is disconnected, unless it sends something before.
-    given_up_at: Option<Instant>,
     /// Deadline that has expired and takes effect after a final check of the socket: if the
     /// process did not run for a while, the data that meets the deadline may be in the kernel.
     last_look: Option<DeadlineKind>,
     /// Set for the earliest deadline.
     alarm: Option<Alarm>,
-    /// Fingerprint of the key that verified its token.
-    key: Option<KeyFingerprint>,
-    /// Time of day at which its token expires, since the Unix epoch.
-    expires_at: Option<Duration>,
     /// Also holds the shard and the outbox.
     pub(super) account: ConnectionGuard,
 }
 
 /// The phase of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all connections are open, so a box would only add an allocation"
+)]
 enum ConnectionPhase {
     /// Both sides send messages.
-    Open,
+    Open(OpenConnection),
     /// A Close frame is queued or written. Of what the client sends, only its own Close frame
     /// matters.
     Closing,
@@ -158,6 +139,58 @@ enum ConnectionPhase {
         /// True if the client knows that nothing more will be written.
         shut_down: bool,
     },
+}
+
+/// The state of an open connection. It is dropped as soon as the connection begins to close, so
+/// that nothing more is queued for it.
+struct OpenConnection {
+    hub: HubConnection,
+    conversation: Conversation,
+    pace: MessageBudget,
+    /// The Subscribe that is under way, until it is answered.
+    unanswered: Option<Box<TopicsRequest>>,
+    /// Subscribes and Unsubscribes that wait until no Subscribe is under way, in order.
+    waiting: WaitingRequests,
+    /// A JSON frame that another thread decodes.
+    reading_json: Option<Box<PendingJsonFrame>>,
+    /// Slot in the tenant's queue, held while received messages wait for its quantum.
+    place: Option<WorkTicket>,
+    /// Slot in the tenant's queue, held while a large write waits for its quantum.
+    write_place: Option<WorkTicket>,
+    /// Time at which the client's last byte was read.
+    heard: Instant,
+    /// Time at which a client that was pinged is disconnected, unless it sends something before.
+    given_up_at: Option<Instant>,
+    /// Fingerprint of the key that verified its token.
+    key: Option<KeyFingerprint>,
+    /// Time of day at which its token expires, since the Unix epoch.
+    expires_at: Option<Duration>,
+}
+
+impl OpenConnection {
+    /// Returns true if work may be done for the client now. Otherwise the connection queues for
+    /// its tenant's quantum.
+    fn may_work(&mut self) -> bool {
+        self.hub.may_work(&mut self.place)
+    }
+
+    /// Returns true if a waiting request may be carried out now.
+    fn has_ready_request(&self) -> bool {
+        !self.waiting.is_empty() && self.hub.is_live()
+    }
+
+    /// Returns true if nothing is read from the client: while an earlier request is unanswered,
+    /// or until a Subscribe has read the log for the first time.
+    fn stops_reading(&self) -> bool {
+        self.has_ready_request() || self.reading_json.is_some() || self.hub.stops_reading()
+    }
+
+    /// Returns true if a drain has to wait for a Subscribe, a catch-up or a JSON message before
+    /// the connection ends. Nothing delays the other endings.
+    fn must_finish_before(&self, ending: CloseReason) -> bool {
+        let is_owed = !self.hub.is_live() || self.reading_json.is_some();
+        is_owed && matches!(ending, CloseReason::Drain { .. })
+    }
 }
 
 /// The next thing for a connection to do.
@@ -193,32 +226,33 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         let now = Instant::now();
         Self {
             listener: PhantomData,
-            conversation: Conversation::new(
-                identity.grant,
-                live.config.limits.topics_per_subscribe,
-            ),
-            pace: MessageBudget::default(),
-            hub: Some(admitted.hub),
-            unanswered: None,
-            waiting: WaitingRequests::default(),
-            reading_json: None,
-            place: None,
-            write_place: None,
-            turn_is_over: false,
+            phase: ConnectionPhase::Open(OpenConnection {
+                hub: admitted.hub,
+                conversation: Conversation::new(
+                    identity.grant,
+                    live.config.limits.topics_per_subscribe,
+                ),
+                pace: MessageBudget::default(),
+                unanswered: None,
+                waiting: WaitingRequests::default(),
+                reading_json: None,
+                place: None,
+                write_place: None,
+                heard: now,
+                given_up_at: None,
+                key: identity.key,
+                expires_at: identity.expires_at,
+            }),
             stream: FrameStream::new(stream, read_ahead, message_max, Rc::clone(&outbox)),
-            phase: ConnectionPhase::Open,
+            turn_is_over: false,
             unlooked: true,
             deadlines: Deadlines {
                 token: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
                 silence: Some(now + client.ping_interval),
                 ..Deadlines::default()
             },
-            heard: now,
-            given_up_at: None,
             last_look: None,
-            expires_at: identity.expires_at,
             alarm: None,
-            key: identity.key,
             account: admitted.account,
         }
     }
@@ -228,7 +262,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             if self.unlooked {
                 self.handle_buffered_messages();
                 // No tenant is charged any more, so no quantum makes the connection yield.
-                self.turn_is_over |= self.hub.is_none();
+                self.turn_is_over |= !self.is_open();
             }
             if mem::take(&mut self.turn_is_over) {
                 yield_now().await;
@@ -266,9 +300,9 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// a connection stops reading when its outbox fills up.
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
         self.account.outbox.register_waker(context);
-        if self.phase == ConnectionPhase::Open
+        if let ConnectionPhase::Open(open) = &self.phase
             && let Some(ending) = self.account.outbox.ending()
-            && !self.must_finish_before(ending)
+            && !open.must_finish_before(ending)
         {
             return Poll::Ready(ConnectionStep::Ending(ending));
         }
@@ -302,27 +336,29 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// Waits until one of the client's requests can be carried out. They are carried out in the
     /// order in which they came.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
-        let hub = self.hub.as_ref();
-        if hub.is_some_and(HubConnection::has_reached_head) {
-            return Poll::Ready(ConnectionStep::Subscribe);
-        }
-        if self.has_ready_request() {
-            return match self.may_work() {
-                true => Poll::Ready(ConnectionStep::Waited),
-                false => Poll::Pending,
-            };
-        }
-        if let Poll::Ready(read) = self.poll_decoded_json(context) {
-            return Poll::Ready(ConnectionStep::ReadJson(read));
+        if let ConnectionPhase::Open(open) = &mut self.phase {
+            if open.hub.has_reached_head() {
+                return Poll::Ready(ConnectionStep::Subscribe);
+            }
+            if open.has_ready_request() {
+                return match open.may_work() {
+                    true => Poll::Ready(ConnectionStep::Waited),
+                    false => Poll::Pending,
+                };
+            }
+            if let Poll::Ready(read) = open.poll_decoded_json(context) {
+                return Poll::Ready(ConnectionStep::ReadJson(read));
+            }
         }
         if let Poll::Ready(step) = self.poll_read(context) {
             return Poll::Ready(step);
         }
-        let hub = self.hub.as_mut();
-        match hub.is_some_and(|hub| hub.may_catch_up(context)) {
-            true => Poll::Ready(ConnectionStep::Subscribe),
-            false => Poll::Pending,
+        if let ConnectionPhase::Open(open) = &mut self.phase
+            && open.hub.may_catch_up(context)
+        {
+            return Poll::Ready(ConnectionStep::Subscribe);
         }
+        Poll::Pending
     }
 
     /// Returns an expired deadline, if there is one. Otherwise sets an alarm for the earliest.
@@ -330,7 +366,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         if self.account.outbox.take_alarm() {
             self.alarm = None;
             self.tighten_idle_deadline();
-            if self.phase == ConnectionPhase::Open && self.is_key_removed() {
+            if self.is_key_removed() {
                 self.account.outbox.request_end(CloseReason::KeyRemoved);
             }
         }
@@ -371,37 +407,39 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// Returns true if a reload has removed the key that verified the token, and such connections
     /// are to be closed.
     fn is_key_removed(&self) -> bool {
+        let ConnectionPhase::Open(open) = &self.phase else {
+            return false;
+        };
         let live = self.account.shard.relay.live();
         live.config.auth.close_on_key_removal
-            && self.key.is_some_and(|key| !live.authenticator.has_key(key))
+            && open.key.is_some_and(|key| !live.authenticator.has_key(key))
     }
 
     /// Returns true if what is queued may be written now. A large write takes long to copy, so it
     /// waits for the tenant's quantum: if many clients make room at the same time, the kernel
     /// reports all of them at once.
     fn may_write(&mut self) -> bool {
-        match &self.hub {
-            Some(hub) if self.account.outbox.unwritten_bytes() > WRITTEN_AT_ONCE_MAX => {
-                hub.may_write(&mut self.write_place)
-            }
-            _ => {
-                self.write_place = None;
-                true
-            }
+        let ConnectionPhase::Open(open) = &mut self.phase else {
+            return true;
+        };
+        if self.account.outbox.unwritten_bytes() > WRITTEN_AT_ONCE_MAX {
+            return open.hub.may_write(&mut open.write_place);
         }
+        open.write_place = None;
+        true
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
         if self.stream.has_unwritten() {
             let before = self.account.outbox.unwritten_bytes();
             let polled = self.stream.poll_write(context);
-            if before > WRITTEN_AT_ONCE_MAX {
+            if before > WRITTEN_AT_ONCE_MAX
+                && let ConnectionPhase::Open(open) = &mut self.phase
+            {
                 let written = before - self.account.outbox.unwritten_bytes();
-                if let Some(hub) = &self.hub {
-                    hub.charge_write(Cost::BYTE.times(written));
-                }
+                open.hub.charge_write(Cost::BYTE.times(written));
                 // Gives up the slot: others need not wait for a client that does not read.
-                self.write_place = None;
+                open.write_place = None;
             }
             return match polled {
                 Poll::Ready(Ok(advanced)) => Poll::Ready(ConnectionStep::Wrote(advanced)),
@@ -416,7 +454,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             };
         }
         match &mut self.phase {
-            ConnectionPhase::Open
+            ConnectionPhase::Open(_)
             | ConnectionPhase::Closing
             | ConnectionPhase::Lingering { shut_down: true } => Poll::Pending,
             ConnectionPhase::Closed => self
@@ -434,30 +472,31 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         }
     }
 
+    fn is_open(&self) -> bool {
+        matches!(self.phase, ConnectionPhase::Open(_))
+    }
+
     /// Returns true if more is read from the client. Nothing is read while its outbox is half
-    /// full, while an earlier request is unanswered, or until a Subscribe has read the log for
-    /// the first time.
+    /// full.
     fn accepts_input(&self) -> bool {
-        let hub = self.hub.as_ref();
-        let is_kept_waiting = self.has_ready_request()
-            || self.reading_json.is_some()
-            || hub.is_some_and(HubConnection::stops_reading);
-        !is_kept_waiting && self.account.outbox.is_half_free()
+        let is_stopped = matches!(&self.phase, ConnectionPhase::Open(open) if open.stops_reading());
+        !is_stopped && self.account.outbox.is_half_free()
     }
 
     /// Returns true if the relay waits for the client, and the client waits neither for its
     /// tenant's quantum nor for anything else.
     fn is_waiting_for_client(&self) -> bool {
-        self.accepts_input() && self.place.is_none()
+        let has_place = matches!(&self.phase, ConnectionPhase::Open(open) if open.place.is_some());
+        self.accepts_input() && !has_place
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
         match self.phase {
-            ConnectionPhase::Open | ConnectionPhase::Closing => {
+            ConnectionPhase::Open(_) | ConnectionPhase::Closing => {
                 if !self.accepts_input() {
                     // Gives up the slot: others need not wait for a client that does not read.
                     if !self.has_ready_request() {
-                        self.place = None;
+                        self.leave_queue();
                     }
                     return Poll::Pending;
                 }
@@ -498,13 +537,28 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// Returns true if work may be done for the client now. Otherwise the connection queues for
     /// its tenant's quantum.
     fn may_work(&mut self) -> bool {
-        let hub = self.hub.as_ref();
-        hub.is_none_or(|hub| hub.may_work(&mut self.place))
+        match &mut self.phase {
+            ConnectionPhase::Open(open) => open.may_work(),
+            _ => true,
+        }
     }
 
     fn has_quota(&self) -> bool {
-        let hub = self.hub.as_ref();
-        hub.is_none_or(HubConnection::has_quota)
+        match &self.phase {
+            ConnectionPhase::Open(open) => open.hub.has_quota(),
+            _ => true,
+        }
+    }
+
+    fn has_ready_request(&self) -> bool {
+        matches!(&self.phase, ConnectionPhase::Open(open) if open.has_ready_request())
+    }
+
+    /// Gives up the slot in the tenant's queue.
+    fn leave_queue(&mut self) {
+        if let ConnectionPhase::Open(open) = &mut self.phase {
+            open.place = None;
+        }
     }
 
     /// Handles the messages that are read already, while the tenant's quantum lasts and there is
@@ -517,8 +571,10 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         let mut is_another = false;
         let message_max = self.account.shard.relay.live().config.client.message_max;
         self.stream.set_message_bytes_max(message_max);
-        while matches!(self.phase, ConnectionPhase::Open | ConnectionPhase::Closing)
-            && !self.turn_is_over
+        while matches!(
+            self.phase,
+            ConnectionPhase::Open(_) | ConnectionPhase::Closing
+        ) && !self.turn_is_over
             && self.accepts_input()
             && self.has_quota()
         {
@@ -540,7 +596,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             }
         }
         // If there is more, it queues behind the tenant's other work.
-        self.place = None;
+        self.leave_queue();
         self.charge_frames();
         self.update_message_deadline(is_another);
         self.reserve_memory(is_another);
@@ -550,8 +606,10 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// closed: to stop reading would free nothing, neither here nor at the client.
     fn reserve_memory(&mut self, is_another: bool) {
         let messages = self.account.shard.hub.begun_messages();
-        if matches!(self.phase, ConnectionPhase::Open | ConnectionPhase::Closing)
-            && self.stream.reserve_memory(messages, is_another).is_err()
+        if matches!(
+            self.phase,
+            ConnectionPhase::Open(_) | ConnectionPhase::Closing
+        ) && self.stream.reserve_memory(messages, is_another).is_err()
         {
             self.account
                 .shard
@@ -567,7 +625,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     fn dispatch_message(&mut self, message: Message) {
         match message {
             Message::Close(_) => self.on_client_close(),
-            _ if self.phase != ConnectionPhase::Open => {}
+            _ if !self.is_open() => {}
             Message::Binary(_) | Message::Text(_) => L::on_message(self, message),
             // tungstenite answers it by itself.
             Message::Ping(_) => self.on_ping(),
@@ -581,7 +639,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             self.deadlines.write = None;
             self.clear_final_check(DeadlineKind::Write);
         }
-        if self.phase != ConnectionPhase::Open && self.account.outbox.is_empty() {
+        if !self.is_open() && self.account.outbox.is_empty() {
             let answered = Instant::now() + CLOSE_ANSWER_TIMEOUT;
             let end = self
                 .deadlines

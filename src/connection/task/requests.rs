@@ -11,7 +11,7 @@ use crate::{
         stream::Transport,
         waiting::WAITING_MAX,
     },
-    hub::{HubConnection, SubscribeConfirmation, SubscribeError, SubscribeProgress},
+    hub::{SubscribeConfirmation, SubscribeError, SubscribeProgress},
     limits::Limit,
     memory::MemoryExceeded,
     repeated::{RepeatedLine, log_repeated},
@@ -26,8 +26,11 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     }
 
     pub(super) fn handle_message(&mut self, heard: ParsedFrame<'_>) {
+        let ConnectionPhase::Open(open) = &mut self.phase else {
+            return;
+        };
         let relay = &self.account.shard.relay;
-        let charged = self
+        let charged = open
             .pace
             .charge_message(heard.kind(), self.account.user_key(), relay);
         match charged {
@@ -38,22 +41,26 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
 
     /// Handles a message that is charged already.
     pub(super) fn handle_charged_message(&mut self, heard: ParsedFrame<'_>) {
+        let ConnectionPhase::Open(open) = &mut self.phase else {
+            return;
+        };
         let relay = &self.account.shard.relay;
         let topics_max = relay.live().config.limits.topics_per_subscribe;
-        self.conversation.set_topics_per_subscribe(topics_max);
-        let action = self
+        open.conversation.set_topics_per_subscribe(topics_max);
+        let action = open
             .conversation
             .decide_action(heard, relay.clock.unix_seconds());
         self.carry_out_or_queue(action);
     }
 
     fn carry_out_or_queue(&mut self, action: ConversationAction) {
+        let ConnectionPhase::Open(open) = &mut self.phase else {
+            return;
+        };
         match action {
             ConversationAction::Reply(reply) => self.push_immediate_reply(reply),
-            action if self.is_live() && self.waiting.is_empty() => {
-                self.carry_out(action);
-            }
-            action if self.waiting.has_room() => self.waiting.push(action),
+            action if open.hub.is_live() && open.waiting.is_empty() => self.carry_out(action),
+            action if open.waiting.has_room() => open.waiting.push(action),
             ConversationAction::Subscribe(request) | ConversationAction::Unsubscribe(request) => {
                 self.account
                     .shard
@@ -65,35 +72,26 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         }
     }
 
-    /// Returns true if a waiting request may be carried out now.
-    pub(super) fn has_ready_request(&self) -> bool {
-        !self.waiting.is_empty() && self.is_live()
-    }
-
-    /// Returns true if no Subscribe is under way.
-    fn is_live(&self) -> bool {
-        self.hub.as_ref().is_none_or(HubConnection::is_live)
-    }
-
     /// Carries out waiting requests while the tenant's quantum lasts.
     pub(super) fn carry_out_waiting(&mut self) {
-        while self.is_live()
-            && self.has_quota()
-            && let Some(action) = self.waiting.pop()
+        while let ConnectionPhase::Open(open) = &mut self.phase
+            && open.hub.is_live()
+            && open.hub.has_quota()
+            && let Some(action) = open.waiting.pop()
         {
             self.carry_out(action);
         }
         // If there is more, it queues behind the tenant's other work.
-        self.place = None;
+        self.leave_queue();
     }
 
     /// Sends a reply at once. A Pong gets the position of the connection, which is not settled
     /// during a catch-up or while a Subscribe waits.
     fn push_immediate_reply(&mut self, mut reply: Reply) {
         if let Reply::Pong(pong) = &mut reply
-            && let Some(hub) = &self.hub
+            && let ConnectionPhase::Open(open) = &self.phase
         {
-            pong.position = hub.position().map(Into::into);
+            pong.position = open.hub.position().map(Into::into);
         }
         self.push_reply(&reply);
     }
@@ -102,9 +100,12 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     pub(super) fn on_ping(&mut self) {
         // Its pong is written at once, which takes a system call.
         self.charge_work(Cost::CALL);
+        let ConnectionPhase::Open(open) = &mut self.phase else {
+            return;
+        };
         let relay = &self.account.shard.relay;
         if let Err(exceeded) =
-            self.pace
+            open.pace
                 .charge_message(MessageKind::Ping, self.account.user_key(), relay)
         {
             self.push_reply(&Reply::Error(rate_limit_refusal(exceeded)));
@@ -119,8 +120,8 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
 
     /// Charges the tenant for work that was done for the client.
     pub(super) fn charge_work(&self, cost: Cost) {
-        if let Some(hub) = &self.hub {
-            hub.charge(cost);
+        if let ConnectionPhase::Open(open) = &self.phase {
+            open.hub.charge(cost);
         }
     }
 
@@ -132,30 +133,30 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             self.charge_work(Cost::FRAME.times(taken));
         }
         let frames = self.stream.take_uncharged_frames();
-        if self.phase != ConnectionPhase::Open {
+        let ConnectionPhase::Open(open) = &mut self.phase else {
             return;
-        }
+        };
         let relay = &self.account.shard.relay;
-        if let Err(exceeded) = self.pace.charge_frames(frames, relay) {
+        if let Err(exceeded) = open.pace.charge_frames(frames, relay) {
             self.push_reply(&Reply::Error(rate_limit_refusal(exceeded)));
         }
     }
 
     fn carry_out(&mut self, action: ConversationAction) {
+        let ConnectionPhase::Open(open) = &mut self.phase else {
+            return;
+        };
         match action {
             ConversationAction::Reply(reply) => self.push_immediate_reply(reply),
             ConversationAction::Subscribe(mut request) => {
-                if let Some(hub) = &mut self.hub {
-                    hub.request(request.take_topics(), request.resume_from());
-                    self.unanswered = Some(Box::new(request));
-                    self.continue_subscribe();
-                }
+                open.hub
+                    .request(request.take_topics(), request.resume_from());
+                open.unanswered = Some(Box::new(request));
+                self.continue_subscribe();
             }
             ConversationAction::Unsubscribe(request) => {
-                if let Some(hub) = &mut self.hub {
-                    hub.unsubscribe(request.topics());
-                    self.push_reply(&request.unsubscribe_confirmation());
-                }
+                open.hub.unsubscribe(request.topics());
+                self.push_reply(&request.unsubscribe_confirmation());
             }
         }
     }
@@ -165,12 +166,12 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     pub(super) fn continue_subscribe(&mut self) {
         let relay = &self.account.shard.relay;
         let topics_max = relay.live().config.limits.topics_per_connection;
-        while let Some(hub) = &mut self.hub
-            && let Some(progress) = hub.poll(topics_max)
+        while let ConnectionPhase::Open(open) = &mut self.phase
+            && let Some(progress) = open.hub.poll(topics_max)
         {
             // A Subscribe that is answered and over at once has not read the log.
             self.turn_is_over |=
-                !matches!(progress, SubscribeProgress::Answer(_)) || !hub.is_live();
+                !matches!(progress, SubscribeProgress::Answer(_)) || !open.hub.is_live();
             match progress {
                 SubscribeProgress::Answer(answer) => self.answer_subscribe(answer),
                 SubscribeProgress::More => return,
@@ -182,7 +183,10 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     }
 
     fn answer_subscribe(&mut self, answer: Result<SubscribeConfirmation, SubscribeError>) {
-        let Some(request) = self.unanswered.take() else {
+        let ConnectionPhase::Open(open) = &mut self.phase else {
+            return;
+        };
+        let Some(request) = open.unanswered.take() else {
             return;
         };
         let metrics = &self.account.shard.relay.metrics;
@@ -205,17 +209,13 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         self.push_reply(&reply);
     }
 
-    /// Returns true if a drain has to wait for a Subscribe, a catch-up or a JSON message before
-    /// the connection ends. Nothing delays the other endings.
-    pub(super) fn must_finish_before(&self, ending: CloseReason) -> bool {
-        let is_owed = !self.is_live() || self.reading_json.is_some();
-        is_owed && matches!(ending, CloseReason::Drain { .. })
-    }
-
     /// Sends a reply. A client that is refused too often is disconnected.
     pub(super) fn push_reply(&mut self, reply: &Reply) {
         self.queue_reply(reply);
-        if matches!(reply, Reply::Error(_)) && self.pace.record_refusal(&self.account.shard.relay) {
+        if matches!(reply, Reply::Error(_))
+            && let ConnectionPhase::Open(open) = &mut self.phase
+            && open.pace.record_refusal(&self.account.shard.relay)
+        {
             self.begin_close(CloseReason::Refused);
         }
     }

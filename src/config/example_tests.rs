@@ -14,7 +14,7 @@ const EXAMPLE: &str = include_str!("../../config.example.toml");
 const UNKNOWN: &str = "zzz";
 
 /// The declared keys of all sections, each with its reload class and type.
-const DECLARED: [&[(&str, &str, &str)]; 8] = [
+const DECLARED: &[&[(&str, &str, &str)]] = &[
     ClientSection::KEYS,
     AuthSection::KEYS,
     SchemaSection::KEYS,
@@ -27,7 +27,7 @@ const DECLARED: [&[(&str, &str, &str)]; 8] = [
 
 /// Tables within a section. serde does not tell which keys are tables, so a new table must be
 /// added here.
-const TABLES_WITHIN: [&str; 4] = ["auth.keys", "client.tls", "ingest.keys", "limits.overrides"];
+const TABLES_WITHIN: &[&str] = &["auth.keys", "client.tls", "ingest.keys", "limits.overrides"];
 
 /// Returns the declared keys with a reload class and a type of which this is true, without tables.
 fn declared(is_wanted: fn(&str, &str) -> bool) -> BTreeSet<String> {
@@ -86,7 +86,9 @@ fn keys_at(text: &str) -> BTreeSet<String> {
 /// Returns every key of the types, such as `client.listen`.
 fn keys_of_types() -> BTreeSet<String> {
     let sections = keys_at("");
-    let within = TABLES_WITHIN.map(|table| (header(table), table.to_owned()));
+    let within = TABLES_WITHIN
+        .iter()
+        .map(|table| (header(table), (*table).to_owned()));
     sections
         .into_iter()
         .map(|section| (format!("[{section}]"), section))

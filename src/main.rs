@@ -13,7 +13,7 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     // A guard, so that the log is flushed after a panic too.
-    let _flushed_at_the_end = telemetry::FlushLog;
+    let _flushed_at_the_end = telemetry::LogFlushGuard;
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -255,7 +255,7 @@ impl Outbox {
         if owed {
             state.owed = state.owed.saturating_sub(1);
             let offset = event.queued_event().map_or(0, |event| event.offset);
-            if is_planted(PlantedFault::DropsALiveEvent) && offset.is_multiple_of(3) {
+            if is_planted(PlantedFault::DropsOwedEvents) && offset.is_multiple_of(3) {
                 return;
             }
         }

@@ -16,7 +16,7 @@ use sidewire_protocol::schema::Schema;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlantedFault {
     /// Some events that are owed to a connection that catches up are dropped.
-    DropsALiveEvent,
+    DropsOwedEvents,
     /// A Subscribe is confirmed with the log's head, even if the shard has not reached it.
     ConfirmsTheHead,
     /// A Subscribe does not wait until the shard has reached the log's head.
@@ -32,7 +32,7 @@ pub(crate) enum PlantedFault {
     /// A closed connection leaves a topic in the index.
     LeavesAnIndexEntry,
     /// A replay repeats events that an older subscription has delivered.
-    ReplaysWhatWasBrought,
+    ReplaysDeliveredEvents,
     /// A resume forgets the implicit topics.
     ForgetsImplicitTopics,
     /// A shard looks up its first tenant instead of the requested one.

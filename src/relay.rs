@@ -120,8 +120,8 @@ impl ShardContext {
     #[must_use]
     pub fn new(relay: Arc<Relay>, hub: Rc<ShardHub>) -> Self {
         let (handshakes, backend_work) = (
-            hub.work_queue().shared_work(),
-            Rc::new(hub.work_queue().shared_work()),
+            hub.work_queue().tenantless_work(),
+            Rc::new(hub.work_queue().tenantless_work()),
         );
         let outboxes = OutboxPool::new(OutboxLimits::from_config(&relay.live().config.limits));
         let turn_meter = Rc::new(TurnMeter::new(Arc::clone(hub.tally())));

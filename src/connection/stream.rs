@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::{
 
 use super::frame_walk::{FrameCount, FrameWalk};
 use crate::{
-    hub::{BegunMessage, BegunMessages},
+    hub::{BegunMessageMemory, BegunMessages},
     memory::MemoryExceeded,
     outbox::{FRAMES_A_WRITE_MAX, Outbox, WriteProgress},
 };
@@ -126,7 +126,7 @@ struct PartialMessage {
     /// Bytes that are read from the stream and not yet consumed by tungstenite.
     unread: BytesMut,
     /// The memory reserved for all this, if any is yet.
-    memory: Option<BegunMessage>,
+    memory: Option<BegunMessageMemory>,
 }
 
 /// Bytes held for any message besides its content: [`PartialMessage`] itself, and the buffer

@@ -42,7 +42,7 @@ struct HeldMessage {
 
 /// The memory of a begun message. Dropping it releases the memory.
 #[derive(Debug)]
-pub struct BegunMessage {
+pub struct BegunMessageMemory {
     messages: Rc<BegunMessages>,
     key: BegunMessageKey,
 }
@@ -66,7 +66,7 @@ impl BegunMessages {
         self: &Rc<Self>,
         outbox: &Rc<Outbox>,
         bytes: usize,
-    ) -> Result<BegunMessage, MemoryExceeded> {
+    ) -> Result<BegunMessageMemory, MemoryExceeded> {
         self.last.set(self.last.get() + 1);
         let key = (Instant::now(), self.last.get());
         let holding = HeldMessage {
@@ -74,7 +74,7 @@ impl BegunMessages {
             bytes: 0,
         };
         self.by_age.borrow_mut().insert(key, holding);
-        let message = BegunMessage {
+        let message = BegunMessageMemory {
             messages: Rc::clone(self),
             key,
         };
@@ -111,7 +111,7 @@ impl BegunMessages {
     }
 }
 
-impl BegunMessage {
+impl BegunMessageMemory {
     /// Reserves memory until the message has at least `bytes`.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ impl BegunMessage {
     }
 }
 
-impl Drop for BegunMessage {
+impl Drop for BegunMessageMemory {
     fn drop(&mut self) {
         if let Some(holding) = self.messages.by_age.borrow_mut().remove(&self.key) {
             let account = &self.messages.account;

@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 use super::inbox::SharedDelivery;
 use crate::{
     event::{Event, JsonFrame, NoJson},
-    memory::{MemoryExceeded, with_memory},
+    memory::{MemoryExceeded, run_with_memory},
     scheduler::TenantWork,
     tally::ShardTally,
 };
@@ -110,7 +110,7 @@ impl ReplayJsonCache {
         let render =
             move |_: &_| separate_memory_error(JsonFrame::render_event(&event).map(Arc::new));
         let run = async |job| work.offload(job).await;
-        let rendered = with_memory(&account, MEMORY_TIMEOUT, render, run).await;
+        let rendered = run_with_memory(&account, MEMORY_TIMEOUT, render, run).await;
         // If the process is ending, the event is not rendered either.
         let frame = rendered.unwrap_or(Err(MemoryExceeded))??;
         tally.json_replayed.add(1);
@@ -166,7 +166,7 @@ pub(super) async fn render_for_delivery(
         }
     };
     let run = async |job| work.offload(job).await;
-    let made = with_memory(event.account(), DELIVERY_MEMORY_TIMEOUT, render, run).await;
+    let made = run_with_memory(event.account(), DELIVERY_MEMORY_TIMEOUT, render, run).await;
     made.and_then(Result::ok).unwrap_or_default()
 }
 

@@ -301,7 +301,7 @@ impl TenantMember {
         };
         let is_served = |from| from < event.position().offset;
         let mut served = event.topics().iter().filter_map(served_from);
-        served.any(is_served) && !is_planted(PlantedFault::ReplaysWhatWasBrought)
+        served.any(is_served) && !is_planted(PlantedFault::ReplaysDeliveredEvents)
     }
 
     /// Queues an event of a replay.

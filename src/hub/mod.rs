@@ -36,7 +36,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 pub use admin::{HubAdmin, ShardTimeout, TenantView};
-pub use begun_messages::{BegunMessage, BegunMessages};
+pub use begun_messages::{BegunMessageMemory, BegunMessages};
 pub use catch_up::{SubscribeConfirmation, SubscribeProgress};
 pub use condition_check::ConditionCheck;
 pub use connection::HubConnection;

@@ -5,7 +5,7 @@ mod calls;
 mod departures;
 mod memory;
 mod rendering;
-mod tenant_here;
+mod shard_tenant;
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,8 +20,8 @@ use indexmap::IndexMap;
 use sidewire_protocol::{TenantName, UserName, close::CloseReason};
 use tokio::{sync::mpsc, task::yield_now, time::Instant};
 
-pub(super) use self::tenant_here::ShardTenant;
-use self::tenant_here::{PendingItem, WAITING_KEPT_ROOM_FOR};
+pub(super) use self::shard_tenant::ShardTenant;
+use self::shard_tenant::{PendingItem, WAITING_KEPT_ROOM_FOR};
 use super::{
     ShardBuilder, ShardId,
     admin::ShardCalls,

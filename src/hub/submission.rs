@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{condition_check::ConditionCheck, inbox::EventBatch};
 use crate::{
     event::EventDraft,
-    log::{KnownMessageId, MessageIds, UnmetCondition},
+    log::{MessageIdMatch, MessageIds, UnmetCondition},
 };
 
 /// Events that are appended consecutively, all or none.
@@ -61,8 +61,8 @@ impl Submission<'_> {
             };
             let new = index - repeats.len() - conflicts.len();
             match known.and_then(|known| known.find(&fingerprint, now)) {
-                Some(KnownMessageId::Conflict) => conflicts.push(index),
-                Some(KnownMessageId::Duplicate(offset)) => repeats.push(RepeatedDraft {
+                Some(MessageIdMatch::Conflict) => conflicts.push(index),
+                Some(MessageIdMatch::Duplicate(offset)) => repeats.push(RepeatedDraft {
                     index,
                     first: OriginalEvent::Offset(offset),
                 }),

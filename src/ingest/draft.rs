@@ -135,7 +135,7 @@ impl ReadLimits {
 const STEPS_A_DECODED_FIELD: usize = 4;
 
 /// An event read from an envelope.
-pub(super) struct ReadEvent {
+pub(super) struct ParsedEvent {
     pub(super) draft: EventDraft,
     pub(super) checked: JsonCheck,
     /// Cost of reading it, without its bytes and topics.
@@ -149,7 +149,7 @@ pub(super) fn read_draft(
     envelope: &[u8],
     more_topics: &[Topic],
     read: ReadLimits,
-) -> Result<Option<ReadEvent>, HttpProblem> {
+) -> Result<Option<ParsedEvent>, HttpProblem> {
     let live = relay.live();
     let limits = &live.config.limits;
     let checked =
@@ -191,7 +191,7 @@ pub(super) fn read_draft(
     });
     let json_max = live.config.limits.json_max;
     let is_in_doubt = inspected.json_is_in_doubt(json_max);
-    Ok(Some(ReadEvent {
+    Ok(Some(ParsedEvent {
         checked: check_small_json(&live, &draft, is_in_doubt)?,
         cost: Cost::STEP.times(steps) + json_check_cost(envelope.len(), is_in_doubt),
         draft: draft.with_fingerprint(fingerprint),

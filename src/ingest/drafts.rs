@@ -5,7 +5,7 @@ use std::{iter::Enumerate, vec};
 use sidewire_protocol::Topic;
 
 use super::{
-    draft::{ReadEvent, ReadLimits, read_draft, refused_cost},
+    draft::{ParsedEvent, ReadLimits, read_draft, refused_cost},
     json::{JsonCheck, UncheckedEvent, batch_problem},
 };
 use crate::{
@@ -83,7 +83,7 @@ impl<'a> BatchReader<'a> {
     }
 
     /// Records the result of reading the envelope at `index`.
-    pub(super) fn record_result(&mut self, index: usize, read: Result<ReadEvent, HttpProblem>) {
+    pub(super) fn record_result(&mut self, index: usize, read: Result<ParsedEvent, HttpProblem>) {
         match read {
             Ok(read) => {
                 if matches!(read.checked, JsonCheck::InDoubt) {
@@ -108,7 +108,7 @@ impl<'a> BatchReader<'a> {
 }
 
 /// Returns the cost of reading an envelope, without its bytes.
-pub(super) fn read_cost(read: &Result<ReadEvent, HttpProblem>, envelope: &[u8]) -> Cost {
+pub(super) fn read_cost(read: &Result<ParsedEvent, HttpProblem>, envelope: &[u8]) -> Cost {
     match read {
         Ok(read) => read.cost + Cost::TOPIC.times(read.draft.topics().len()),
         Err(_) => refused_cost(envelope),

@@ -14,7 +14,7 @@ use super::{
     answer::{AcceptedEvent, publish_answer},
     body::{self, BodyFormat},
     call::with_unread_body,
-    draft::{ReadEvent, ReadLimits, read_draft},
+    draft::{ParsedEvent, ReadLimits, read_draft},
     drafts::{BatchReader, read_cost},
     json::{JsonCheck, UncheckedEvent, check_large_json, json_to_protobuf, run_offloaded},
     parameters::QueryParameters,
@@ -182,7 +182,7 @@ async fn read_event_offloaded(
     work: &TenantWork,
     envelope: Bytes,
     more_topics: &[Topic],
-) -> Result<Result<ReadEvent, HttpProblem>, HttpProblem> {
+) -> Result<Result<ParsedEvent, HttpProblem>, HttpProblem> {
     let more_topics = more_topics.to_vec();
     run_offloaded(relay, work, move |relay, memory| {
         let read = read_draft(relay, &envelope, &more_topics, ReadLimits::UNDECODED);
@@ -201,7 +201,7 @@ fn read_event_unlimited(
     relay: &Relay,
     envelope: &[u8],
     more_topics: &[Topic],
-) -> Result<ReadEvent, HttpProblem> {
+) -> Result<ParsedEvent, HttpProblem> {
     read_draft(relay, envelope, more_topics, ReadLimits::NONE)?
         .ok_or_else(|| HttpProblem::bad_request("the envelope cannot be decoded"))
 }

@@ -164,7 +164,7 @@ mod tests {
     async fn answers_are_written_together_when_they_are_sent_and_not_before() {
         let (ours, mut theirs) = duplex(1000);
         let mut stream =
-            GatheringStream::new(ours, &Rc::new(Rc::<WorkQueue>::default().shared_work()));
+            GatheringStream::new(ours, &Rc::new(Rc::<WorkQueue>::default().tenantless_work()));
         for answer in [b"one ", b"two "] {
             stream.write_all(answer).await.unwrap();
             stream.flush().await.unwrap();
@@ -177,7 +177,8 @@ mod tests {
     #[tokio::test]
     async fn answers_to_a_peer_that_does_not_read_are_bounded_and_none_is_lost() {
         let (ours, mut theirs) = duplex(100);
-        let stream = GatheringStream::new(ours, &Rc::new(Rc::<WorkQueue>::default().shared_work()));
+        let stream =
+            GatheringStream::new(ours, &Rc::new(Rc::<WorkQueue>::default().tenantless_work()));
         let answer = [b'a'; 1000];
         let mut writing = stream.clone();
         let write = tokio::task::LocalSet::new();

@@ -15,7 +15,7 @@ use super::{body::no_memory, refused::batch_refused, route::PostKind};
 use crate::{
     event::EventDraft,
     http::HttpProblem,
-    memory::{MemoryAccount, MemoryExceeded, MemoryUse, with_memory},
+    memory::{MemoryAccount, MemoryExceeded, MemoryUse, run_with_memory},
     relay::{LiveSettings, Relay},
     scheduler::{Cost, TenantWork},
 };
@@ -78,7 +78,7 @@ pub(super) async fn run_offloaded<T: Send + 'static>(
     let job = move |memory: &Arc<MemoryAccount>| job(&working, memory);
     let memory = relay.publisher.memory();
     let timeout = relay.live().config.ingest.inbox_timeout;
-    let done = with_memory(memory, timeout, job, async |job| work.offload(job).await).await;
+    let done = run_with_memory(memory, timeout, job, async |job| work.offload(job).await).await;
     done.ok_or_else(|| HttpProblem::shutting_down(relay.retry_after()))?
         .map_err(|MemoryExceeded| no_memory(relay))
 }

@@ -107,7 +107,7 @@ impl MessageIdBudget {
 
 /// The outcome of a lookup of a known message id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KnownMessageId {
+pub enum MessageIdMatch {
     /// The id was given to the same body, at this offset.
     Duplicate(u64),
     /// The id was given to another body.
@@ -158,7 +158,7 @@ impl MessageIds {
 
     /// Looks up the event's id.
     #[must_use]
-    pub fn find(&self, fingerprint: &Fingerprint, now: Instant) -> Option<KnownMessageId> {
+    pub fn find(&self, fingerprint: &Fingerprint, now: Instant) -> Option<MessageIdMatch> {
         let is_it = |number: &u32| {
             self.get(*number).is_some_and(|known| {
                 known.fingerprint.id == fingerprint.id && !self.is_expired(known, now)
@@ -167,9 +167,9 @@ impl MessageIds {
         let number = self.numbers.find(hash_of(fingerprint), is_it)?;
         let known = self.get(*number)?;
         Some(if known.fingerprint.body == fingerprint.body {
-            KnownMessageId::Duplicate(known.offset)
+            MessageIdMatch::Duplicate(known.offset)
         } else {
-            KnownMessageId::Conflict
+            MessageIdMatch::Conflict
         })
     }
 

@@ -42,11 +42,11 @@ fn an_id_is_known_with_its_offset_and_not_with_another_body() {
     ids.remember(fingerprint(1, 1), 7, now);
     assert_eq!(
         ids.find(&fingerprint(1, 1), now),
-        Some(KnownMessageId::Duplicate(7))
+        Some(MessageIdMatch::Duplicate(7))
     );
     assert_eq!(
         ids.find(&fingerprint(1, 2), now),
-        Some(KnownMessageId::Conflict)
+        Some(MessageIdMatch::Conflict)
     );
     assert_eq!(ids.find(&fingerprint(2, 1), now), None);
 }
@@ -62,7 +62,7 @@ fn an_expired_id_is_forgotten_and_can_be_used_again() {
     ids.remember(fingerprint(1, 2), 8, later);
     assert_eq!(
         ids.find(&fingerprint(1, 2), later),
-        Some(KnownMessageId::Duplicate(8))
+        Some(MessageIdMatch::Duplicate(8))
     );
     assert!(ids.forget_expired(later, 10));
     assert_eq!((ids.len(), budget.bytes()), (1, MESSAGE_ID_BYTES));
@@ -190,7 +190,7 @@ proptest! {
                     let live = recent.iter().filter(|it| now - it.3 < limits.age);
                     let by_id: HashMap<_, _> = live.map(|it| (it.0, it)).collect();
                     let expected = by_id.get(&id).map(|it| {
-                        if it.1 == body { KnownMessageId::Duplicate(it.2) } else { KnownMessageId::Conflict }
+                        if it.1 == body { MessageIdMatch::Duplicate(it.2) } else { MessageIdMatch::Conflict }
                     });
                     let found = ids.find(&fingerprint(id, body), now);
                     prop_assert_eq!(found, expected);

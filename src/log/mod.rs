@@ -27,7 +27,7 @@ pub use conditions::{
 };
 pub use last_offsets::{EVENTS_A_PART, LastOffsets, TopicSearch};
 pub use message_ids::{
-    KnownMessageId, MESSAGE_ID_BYTES, MessageIdBudget, MessageIdLimits, MessageIds,
+    MESSAGE_ID_BYTES, MessageIdBudget, MessageIdLimits, MessageIdMatch, MessageIds,
 };
 use sidewire_protocol::{Epoch, Position, named_values};
 

@@ -18,7 +18,7 @@ use std::sync::{
 
 use shares::MemoryHolder;
 pub use shares::{BODY_COPIES, BODY_GROWTH_BYTES, MemoryLimits, MemoryUse, REQUEST_BYTES};
-pub(crate) use waiting::with_memory;
+pub(crate) use waiting::run_with_memory;
 
 /// A request that takes more bytes is a [large](MemoryLimits::large_requests) one.
 const SMALL_REQUEST_BYTES: usize = 128 * 1024;

@@ -18,7 +18,7 @@ pub(crate) type MemoryJob<T, W> = Box<dyn FnOnce() -> (Result<T, MemoryExceeded>
 /// executes it, so only one piece of the work queued for a shard's thread holds memory.
 ///
 /// Returns `None` if the process is shutting down.
-pub(crate) async fn with_memory<T, W>(
+pub(crate) async fn run_with_memory<T, W>(
     account: &Arc<MemoryAccount>,
     timeout: Duration,
     mut work: W,
@@ -71,7 +71,7 @@ mod tests {
             window: 0,
         }));
         let other = account.reserve(MemoryUse::Decoding, 2 * NEEDED).unwrap();
-        let waits = with_memory(&account, TIMEOUT, work, async |job| Some(job()));
+        let waits = run_with_memory(&account, TIMEOUT, work, async |job| Some(job()));
         let frees = async {
             sleep(TIMEOUT / 2).await;
             drop(other);
@@ -85,7 +85,7 @@ mod tests {
     async fn work_without_memory_is_refused_after_its_timeout() {
         let account = account();
         let began = Instant::now();
-        let done = with_memory(&account, TIMEOUT, work, async |job| Some(job())).await;
+        let done = run_with_memory(&account, TIMEOUT, work, async |job| Some(job())).await;
         assert_eq!(done, Some(Err(MemoryExceeded)));
         assert_eq!(began.elapsed(), TIMEOUT);
     }

@@ -243,7 +243,7 @@ fn tasks_of_new_tenants_leave_half_of_each_turn_to_those_with_a_debt() {
 fn a_scheduled_future_is_charged_the_cost_of_each_poll() {
     simulate(async {
         let (bench, journal) = (ConnectionFixture::new(), Journal::default());
-        let work = bench.shard.hub.work_queue().shared_work();
+        let work = bench.shard.hub.work_queue().tenantless_work();
         let before = bench.shard.hub.work_queue().total_charged();
         let future = async {
             journal.borrow_mut().push("first".to_owned());

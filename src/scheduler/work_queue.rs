@@ -78,7 +78,7 @@ impl WorkQueue {
 
     /// Returns a new flow for work of no particular tenant, scheduled like a tenant's.
     #[must_use]
-    pub fn shared_work(self: &Rc<Self>) -> TenantWork {
+    pub fn tenantless_work(self: &Rc<Self>) -> TenantWork {
         TenantWork {
             queue: Rc::clone(self),
             flow: Rc::default(),

@@ -30,7 +30,7 @@ use crate::{
 
 /// Accepts the connections of clients until `stop` is cancelled. Connections accepted by then
 /// are served.
-pub(super) struct AcceptClients {
+pub(super) struct ClientAcceptor {
     pub(super) listener: SocketListener,
     pub(super) stop: CancellationToken,
     pub(super) handshakes: Arc<HandshakeLimiter>,
@@ -39,7 +39,7 @@ pub(super) struct AcceptClients {
     pub(super) shards: Arc<ShardThreads>,
 }
 
-impl AcceptClients {
+impl ClientAcceptor {
     pub(super) async fn run(self) {
         let mut turned_away = TurnedAway::default();
         let metrics = &self.relay.metrics;
@@ -81,7 +81,7 @@ fn no_room_problem(relay: &Relay, limit: Limit) -> HttpProblem {
 }
 
 /// Accepts the connections of backends until `stop` is cancelled.
-pub(super) struct AcceptBackends {
+pub(super) struct BackendAcceptor {
     pub(super) listener: LocalListener,
     pub(super) stop: CancellationToken,
     pub(super) sockets: Arc<SocketPool>,
@@ -89,7 +89,7 @@ pub(super) struct AcceptBackends {
     pub(super) shards: Arc<ShardThreads>,
 }
 
-impl AcceptBackends {
+impl BackendAcceptor {
     pub(super) async fn run(self) {
         let mut turned_away = TurnedAway::default();
         let metrics = &self.relay.metrics;

@@ -13,7 +13,7 @@ use crate::{
     auth::{KeyError, KeySet, VerificationKey},
     http::{FetchError, fetch_document},
     relay::Relay,
-    telemetry::KeySetFetch,
+    telemetry::KeySetFetchResult,
 };
 
 /// The tasks that fetch key sets.
@@ -32,13 +32,13 @@ enum KeySetFetchError {
 }
 
 impl KeySetFetchError {
-    fn metric_result(&self) -> KeySetFetch {
+    fn metric_result(&self) -> KeySetFetchResult {
         match self {
-            Self::Timeout => KeySetFetch::TimedOut,
-            Self::Fetch(FetchError::Status(_)) => KeySetFetch::Status,
-            Self::Fetch(FetchError::TooBig(_)) => KeySetFetch::TooBig,
-            Self::Fetch(_) => KeySetFetch::Unreachable,
-            Self::Keys(_) => KeySetFetch::Invalid,
+            Self::Timeout => KeySetFetchResult::TimedOut,
+            Self::Fetch(FetchError::Status(_)) => KeySetFetchResult::Status,
+            Self::Fetch(FetchError::TooBig(_)) => KeySetFetchResult::TooBig,
+            Self::Fetch(_) => KeySetFetchResult::Unreachable,
+            Self::Keys(_) => KeySetFetchResult::Invalid,
         }
     }
 }
@@ -95,7 +95,7 @@ fn log_fetch(
     let url = set.url();
     match fetched {
         Ok((keys, passed_over)) => {
-            relay.metrics.key_set_fetched(KeySetFetch::Fetched);
+            relay.metrics.key_set_fetched(KeySetFetchResult::Fetched);
             let keys_len = keys.len();
             tracing::debug!(%url, keys = keys_len, passed_over, "fetched a key set; malformed and unsupported keys are ignored");
             Some(keys)

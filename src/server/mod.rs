@@ -36,7 +36,7 @@ use crate::{
     setup::RelaySetup,
     telemetry,
 };
-use accept::{AcceptBackends, AcceptClients, serve_ops};
+use accept::{BackendAcceptor, ClientAcceptor, serve_ops};
 use handshakes::HandshakeLimiter;
 use key_sets::KeySetTasks;
 use listeners::RelayListeners;
@@ -184,7 +184,7 @@ impl RelayServer {
         key_sets.restart_tasks(&relay, &shards);
 
         let mut tasks = JoinSet::new();
-        let accepting = AcceptClients {
+        let accepting = ClientAcceptor {
             listener: listeners.client,
             stop: client_stop,
             handshakes: HandshakeLimiter::new(room.clients),
@@ -196,7 +196,7 @@ impl RelayServer {
             health.register_listener(),
             accepting.run(),
         ));
-        let accepting = AcceptBackends {
+        let accepting = BackendAcceptor {
             listener: listeners.ingest,
             stop: ingest_stop,
             sockets: sockets.clone(),

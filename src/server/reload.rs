@@ -15,7 +15,7 @@ use crate::{
     config::{Config, ConfigError},
     relay::{LiveSettings, Relay},
     setup,
-    telemetry::SchemaReload,
+    telemetry::SchemaReloadResult,
 };
 
 /// Time limit for reading all files: one of them may be a pipe, or lie on a network file system
@@ -72,7 +72,9 @@ impl RelayServer {
                 let error = match refusal {
                     ReloadRefusal::Config(error) => error,
                     ReloadRefusal::Schema(error) => {
-                        self.relay.metrics.schema_reloaded(SchemaReload::Refused);
+                        self.relay
+                            .metrics
+                            .schema_reloaded(SchemaReloadResult::Refused);
                         error
                     }
                 };
@@ -110,11 +112,11 @@ impl RelayServer {
     fn schema_applied(&self, old: &Arc<Schema>, new: &Arc<Schema>) {
         let metrics = &self.relay.metrics;
         if Arc::ptr_eq(old, new) {
-            metrics.schema_reloaded(SchemaReload::Unchanged);
+            metrics.schema_reloaded(SchemaReloadResult::Unchanged);
             log_schema(new, "schema unchanged");
         } else {
             metrics.set_schema_revision(new.revision());
-            metrics.schema_reloaded(SchemaReload::Applied);
+            metrics.schema_reloaded(SchemaReloadResult::Applied);
             log_schema(new, "schema reloaded");
             log_warnings(new);
         }

@@ -75,7 +75,7 @@ pub(super) struct ShardThreads {
 
 #[derive(Debug)]
 struct ShardHandle {
-    orders: mpsc::Sender<ShardOrder>,
+    orders: mpsc::Sender<ShardMessage>,
     load: ShardLoad,
     thread: JoinHandle<()>,
 }
@@ -102,7 +102,7 @@ fn least_loaded<'a>(loads: impl Iterator<Item = &'a ShardLoad>) -> Option<usize>
 }
 
 /// A message to a shard.
-enum ShardOrder {
+enum ShardMessage {
     Serve(AcceptedConnection, ShardPermit),
     /// Close the connections of all clients. The token is held until this has begun for each.
     Drain(TaskTrackerToken),
@@ -161,7 +161,7 @@ impl ShardThreads {
         drop(
             handle
                 .orders
-                .send(ShardOrder::Serve(connection, place))
+                .send(ShardMessage::Serve(connection, place))
                 .await,
         );
     }
@@ -183,7 +183,7 @@ impl ShardThreads {
     /// `RELOAD_PATIENCE` for a shard that is stuck.
     pub(super) async fn notify_reloaded(&self) {
         for (shard, handle) in self.handles.iter().enumerate() {
-            let sent = handle.orders.send(ShardOrder::Reloaded);
+            let sent = handle.orders.send(ShardMessage::Reloaded);
             if timeout(RELOAD_PATIENCE, sent).await.is_err() {
                 tracing::error!(
                     shard,
@@ -196,7 +196,7 @@ impl ShardThreads {
     /// Closes the connection of every admitted client, and waits until all are closed.
     pub(super) async fn drain(&self, clients: &TaskTracker) {
         for handle in &self.handles {
-            let order = ShardOrder::Drain(clients.token());
+            let order = ShardMessage::Drain(clients.token());
             drop(handle.orders.send(order).await);
         }
         clients.close();
@@ -218,7 +218,7 @@ fn run_shard(
     id: usize,
     relay: Arc<Relay>,
     seed: ShardBuilder,
-    orders: mpsc::Receiver<ShardOrder>,
+    orders: mpsc::Receiver<ShardMessage>,
     up: &watch::Sender<usize>,
     _failed: DropGuard,
 ) {
@@ -259,16 +259,16 @@ fn run_shard(
     }
 }
 
-async fn handle_orders(shard: &Rc<ShardContext>, mut orders: mpsc::Receiver<ShardOrder>) {
+async fn handle_orders(shard: &Rc<ShardContext>, mut orders: mpsc::Receiver<ShardMessage>) {
     while let Some(order) = orders.recv().await {
         match order {
-            ShardOrder::Serve(connection, place) => {
+            ShardMessage::Serve(connection, place) => {
                 if let Err(error) = serve_connection(Rc::clone(shard), connection, place) {
                     log_repeated!(RepeatedLine::NotRegistered, %error);
                 }
             }
-            ShardOrder::Reloaded => apply_reload(shard),
-            ShardOrder::Drain(told) => {
+            ShardMessage::Reloaded => apply_reload(shard),
+            ShardMessage::Drain(told) => {
                 close_clients(&shard.hub, &shard.relay);
                 drop(told);
             }

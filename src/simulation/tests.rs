@@ -137,7 +137,7 @@ macro_rules! planted {
 }
 
 planted! {
-    a_live_event_that_is_dropped_in_a_resume_is_found: DropsALiveEvent,
+    a_live_event_that_is_dropped_in_a_resume_is_found: DropsOwedEvents,
     a_subscribe_confirmed_at_the_head_is_found: ConfirmsTheHead,
     a_subscribe_confirmed_below_the_head_is_found: ConfirmsBelowTheHead,
     a_pong_with_the_heads_position_is_found: PongsTheHead,
@@ -145,7 +145,7 @@ planted! {
     an_eviction_that_is_ignored_is_found: SkipsAnEviction,
     an_event_delivered_once_per_topic_is_found: DeliversTwice,
     an_index_entry_left_behind_is_found: LeavesAnIndexEntry,
-    a_replay_of_delivered_events_is_found: ReplaysWhatWasBrought,
+    a_replay_of_delivered_events_is_found: ReplaysDeliveredEvents,
     a_resume_without_the_implicit_topics_is_found: ForgetsImplicitTopics,
     an_event_of_another_tenant_is_found: CrossesTenants,
     a_responsive_client_that_is_given_up_is_found: GivesUpTheLiving,

@@ -263,7 +263,7 @@ impl SimulatedWorld {
     /// Checks that each matched or replayed event is counted once as written, dropped or queued.
     /// (Skipped for some faults that the model is to find, though the sums show them too.)
     pub(super) fn check_sums(&self) {
-        if is_planted(PlantedFault::DropsALiveEvent)
+        if is_planted(PlantedFault::DropsOwedEvents)
             || is_planted(PlantedFault::TakesThePositionLate)
         {
             return;
@@ -310,7 +310,7 @@ impl SimulatedWorld {
         for shard in &self.shards {
             let queued = shard.shard.hub.tally().queued.get();
             assert!(
-                queued == 0 || is_planted(PlantedFault::DropsALiveEvent),
+                queued == 0 || is_planted(PlantedFault::DropsOwedEvents),
                 "{queued} are queued"
             );
         }

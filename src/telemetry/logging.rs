@@ -79,9 +79,9 @@ pub(super) fn lines_lost() -> u64 {
 /// A guard that writes the rest of the log when it is dropped at the end of the process,
 /// including the numbers of repeated lines that were not logged yet. Takes at most 1 s.
 #[derive(Debug)]
-pub struct FlushLog;
+pub struct LogFlushGuard;
 
-impl Drop for FlushLog {
+impl Drop for LogFlushGuard {
     fn drop(&mut self) {
         if HAS_WRITER.load(Ordering::Acquire) {
             repeated::end_period();

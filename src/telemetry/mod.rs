@@ -6,8 +6,8 @@ mod logging;
 mod metrics;
 mod panics;
 
-pub use logging::{FlushLog, LogLevel, LoggingError, init as init_logging, print_to_stderr};
+pub use logging::{LogFlushGuard, LogLevel, LoggingError, init as init_logging, print_to_stderr};
 pub use metrics::{
-    CloseLabel, ConflictReason, IngestKeyRefusal, KeySetFetch, Metrics, SchemaReload,
+    CloseLabel, ConflictReason, IngestKeyRefusal, KeySetFetchResult, Metrics, SchemaReloadResult,
 };
 pub use panics::install_panic_hook;

@@ -4,7 +4,7 @@
 use sidewire_protocol::{
     EnvelopeEncoding,
     random::RandomSource,
-    schema::{Schema, SyntheticEvent},
+    schema::{EventGenerator, Schema},
 };
 
 /// Length of an envelope's prefix: the tag and length of its message_id, a letter and
@@ -87,7 +87,7 @@ fn parse_number(rest: &[u8]) -> Option<usize> {
 #[derive(Debug)]
 pub(super) struct EventTemplate {
     pub(super) run: RunId,
-    specimen: SyntheticEvent,
+    specimen: EventGenerator,
     timestamp: i64,
     bytes: usize,
 }

@@ -6,7 +6,8 @@ use std::fs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
-    BenchError, BenchPlan, Scenario, TargetProtocol, link::is_spread, server_process::ServerProcess,
+    BenchError, BenchPlan, Scenario, TargetProtocol, link::uses_many_source_addresses,
+    server_process::ServerProcess,
 };
 
 /// The limits of a relay that a plan may exceed.
@@ -128,7 +129,7 @@ pub(super) fn raise_descriptor_limit(plan: &BenchPlan) -> Result<(), BenchError>
     }
     let connections = plan.scenario.fanout().connections;
     let ports = local_ports();
-    if !is_spread(plan.target.clients.address) && connections > ports {
+    if !uses_many_source_addresses(plan.target.clients.address) && connections > ports {
         return Err(BenchError::Ports { connections, ports });
     }
     Ok(())

@@ -242,13 +242,13 @@ impl SourceAddresses {
     fn source_address(self, target: SocketAddr, number: usize) -> Option<Ipv4Addr> {
         let step = (self.first + number / CONNECTIONS_PER_ADDRESS) % SOURCES;
         let bits = FIRST_SOURCE.to_bits() + u32::try_from(step).unwrap_or_default();
-        is_spread(target).then(|| Ipv4Addr::from_bits(bits))
+        uses_many_source_addresses(target).then(|| Ipv4Addr::from_bits(bits))
     }
 }
 
 /// Returns true if connections to the target use several source addresses. On Linux
 /// every machine has all addresses of 127.0.0.0/8.
-pub(super) fn is_spread(target: SocketAddr) -> bool {
+pub(super) fn uses_many_source_addresses(target: SocketAddr) -> bool {
     cfg!(target_os = "linux") && matches!(target.ip(), IpAddr::V4(ip) if ip.is_loopback())
 }
 

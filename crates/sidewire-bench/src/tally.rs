@@ -59,7 +59,7 @@ pub(super) struct DeliveryTrack {
 
 /// The delivery of an event to a connection that was due it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct OwedDelivery {
+pub(super) struct DueDelivery {
     /// The time at which the event was posted.
     pub(super) posted_ns: u64,
     /// True if every other connection has received the event.
@@ -178,10 +178,10 @@ impl DeliveryTally {
         &mut self,
         track: &mut DeliveryTrack,
         number: usize,
-    ) -> Option<OwedDelivery> {
+    ) -> Option<DueDelivery> {
         if number == track.expected {
             track.expected += self.channels;
-        } else if !self.is_late_or_early(track, number) {
+        } else if !self.record_out_of_order(track, number) {
             return None;
         }
         let Some(event) = self.events.get_mut(number) else {
@@ -192,7 +192,7 @@ impl DeliveryTally {
         event.owed = event.owed.saturating_sub(1);
         self.incomplete -= usize::from(is_last);
         self.counts.deliveries += 1;
-        Some(OwedDelivery {
+        Some(DueDelivery {
             posted_ns: event.posted_ns,
             is_last,
         })
@@ -206,7 +206,7 @@ impl DeliveryTally {
     /// Handles an event that is not the expected one. Returns true if the connection was
     /// due it.
     #[cold]
-    fn is_late_or_early(&mut self, track: &mut DeliveryTrack, number: usize) -> bool {
+    fn record_out_of_order(&mut self, track: &mut DeliveryTrack, number: usize) -> bool {
         if number >= self.events.len() || self.channel_of(number) != track.channel {
             self.counts.foreign += 1;
             return false;
@@ -265,7 +265,7 @@ mod tests {
         receive(&mut tally, &mut a, &[0, 1, 2]);
         assert_eq!(tally.incomplete(), 3);
         let delivery = |is_last| {
-            Some(OwedDelivery {
+            Some(DueDelivery {
                 posted_ns: 7,
                 is_last,
             })

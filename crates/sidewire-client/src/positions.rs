@@ -10,7 +10,7 @@ use super::{
     group::{
         EventGap, GroupId, TopicGroup, merge_by_position, offset_in, raise_position, resume_order,
     },
-    had::SeenOffsets,
+    seen_offsets::SeenOffsets,
 };
 
 /// The most offsets that are remembered for topics that the relay refuses to subscribe.

@@ -148,7 +148,7 @@ impl Backoff {
 /// # Errors
 ///
 /// When the client must stop.
-pub(super) fn reason_to_come_back(
+pub(super) fn check_may_reconnect(
     reason: DisconnectReason,
 ) -> Result<DisconnectReason, ClientError> {
     match reason {

@@ -19,7 +19,7 @@ use super::{
     handshake::{self, OpenError},
     options::{ClientOptions, FetchingToken},
     received::{ReceivedEvent, RelayMessage, SendError},
-    reconnect::{Backoff, ClientError, DisconnectReason, NORMAL, reason_to_come_back},
+    reconnect::{Backoff, ClientError, DisconnectReason, NORMAL, check_may_reconnect},
     stream::RelayStream,
     subscriptions::ClientSubscriptions,
 };
@@ -284,7 +284,7 @@ impl<C: Connector> RelayClient<C> {
             self.is_token_stale = true;
             reason
         } else {
-            reason_to_come_back(reason)?
+            check_may_reconnect(reason)?
         };
         let retry_in = self.backoff.delay_after(&reason, &self.options.random);
         self.state = ClientState::Waiting(Instant::now() + retry_in);

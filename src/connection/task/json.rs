@@ -25,7 +25,7 @@ use crate::{
         stream::Transport,
     },
     limits::Limit,
-    memory::{MemoryAccount, MemoryExceeded, MemoryUse, with_memory},
+    memory::{MemoryAccount, MemoryExceeded, MemoryUse, run_with_memory},
     scheduler::Cost,
 };
 
@@ -99,7 +99,8 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             };
             let memory = shard.relay.publisher.memory();
             let timeout = shard.relay.live().config.ingest.inbox_timeout;
-            let envelope = with_memory(memory, timeout, read, async |job| work.offload(job).await);
+            let envelope =
+                run_with_memory(memory, timeout, read, async |job| work.offload(job).await);
             let envelope = envelope.await?;
             // Handling it can take as long as decoding it.
             work.wait_for_quantum().await;

@@ -1,7 +1,7 @@
 //! Reads bodies into events, for the fuzz targets.
 
 use super::{
-    BatchReader, EventDraft, HttpProblem, ReadEvent, ReadLimits, Relay, Topic, drafts_or_errors,
+    BatchReader, EventDraft, HttpProblem, ParsedEvent, ReadLimits, Relay, Topic, drafts_or_errors,
     read_draft, read_event_unlimited,
 };
 use crate::ingest::json::{batch_from_json, check_json_now, envelope_from_json};
@@ -26,7 +26,7 @@ pub fn event(
     Ok(read.draft)
 }
 
-fn read(relay: &Relay, envelope: &[u8], more_topics: &[Topic]) -> Result<ReadEvent, HttpProblem> {
+fn read(relay: &Relay, envelope: &[u8], more_topics: &[Topic]) -> Result<ParsedEvent, HttpProblem> {
     let on_shard = read_draft(relay, envelope, more_topics, ReadLimits::ON_SHARD)?;
     match on_shard {
         Some(read) => Ok(read),

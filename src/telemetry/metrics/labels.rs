@@ -56,7 +56,7 @@ named_values! {
 
 named_values! {
     /// The result of fetching a key set, for the label `result`.
-    pub enum KeySetFetch {
+    pub enum KeySetFetchResult {
         /// Keys were fetched.
         Fetched = "fetched",
         /// The connection, the TLS handshake or the HTTP exchange failed.
@@ -74,7 +74,7 @@ named_values! {
 
 named_values! {
     /// The result of reloading the schema, for the label `result`.
-    pub enum SchemaReload {
+    pub enum SchemaReloadResult {
         /// The new schema is in force.
         Applied = "applied",
         /// The new schema means the same as the one in force.

@@ -26,7 +26,9 @@ use revision::ServingRevision;
 use scraped::ScrapedMetrics;
 use turns::append_turns;
 
-pub use labels::{CloseLabel, ConflictReason, IngestKeyRefusal, KeySetFetch, SchemaReload};
+pub use labels::{
+    CloseLabel, ConflictReason, IngestKeyRefusal, KeySetFetchResult, SchemaReloadResult,
+};
 
 /// HTTP statuses with which a handshake can be refused.
 const HANDSHAKE_REFUSALS: &[StatusCode] = &[
@@ -82,8 +84,8 @@ pub struct Metrics {
     reload_successful: Gauge,
     reload_success_timestamp: Gauge,
     schema_revision: ServingRevision,
-    schema_reloads: CounterFamily<SchemaReload>,
-    key_set_fetches: CounterFamily<KeySetFetch>,
+    schema_reloads: CounterFamily<SchemaReloadResult>,
+    key_set_fetches: CounterFamily<KeySetFetchResult>,
     scraped: ScrapedMetrics,
 }
 
@@ -136,10 +138,12 @@ impl Metrics {
                 "WebSocket connections that have ended, by reason.",
                 "reason",
             ),
-            refused: register.family(
+            refused: register.family_without(
                 "sidewire_messages_refused_total",
                 "Messages of clients that were answered with an ErrorResponse, by its code.",
                 "code",
+                // Only answers over HTTP have these codes.
+                &[ErrorCode::NotFound, ErrorCode::Conflict],
             ),
             resumes: register.family(
                 "sidewire_resumes_total",
@@ -238,12 +242,12 @@ impl Metrics {
     }
 
     /// Counts a reload of the schema.
-    pub fn schema_reloaded(&self, result: SchemaReload) {
+    pub fn schema_reloaded(&self, result: SchemaReloadResult) {
         self.schema_reloads.increment(&result);
     }
 
     /// Counts an attempt to fetch a key set.
-    pub fn key_set_fetched(&self, result: KeySetFetch) {
+    pub fn key_set_fetched(&self, result: KeySetFetchResult) {
         self.key_set_fetches.increment(&result);
     }
 

@@ -42,18 +42,34 @@ impl SeriesRegistry<'_> {
         help: &'static str,
         label: &'static str,
     ) -> CounterFamily<L> {
-        self.family_with(name, help, label, &[])
+        self.family_with(name, help, label, &[], &[])
     }
 
-    /// Registers the counters of a metric, each with these labels besides.
+    /// Registers the counters of a metric with one label, one for each name in `L` but those of
+    /// `without`, which cannot occur.
+    pub(super) fn family_without<L: NamedValues>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        without: &[L],
+    ) -> CounterFamily<L> {
+        self.family_with(name, help, label, &[], without)
+    }
+
+    /// Registers the counters of a metric, each with `others` as further labels.
     fn family_with<L: NamedValues>(
         &self,
         name: &'static str,
         help: &'static str,
         label: &'static str,
         others: &[(&'static str, &'static str)],
+        without: &[L],
     ) -> CounterFamily<L> {
-        let counter = |value| self.counter(name, help, &[others, &[(label, value)]].concat());
+        let counter = |value| match without.iter().any(|it| it.name() == value) {
+            true => Counter::noop(),
+            false => self.counter(name, help, &[others, &[(label, value)]].concat()),
+        };
         let counters = L::names().into_iter().map(counter).collect();
         CounterFamily(counters, PhantomData)
     }
@@ -89,6 +105,7 @@ impl SeriesRegistry<'_> {
             "Clients and backends that failed to authenticate, by listener and reason.",
             "reason",
             &[("listener", listener)],
+            &[],
         )
     }
 }

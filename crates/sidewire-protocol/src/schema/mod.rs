@@ -85,7 +85,7 @@ pub use self::{
     routes::{RouteRecursion, TopicPath, TopicRoutes},
     sample::SampleEvent,
     source::SchemaSource,
-    specimen::SyntheticEvent,
+    specimen::EventGenerator,
 };
 
 /// A compiled schema.
@@ -371,8 +371,8 @@ impl Schema {
     /// Returns a generator of events for benchmarks; `None` if no event of the schema
     /// relates to a topic that clients can subscribe to.
     #[must_use]
-    pub fn synthetic_event(&self) -> Option<SyntheticEvent> {
-        SyntheticEvent::find(&self.table, &self.payloads)
+    pub fn synthetic_event(&self) -> Option<EventGenerator> {
+        EventGenerator::find(&self.table, &self.payloads)
     }
 
     /// Returns the envelope's full name.

@@ -29,7 +29,7 @@ const PADDING: u8 = b'x';
 /// A generator of events, based on the path to an annotated field of one of the schema's
 /// events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SyntheticEvent {
+pub struct EventGenerator {
     kind: String,
     /// True if the annotated field holds a whole topic, not an id.
     is_whole: bool,
@@ -41,7 +41,7 @@ pub struct SyntheticEvent {
     unknown: u32,
 }
 
-impl SyntheticEvent {
+impl EventGenerator {
     /// Finds the least deeply nested annotated field, in the payload with the lowest
     /// number.
     pub(super) fn find(table: &RoutingTable, payloads: &[PayloadType]) -> Option<Self> {

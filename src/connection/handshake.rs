@@ -37,7 +37,7 @@ use super::{
     task::run_connection,
 };
 use crate::{
-    auth::{Authenticator, Credentials, Identity, TokenError},
+    auth::{Authenticator, Credentials, Identity, KeySet, TokenError},
     http::{
         HttpProblem, HttpResponse, bearer_token, check_host, only_header, only_host, query_pairs,
     },
@@ -456,24 +456,39 @@ async fn verify_or_fetch_keys(
     relay: &Relay,
     credentials: Credentials<'_>,
 ) -> Result<Identity, TokenError> {
-    let verified = verify_now(relay, credentials);
-    let (Err(_), Some(token)) = (&verified, credentials.token) else {
-        return verified;
-    };
+    // Another thread fetches the sets, so they are looked up before the verification: keys that
+    // arrive in between then only make it succeed.
+    let sets = key_sets_for(relay, credentials);
+    match verify_now(relay, credentials) {
+        Err(error) if !sets.is_empty() => fetch_and_verify(relay, credentials, &sets, error).await,
+        verified => verified,
+    }
+}
+
+/// Verifies the token again after a fetch of the sets that may have its key. Returns `error`, that
+/// of the first verification, if a fetch is not allowed now and would not help.
+pub(super) async fn fetch_and_verify(
+    relay: &Relay,
+    credentials: Credentials<'_>,
+    sets: &[Arc<KeySet>],
+    error: TokenError,
+) -> Result<Identity, TokenError> {
     let (patience, ends) = {
         let live = relay.live();
         let auth = &live.config.auth;
         let now = Instant::now();
-        let ends: Vec<_> = live
-            .authenticator
-            .key_sets_for(token)
+        let ends: Vec<_> = sets
             .iter()
             .filter_map(|set| set.request_fetch(now, auth.jwks_cooldown))
             .collect();
         (auth.jwks_timeout, ends)
     };
+    // The fetch of a set may have ended since; then its cooldown has begun, but the key is here.
+    if key_sets_for(relay, credentials).len() < sets.len() {
+        return verify_now(relay, credentials);
+    }
     if ends.is_empty() {
-        return verified;
+        return Err(error);
     }
     let fetched = join_all(
         ends.into_iter()
@@ -484,7 +499,17 @@ async fn verify_or_fetch_keys(
     verify_now(relay, credentials)
 }
 
-fn verify_now(relay: &Relay, credentials: Credentials<'_>) -> Result<Identity, TokenError> {
+/// Returns the key sets that may have the token's key after another fetch.
+pub(super) fn key_sets_for(relay: &Relay, credentials: Credentials<'_>) -> Vec<Arc<KeySet>> {
+    credentials.token.map_or_else(Vec::new, |token| {
+        relay.live().authenticator.key_sets_for(token)
+    })
+}
+
+pub(super) fn verify_now(
+    relay: &Relay,
+    credentials: Credentials<'_>,
+) -> Result<Identity, TokenError> {
     let now = relay.clock.since_unix_epoch();
     relay.live().authenticator.authenticate(credentials, now)
 }

@@ -213,21 +213,27 @@ impl ConnectionFixture {
         let mut config = live.config.clone();
         settings(&mut config);
         self.shard.relay.limits.configure(&config);
-        self.put_in_place(config, Arc::clone(&live.schema));
+        self.put_in_place(config, Arc::clone(&live.schema), Authenticator::Open);
+    }
+
+    /// Applies another way to authenticate.
+    pub(super) fn set_authenticator(&self, authenticator: Authenticator) {
+        let live = self.shard.relay.live.load_full();
+        self.put_in_place(live.config.clone(), Arc::clone(&live.schema), authenticator);
     }
 
     /// Applies another schema.
     pub(super) fn set_schema(&self, schema: Arc<Schema>) {
         let live = self.shard.relay.live.load_full();
-        self.put_in_place(live.config.clone(), schema);
+        self.put_in_place(live.config.clone(), schema, Authenticator::Open);
     }
 
-    fn put_in_place(&self, config: Config, schema: Arc<Schema>) {
+    fn put_in_place(&self, config: Config, schema: Arc<Schema>, authenticator: Authenticator) {
         let relay = &self.shard.relay;
         let live = relay.live.load_full();
         relay.live.store(Arc::new(LiveSettings {
             config,
-            authenticator: Authenticator::Open,
+            authenticator,
             schema,
             ingest_keys: live.ingest_keys.clone(),
             tls: None,

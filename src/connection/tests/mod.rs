@@ -5,6 +5,7 @@ mod certificates;
 mod conformance;
 mod endings;
 mod expiry_and_drain;
+mod fetched_keys;
 mod frame_floods;
 mod frames;
 mod heartbeat;

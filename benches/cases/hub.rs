@@ -230,8 +230,8 @@ fn join(
 ) -> HubConnection {
     let user = UserName::parse(&format!("user-{number}")).unwrap();
     let mut connection = shard.join_tenant(tenant, &user, Rc::clone(outbox)).unwrap();
-    connection.request(topics.to_vec(), None);
-    let answer = connection.poll(topics.len());
+    connection.request_subscribe(topics.to_vec(), None);
+    let answer = connection.continue_subscribe(topics.len());
     assert!(matches!(answer, Some(SubscribeProgress::Answer(Ok(_)))));
     connection
 }

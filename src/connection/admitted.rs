@@ -43,7 +43,7 @@ impl AdmittedClient {
         peer: IpAddr,
         encoding: EnvelopeEncoding,
     ) -> Result<Self, Limit> {
-        let place = shard.relay.limits.admit_connection(who, peer)?;
+        let permit = shard.relay.limits.admit_connection(who, peer)?;
         let outbox = Rc::new(Outbox::with_encoding(encoding, &shard.outboxes));
         let hub = shard
             .hub
@@ -55,7 +55,7 @@ impl AdmittedClient {
             .map_err(|MemoryExceeded| Limit::Memory)?;
         Ok(Self {
             hub,
-            account: ConnectionGuard::open(shard, &outbox, place),
+            account: ConnectionGuard::open(shard, &outbox, permit),
             identity,
             outbox,
         })
@@ -68,7 +68,7 @@ pub(super) struct ConnectionGuard {
     pub(super) shard: Rc<ShardContext>,
     pub(super) outbox: Rc<Outbox>,
     /// Its slot among the connections of its user.
-    place: ConnectionPermit,
+    permit: ConnectionPermit,
     /// Reason for the end of the connection, as far as it is known.
     pub(super) closed: CloseLabel,
     /// Lets the shutdown of the relay wait for the end of the connection.
@@ -76,13 +76,13 @@ pub(super) struct ConnectionGuard {
 }
 
 impl ConnectionGuard {
-    fn open(shard: &Rc<ShardContext>, outbox: &Rc<Outbox>, place: ConnectionPermit) -> Self {
+    fn open(shard: &Rc<ShardContext>, outbox: &Rc<Outbox>, permit: ConnectionPermit) -> Self {
         shard.hub.tally().connections.add(1);
         shard.hub.tally().connections_opened.add(1);
         Self {
             shard: Rc::clone(shard),
             outbox: Rc::clone(outbox),
-            place,
+            permit,
             closed: CloseLabel::Lost,
             _let_in: shard.relay.clients.token(),
         }
@@ -90,7 +90,7 @@ impl ConnectionGuard {
 
     /// The user of the connection.
     pub(super) fn user_key(&self) -> &UserKey {
-        self.place.user()
+        self.permit.user()
     }
 
     /// Counts a write, which without TLS is a system call, and the frames and events that it
@@ -127,7 +127,7 @@ impl Drop for ConnectionGuard {
         memory.release(MemoryUse::ClientConnections, CONNECTION_BYTES);
         self.shard.hub.tally().connections.sub(1);
         self.shard.relay.metrics.connection_closed(self.closed);
-        let UserKey { tenant, user } = self.place.user();
+        let UserKey { tenant, user } = self.permit.user();
         tracing::debug!(%tenant, %user, reason = self.closed.name(), "connection closed");
     }
 }

@@ -116,13 +116,13 @@ impl Conversation {
 
     /// Decides what to do about a parsed frame. `now` is the time in Unix seconds.
     #[must_use]
-    pub fn decide_action(&self, heard: ParsedFrame<'_>, now: i64) -> ConversationAction {
+    pub fn decide_action(&self, parsed: ParsedFrame<'_>, now: i64) -> ConversationAction {
         let understand = |envelope: InspectedEnvelope<'_>| {
             let id = envelope.message_id.unwrap_or_default();
-            self.handle_payload(heard.schema, &envelope, now)
+            self.handle_payload(parsed.schema, &envelope, now)
                 .map_err(|refusal| refusal.for_message(id))
         };
-        heard
+        parsed
             .envelope
             .and_then(understand)
             .unwrap_or_else(|refusal| ConversationAction::Reply(Reply::Error(refusal)))

@@ -49,7 +49,7 @@ pub(super) struct CatchUp {
     cursor: u64,
     phase: CatchUpPhase,
     /// Its ticket among the tenant's tasks that wait to work.
-    place: Option<WorkTicket>,
+    ticket: Option<WorkTicket>,
     json: NextJson,
     has_begun: bool,
 }
@@ -110,7 +110,7 @@ impl CatchUp {
             position,
             cursor: resume_from,
             phase: CatchUpPhase::Counting { found: 0 },
-            place: None,
+            ticket: None,
             json: NextJson::None,
             has_begun: false,
         }
@@ -144,7 +144,7 @@ impl CatchUp {
         member.charge(slice.cost());
         if progress == SubscribeProgress::More {
             // Joins the end of the queue next time.
-            self.place = None;
+            self.ticket = None;
         }
         Some(progress)
     }
@@ -154,10 +154,10 @@ impl CatchUp {
         if is_rendering || !member.outbox().is_half_free() {
             // Other connections must not wait for the rendering, or for a client that does not
             // read.
-            self.place = None;
+            self.ticket = None;
             return None;
         }
-        let may_read = member.may_work(&mut self.place);
+        let may_read = member.may_work(&mut self.ticket);
         may_read.then(|| ReadSlice::new(member.quota()))
     }
 

@@ -59,13 +59,14 @@ impl HubConnection {
     }
 
     /// Requests a Subscribe to the topics, for a connection that is [live](Self::is_live). It
-    /// takes effect at a [poll](Self::poll), at a position that is not below the present head of
+    /// takes effect when it is [continued](Self::continue_subscribe), at a position that is not below the present head of
     /// the tenant's log. With `resume_from`, the events between the two positions are replayed.
-    pub fn request(
+    pub fn request_subscribe(
         &mut self,
         topics: Vec<Topic>,
         resume_from: Option<Result<Position, EpochError>>,
     ) {
+        debug_assert!(self.is_live(), "another Subscribe is under way");
         let awaited = self.member.await_head();
         if awaited.is_some() {
             mark_seen("a Subscribe that waited for its tenant's deliveries");
@@ -80,7 +81,7 @@ impl HubConnection {
     /// Continues the Subscribe that is under way, with one slice of the log at most. Returns
     /// `None` if there is none, or if it cannot continue now: then the connection is nudged when
     /// that may have changed. A connection may have at most `topics_max` topics.
-    pub fn poll(&mut self, topics_max: usize) -> Option<SubscribeProgress> {
+    pub fn continue_subscribe(&mut self, topics_max: usize) -> Option<SubscribeProgress> {
         if self.has_reached_head()
             && let Some(PendingSubscribe::WaitingForHead {
                 topics,
@@ -197,14 +198,14 @@ impl HubConnection {
 impl HubConnection {
     /// Returns true if work may be done for the connection now. If not, the connection joins its
     /// tenant's queue, and is nudged when it is granted a quantum.
-    pub fn may_work(&self, place: &mut Option<WorkTicket>) -> bool {
-        self.member.may_work(place)
+    pub fn may_work(&self, ticket: &mut Option<WorkTicket>) -> bool {
+        self.member.may_work(ticket)
     }
 
     /// Like [`may_work`](Self::may_work), for a large write.
-    pub fn may_write(&self, place: &mut Option<WorkTicket>) -> bool {
+    pub fn may_write(&self, ticket: &mut Option<WorkTicket>) -> bool {
         let member = &self.member;
-        member.here.writes.may_work(place, || member.waiter())
+        member.here.writes.may_work(ticket, || member.waiter())
     }
 
     /// Charges the tenant for a large write.

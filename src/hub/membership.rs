@@ -221,8 +221,8 @@ impl TenantMember {
 
     /// Returns true if work may be done for the connection now. If not, the connection joins its
     /// tenant's queue, and is nudged when it is granted a quantum.
-    pub(super) fn may_work(&self, place: &mut Option<WorkTicket>) -> bool {
-        self.here.work.may_work(place, || self.waiter())
+    pub(super) fn may_work(&self, ticket: &mut Option<WorkTicket>) -> bool {
+        self.here.work.may_work(ticket, || self.waiter())
     }
 
     /// Charges the tenant for work that was done for the connection.

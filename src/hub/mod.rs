@@ -4,7 +4,7 @@
 //!
 //! An event is appended to its tenant's log under the tenant's lock, and in the same step one
 //! item is sent to the inbox of every shard that has connections of the tenant (`publish`,
-//! `registry`, `inbox_channel`). Each shard then offers the event to the outboxes of the matching
+//! `registry`, `inbox`). Each shard then offers the event to the outboxes of the matching
 //! connections (`shard`, `index`), on its own thread, without a lock.
 
 mod admin;

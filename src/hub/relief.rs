@@ -29,7 +29,7 @@ pub(super) enum ReliefCandidate {
     /// closed first.
     OldEvent(Instant),
     /// A message began to arrive at this time. The oldest is closed first.
-    BegunMessageMemory(Instant),
+    BegunMessage(Instant),
     /// Its subscriptions take this many bytes. The largest is closed first.
     Subscriptions(Reverse<usize>),
 }
@@ -106,7 +106,7 @@ impl MemoryRelief {
         };
         let (kind, within_kind) = match candidate {
             ReliefCandidate::OldEvent(placed) => (0, age(placed)),
-            ReliefCandidate::BegunMessageMemory(began) => (1, age(began)),
+            ReliefCandidate::BegunMessage(began) => (1, age(began)),
             ReliefCandidate::Subscriptions(Reverse(bytes)) => {
                 (2, WITHIN_KIND_MAX.saturating_sub(bytes as u64))
             }
@@ -128,8 +128,8 @@ mod tests {
         let candidates = [
             ReliefCandidate::OldEvent(relief.began),
             ReliefCandidate::OldEvent(later),
-            ReliefCandidate::BegunMessageMemory(relief.began),
-            ReliefCandidate::BegunMessageMemory(later),
+            ReliefCandidate::BegunMessage(relief.began),
+            ReliefCandidate::BegunMessage(later),
             ReliefCandidate::Subscriptions(Reverse(2)),
             ReliefCandidate::Subscriptions(Reverse(1)),
         ];

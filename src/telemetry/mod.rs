@@ -1,5 +1,5 @@
-//! What the process reports about itself: metrics, the log and panics. Knows nothing about
-//! HTTP or the path of an event; it reads counters that other modules keep.
+//! What the process reports about itself: metrics, the log and panics. Knows no
+//! routes, nor the path of an event; it reads counters that other modules keep.
 
 mod log_queue;
 mod logging;

@@ -10,7 +10,7 @@
 //! use sidewire_client::{ClientEvent, ClientOptions, RandomSource, RelayClient};
 //!
 //! let random = Arc::new(RandomSource::from_system()?);
-//! let options = ClientOptions::new("ws://127.0.0.1:8080/ws", random).with_token("eyJhbGciOi…");
+//! let options = ClientOptions::new("ws://127.0.0.1:3000/ws", random).with_token("eyJhbGciOi…");
 //! let mut client = RelayClient::new(options);
 //! client.subscribe(["order:42"]);
 //! loop {
@@ -35,7 +35,7 @@
 //! use sidewire_client::{Credential, EventPublisher, PublishEncoding};
 //!
 //! let key = Credential::new("an ingest key");
-//! let publisher = EventPublisher::new("http://127.0.0.1:8081", Some(&key))?;
+//! let publisher = EventPublisher::new("http://127.0.0.1:3001", Some(&key))?;
 //! let event = r#"{"messageId": "7f9c", "event": {"type": "order.shipped"}}"#;
 //! let answer = publisher
 //!     .post("acme", event, PublishEncoding::Json, &["order:42"], false)

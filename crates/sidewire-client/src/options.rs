@@ -28,7 +28,7 @@ pub struct ClientOptions {
     pub handshake_timeout: Duration,
     /// The delay before the first attempt to reconnect; it doubles with each further one.
     pub backoff_first: Duration,
-    /// The longest delay between attempts.
+    /// The longest delay between attempts, unless the relay asks for more or closed with 4005.
     pub backoff_max: Duration,
     /// The source of message ids and jitter.
     pub random: Arc<RandomSource>,

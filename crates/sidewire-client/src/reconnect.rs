@@ -19,8 +19,8 @@ const GOING_AWAY: u16 = 1001;
 const TOKEN_EXPIRED: u16 = 4001;
 const DISCONNECTED_BY_BACKEND: u16 = 4002;
 const KEPT_BEING_REFUSED: u16 = 4005;
-/// The delay after 4005: by then the relay has forgotten the refused messages.
-const REFUSALS_FORGOTTEN: Duration = Duration::from_secs(60);
+/// The delay after 4005, as the protocol asks for.
+const REFUSED_DELAY: Duration = Duration::from_secs(60);
 /// The close codes for a client that violates the protocol: protocol error, wrong kind
 /// of frame, invalid UTF-8, message too big.
 const CLIENT_AT_FAULT: [u16; 4] = [1002, 1003, 1007, 1009];
@@ -131,7 +131,7 @@ impl Backoff {
                 NORMAL | GOING_AWAY => {
                     retry_after(reason).unwrap_or_else(|| self.next_delay(random))
                 }
-                KEPT_BEING_REFUSED => REFUSALS_FORGOTTEN + with_jitter(self.first, random),
+                KEPT_BEING_REFUSED => REFUSED_DELAY + with_jitter(self.first, random),
                 _ => self.next_delay(random),
             },
             DisconnectReason::Open(OpenError::Refused(problem)) => {

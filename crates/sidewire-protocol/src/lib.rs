@@ -1,7 +1,7 @@
 //! The vocabulary of Sidewire's protocol: topics, names, positions, control messages and
 //! codes, and the [`schema`] that says which topics an event relates to. The relay, the client
 //! library and the load generator share it. Performs no I/O but for reading schema files, and
-//! knows nothing about routing.
+//! knows nothing about connections and delivery.
 #![cfg_attr(
     test,
     allow(

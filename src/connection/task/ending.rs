@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{
 use super::{ConnectionPhase, ConnectionStep, ConnectionTask, MessageHandler};
 use crate::{connection::stream::Transport, telemetry::CloseLabel};
 
-impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
+impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
     /// Begins to close the connection for this reason.
     pub(super) fn begin_close(&mut self, ending: CloseReason) {
         if !self.is_open() {
@@ -115,7 +115,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
 
     pub(super) fn on_connection_lost(&mut self) -> ConnectionStep {
         self.abandon_outbox();
-        ConnectionStep::Over
+        ConnectionStep::Finished
     }
 
     pub(super) fn record_reset(&mut self) {
@@ -132,7 +132,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     }
 }
 
-impl<S: Transport, L> Drop for ConnectionTask<S, L> {
+impl<S: Transport, M> Drop for ConnectionTask<S, M> {
     /// Resets the stream if something is unwritten, whatever ended the task: the client must not
     /// mistake this for a clean end.
     fn drop(&mut self) {

@@ -10,14 +10,14 @@ use crate::{
     planted::{PlantedFault, is_planted},
 };
 
-impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
+impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
     /// Records that the client has sent something.
     pub(super) fn on_read(&mut self) {
         if is_planted(PlantedFault::GivesUpTheLiving) {
             return;
         }
         if let ConnectionPhase::Open(open) = &mut self.phase {
-            open.heard = Instant::now();
+            open.last_read_at = Instant::now();
             open.given_up_at = None;
         }
         self.clear_final_check(DeadlineKind::Silence);
@@ -47,9 +47,9 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         if is_kept_waiting {
             // Either the client does not read its answers, which the write deadline covers, or
             // the relay keeps the client waiting.
-            open.heard = now;
+            open.last_read_at = now;
             open.given_up_at = None;
-            self.last_look
+            self.final_check
                 .take_if(|looked| *looked == DeadlineKind::Silence);
         }
         let next = match open.given_up_at {
@@ -59,13 +59,13 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
                 }
                 now
             }
-            None if now < open.heard + interval => open.heard + interval,
+            None if now < open.last_read_at + interval => open.last_read_at + interval,
             again_or_not => {
                 self.account.outbox.set_ping(Box::new(frame::EMPTY_PING));
                 // Every client has time to answer, even if a reload has made the times shorter
                 // than its silence so far.
-                let end =
-                    again_or_not.unwrap_or((open.heard + timeout).max(now + (timeout - interval)));
+                let end = again_or_not
+                    .unwrap_or((open.last_read_at + timeout).max(now + (timeout - interval)));
                 open.given_up_at = Some(end);
                 end.min(now + interval)
             }
@@ -80,7 +80,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             && let Some(silence) = &mut self.deadlines.silence
         {
             let interval = self.account.shard.relay.live().config.client.ping_interval;
-            let due = (open.heard + interval).max(Instant::now());
+            let due = (open.last_read_at + interval).max(Instant::now());
             *silence = due.min(*silence);
         }
     }

@@ -48,7 +48,7 @@ pub(super) struct DecodedJsonFrame {
     envelope: Result<Result<Vec<u8>, JsonError>, MemoryExceeded>,
 }
 
-impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
+impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
     /// Handles a text frame. It is charged before it is decoded, since decoding is what it costs.
     pub(super) fn handle_json_frame(&mut self, json: Utf8Bytes) {
         let shard = &self.account.shard;
@@ -118,7 +118,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             self.charge_message(envelope);
         }
         let live = self.account.shard.relay.live();
-        let heard = match &read.envelope {
+        let parsed = match &read.envelope {
             Ok(Ok(envelope)) => Conversation::parse_frame(&live.schema, envelope),
             Err(MemoryExceeded) => {
                 self.account
@@ -143,7 +143,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
                 )
             }
         };
-        self.handle_charged_message(heard);
+        self.handle_charged_message(parsed);
     }
 }
 

@@ -82,8 +82,8 @@ pub fn run_connection<S: Transport, H>(
     run_connection_with::<RelayHandler, S, H>(shard, admitted, stream, read_ahead, held)
 }
 
-/// Serves the client until the connection is closed, with the message handler `L`.
-pub(super) fn run_connection_with<L: MessageHandler, S: Transport, H>(
+/// Serves the client until the connection is closed, with the message handler `M`.
+pub(super) fn run_connection_with<M: MessageHandler, S: Transport, H>(
     shard: Rc<ShardContext>,
     admitted: AdmittedClient,
     stream: S,
@@ -92,15 +92,15 @@ pub(super) fn run_connection_with<L: MessageHandler, S: Transport, H>(
 ) -> impl Future<Output = ()> {
     // Not an async function: its future would hold the connection twice, as the arguments and as
     // the value made from them. So would the future of an async function that awaits this one.
-    let mut connection = ConnectionTask::<S, L>::new(shard, admitted, stream, &read_ahead);
+    let mut connection = ConnectionTask::<S, M>::new(shard, admitted, stream, &read_ahead);
     async move {
         connection.run().await;
         drop(held);
     }
 }
 
-pub(super) struct ConnectionTask<S: Transport, L> {
-    listener: PhantomData<L>,
+pub(super) struct ConnectionTask<S: Transport, M> {
+    handler: PhantomData<M>,
     phase: ConnectionPhase,
     stream: FrameStream<S>,
     /// True if the connection has read the log or used up its frames for this turn, and so must
@@ -108,11 +108,11 @@ pub(super) struct ConnectionTask<S: Transport, L> {
     turn_is_over: bool,
     /// True while there may be bytes that are read and not parsed yet: initially those that came
     /// after the handshake.
-    unlooked: bool,
+    has_unparsed_input: bool,
     deadlines: Deadlines,
     /// Deadline that has expired and takes effect after a final check of the socket: if the
     /// process did not run for a while, the data that meets the deadline may be in the kernel.
-    last_look: Option<DeadlineKind>,
+    final_check: Option<DeadlineKind>,
     /// Set for the earliest deadline.
     alarm: Option<Alarm>,
     /// Also holds the shard and the outbox.
@@ -154,11 +154,11 @@ struct OpenConnection {
     /// A JSON frame that another thread decodes.
     reading_json: Option<Box<PendingJsonFrame>>,
     /// Slot in the tenant's queue, held while received messages wait for its quantum.
-    place: Option<WorkTicket>,
+    ticket: Option<WorkTicket>,
     /// Slot in the tenant's queue, held while a large write waits for its quantum.
-    write_place: Option<WorkTicket>,
+    write_ticket: Option<WorkTicket>,
     /// Time at which the client's last byte was read.
-    heard: Instant,
+    last_read_at: Instant,
     /// Time at which a client that was pinged is disconnected, unless it sends something before.
     given_up_at: Option<Instant>,
     /// Fingerprint of the key that verified its token.
@@ -171,7 +171,7 @@ impl OpenConnection {
     /// Returns true if work may be done for the client now. Otherwise the connection queues for
     /// its tenant's quantum.
     fn may_work(&mut self) -> bool {
-        self.hub.may_work(&mut self.place)
+        self.hub.may_work(&mut self.ticket)
     }
 
     /// Returns true if a waiting request may be carried out now.
@@ -197,17 +197,17 @@ impl OpenConnection {
 enum ConnectionStep {
     Read,
     /// Parse bytes that are read already.
-    Look,
+    Parse,
     Wrote(WriteProgress),
     Subscribe,
     Waited,
     ReadJson(DecodedJsonFrame),
     Ending(CloseReason),
-    Late(DeadlineKind),
-    Over,
+    Expired(DeadlineKind),
+    Finished,
 }
 
-impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
+impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
     fn new(
         shard: Rc<ShardContext>,
         admitted: AdmittedClient,
@@ -225,7 +225,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             .map(|end| end.saturating_sub(relay.clock.since_unix_epoch()));
         let now = Instant::now();
         Self {
-            listener: PhantomData,
+            handler: PhantomData,
             phase: ConnectionPhase::Open(OpenConnection {
                 hub: admitted.hub,
                 conversation: Conversation::new(
@@ -236,22 +236,22 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
                 unanswered: None,
                 waiting: WaitingRequests::default(),
                 reading_json: None,
-                place: None,
-                write_place: None,
-                heard: now,
+                ticket: None,
+                write_ticket: None,
+                last_read_at: now,
                 given_up_at: None,
                 key: identity.key,
                 expires_at: identity.expires_at,
             }),
             stream: FrameStream::new(stream, read_ahead, message_max, Rc::clone(&outbox)),
             turn_is_over: false,
-            unlooked: true,
+            has_unparsed_input: true,
             deadlines: Deadlines {
                 token: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
                 silence: Some(now + client.ping_interval),
                 ..Deadlines::default()
             },
-            last_look: None,
+            final_check: None,
             alarm: None,
             account: admitted.account,
         }
@@ -259,7 +259,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
 
     async fn run(&mut self) {
         loop {
-            if self.unlooked {
+            if self.has_unparsed_input {
                 self.handle_buffered_messages();
                 // No tenant is charged any more, so no quantum makes the connection yield.
                 self.turn_is_over |= !self.is_open();
@@ -270,27 +270,27 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             match poll_fn(|context| self.poll_step(context)).await {
                 ConnectionStep::Read => {
                     self.account.record_read();
-                    self.unlooked = true;
+                    self.has_unparsed_input = true;
                     self.on_read();
                 }
-                ConnectionStep::Look => {}
+                ConnectionStep::Parse => {}
                 ConnectionStep::Wrote(advanced) => self.on_written(advanced),
                 ConnectionStep::Subscribe => self.continue_subscribe(),
                 ConnectionStep::Waited => self.carry_out_waiting(),
                 ConnectionStep::ReadJson(read) => self.handle_decoded_json(read),
                 ConnectionStep::Ending(ending) => self.begin_close(ending),
-                ConnectionStep::Late(DeadlineKind::Token) => {
+                ConnectionStep::Expired(DeadlineKind::Token) => {
                     self.begin_close(CloseReason::TokenExpired);
                 }
-                ConnectionStep::Late(DeadlineKind::Message) => self.on_message_deadline(),
-                ConnectionStep::Late(DeadlineKind::Silence) => self.check_idle(),
-                ConnectionStep::Late(DeadlineKind::Write)
+                ConnectionStep::Expired(DeadlineKind::Message) => self.on_message_deadline(),
+                ConnectionStep::Expired(DeadlineKind::Silence) => self.check_idle(),
+                ConnectionStep::Expired(DeadlineKind::Write)
                     if self.begin_final_check(DeadlineKind::Write) => {}
-                ConnectionStep::Late(DeadlineKind::Write | DeadlineKind::Close) => {
+                ConnectionStep::Expired(DeadlineKind::Write | DeadlineKind::Close) => {
                     self.record_reset();
                     break;
                 }
-                ConnectionStep::Over => break,
+                ConnectionStep::Finished => break,
             }
         }
     }
@@ -316,7 +316,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             };
             return match looked {
                 Poll::Ready(step) => Poll::Ready(step),
-                Poll::Pending => Poll::Ready(ConnectionStep::Late(late)),
+                Poll::Pending => Poll::Ready(ConnectionStep::Expired(late)),
             };
         }
         if self.may_write()
@@ -329,7 +329,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         }
         // Writing may have set a deadline that no alarm is set for yet.
         self.check_deadlines().map_or(Poll::Pending, |late| {
-            Poll::Ready(ConnectionStep::Late(late))
+            Poll::Ready(ConnectionStep::Expired(late))
         })
     }
 
@@ -391,9 +391,9 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// The check happens in the next turn: at the end of a long turn, or of a pause of the
     /// process, the event loop has not reported yet what can be read or written.
     fn begin_final_check(&mut self, late: DeadlineKind) -> bool {
-        let is_first = self.last_look != Some(late);
+        let is_first = self.final_check != Some(late);
         if is_first {
-            self.last_look = Some(late);
+            self.final_check = Some(late);
             self.turn_is_over = true;
         }
         is_first
@@ -401,7 +401,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
 
     /// Records that this deadline was met, so that a final check precedes its next expiry again.
     fn clear_final_check(&mut self, late: DeadlineKind) {
-        self.last_look.take_if(|looked| *looked == late);
+        self.final_check.take_if(|looked| *looked == late);
     }
 
     /// Returns true if a reload has removed the key that verified the token, and such connections
@@ -423,9 +423,9 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             return true;
         };
         if self.account.outbox.unwritten_bytes() > WRITTEN_AT_ONCE_MAX {
-            return open.hub.may_write(&mut open.write_place);
+            return open.hub.may_write(&mut open.write_ticket);
         }
-        open.write_place = None;
+        open.write_ticket = None;
         true
     }
 
@@ -439,7 +439,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
                 let written = before - self.account.outbox.unwritten_bytes();
                 open.hub.charge_write(Cost::BYTE.times(written));
                 // Gives up the slot: others need not wait for a client that does not read.
-                open.write_place = None;
+                open.write_ticket = None;
             }
             return match polled {
                 Poll::Ready(Ok(advanced)) => Poll::Ready(ConnectionStep::Wrote(advanced)),
@@ -460,13 +460,13 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             ConnectionPhase::Closed => self
                 .stream
                 .poll_shutdown(context)
-                .map(|_| ConnectionStep::Over),
+                .map(|_| ConnectionStep::Finished),
             ConnectionPhase::Lingering { shut_down } => match self.stream.poll_shutdown(context) {
                 Poll::Ready(Ok(())) => {
                     *shut_down = true;
                     Poll::Pending
                 }
-                Poll::Ready(Err(_)) => Poll::Ready(ConnectionStep::Over),
+                Poll::Ready(Err(_)) => Poll::Ready(ConnectionStep::Finished),
                 Poll::Pending => Poll::Pending,
             },
         }
@@ -486,8 +486,9 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// Returns true if the relay waits for the client, and the client waits neither for its
     /// tenant's quantum nor for anything else.
     fn is_waiting_for_client(&self) -> bool {
-        let has_place = matches!(&self.phase, ConnectionPhase::Open(open) if open.place.is_some());
-        self.accepts_input() && !has_place
+        let has_ticket =
+            matches!(&self.phase, ConnectionPhase::Open(open) if open.ticket.is_some());
+        self.accepts_input() && !has_ticket
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
@@ -500,9 +501,9 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
                     }
                     return Poll::Pending;
                 }
-                if self.unlooked {
+                if self.has_unparsed_input {
                     return match self.may_work() {
-                        true => Poll::Ready(ConnectionStep::Look),
+                        true => Poll::Ready(ConnectionStep::Parse),
                         false => Poll::Pending,
                     };
                 }
@@ -527,7 +528,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
                         self.phase = ConnectionPhase::Closed;
                         Poll::Ready(ConnectionStep::Read)
                     }
-                    Poll::Ready(Err(_)) => Poll::Ready(ConnectionStep::Over),
+                    Poll::Ready(Err(_)) => Poll::Ready(ConnectionStep::Finished),
                     Poll::Pending => Poll::Pending,
                 }
             }
@@ -557,7 +558,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// Gives up the slot in the tenant's queue.
     fn leave_queue(&mut self) {
         if let ConnectionPhase::Open(open) = &mut self.phase {
-            open.place = None;
+            open.ticket = None;
         }
     }
 
@@ -589,7 +590,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
                 }
                 Ok(None) if self.stream.begin_turn() => self.turn_is_over = true,
                 Ok(None) => {
-                    self.unlooked = false;
+                    self.has_unparsed_input = false;
                     break;
                 }
                 Err(error) => self.on_stream_error(&error),
@@ -626,7 +627,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         match message {
             Message::Close(_) => self.on_client_close(),
             _ if !self.is_open() => {}
-            Message::Binary(_) | Message::Text(_) => L::on_message(self, message),
+            Message::Binary(_) | Message::Text(_) => M::on_message(self, message),
             // tungstenite answers it by itself.
             Message::Ping(_) => self.on_ping(),
             Message::Pong(_) | Message::Frame(_) => {}

@@ -1,4 +1,4 @@
-//! Carries out the requests of a client: replies, subscriptions and catch-up.
+//! Carries out the requests of a client: replies and subscriptions.
 
 use sidewire_protocol::{EnvelopeEncoding, close::CloseReason, frame, reply::Reply};
 
@@ -18,29 +18,29 @@ use crate::{
     scheduler::Cost,
 };
 
-impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
+impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
     pub(super) fn handle_binary_frame(&mut self, frame: &[u8]) {
         self.charge_message(frame);
         let live = self.account.shard.relay.live();
         self.handle_message(Conversation::parse_frame(&live.schema, frame));
     }
 
-    pub(super) fn handle_message(&mut self, heard: ParsedFrame<'_>) {
+    pub(super) fn handle_message(&mut self, parsed: ParsedFrame<'_>) {
         let ConnectionPhase::Open(open) = &mut self.phase else {
             return;
         };
         let relay = &self.account.shard.relay;
         let charged = open
             .pace
-            .charge_message(heard.kind(), self.account.user_key(), relay);
+            .charge_message(parsed.kind(), self.account.user_key(), relay);
         match charged {
-            Ok(()) => self.handle_charged_message(heard),
-            Err(exceeded) => self.carry_out_or_queue(heard.rate_limit_reply(exceeded)),
+            Ok(()) => self.handle_charged_message(parsed),
+            Err(exceeded) => self.carry_out_or_queue(parsed.rate_limit_reply(exceeded)),
         }
     }
 
     /// Handles a message that is charged already.
-    pub(super) fn handle_charged_message(&mut self, heard: ParsedFrame<'_>) {
+    pub(super) fn handle_charged_message(&mut self, parsed: ParsedFrame<'_>) {
         let ConnectionPhase::Open(open) = &mut self.phase else {
             return;
         };
@@ -49,7 +49,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         open.conversation.set_topics_per_subscribe(topics_max);
         let action = open
             .conversation
-            .decide_action(heard, relay.clock.unix_seconds());
+            .decide_action(parsed, relay.clock.unix_seconds());
         self.carry_out_or_queue(action);
     }
 
@@ -150,7 +150,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
             ConversationAction::Reply(reply) => self.push_immediate_reply(reply),
             ConversationAction::Subscribe(mut request) => {
                 open.hub
-                    .request(request.take_topics(), request.resume_from());
+                    .request_subscribe(request.take_topics(), request.resume_from());
                 open.unanswered = Some(Box::new(request));
                 self.continue_subscribe();
             }
@@ -167,7 +167,7 @@ impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
         let relay = &self.account.shard.relay;
         let topics_max = relay.live().config.limits.topics_per_connection;
         while let ConnectionPhase::Open(open) = &mut self.phase
-            && let Some(progress) = open.hub.poll(topics_max)
+            && let Some(progress) = open.hub.continue_subscribe(topics_max)
         {
             // A Subscribe that is answered and over at once has not read the log.
             self.turn_is_over |=

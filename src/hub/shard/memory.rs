@@ -60,7 +60,7 @@ impl ShardHub {
         let memory = self.memory();
         match candidate {
             ReliefCandidate::OldEvent(_) => memory.is_exceeded(),
-            ReliefCandidate::BegunMessageMemory(_) => memory.is_overdrawn(MemoryUse::BegunMessages),
+            ReliefCandidate::BegunMessage(_) => memory.is_overdrawn(MemoryUse::BegunMessages),
             ReliefCandidate::Subscriptions(_) => memory.is_overdrawn(MemoryUse::Subscriptions),
         }
     }
@@ -70,7 +70,7 @@ impl ShardHub {
     fn close_candidate(&self, candidate: ReliefCandidate, outbox: &Outbox) {
         match candidate {
             ReliefCandidate::OldEvent(_) => {}
-            ReliefCandidate::BegunMessageMemory(_) => {
+            ReliefCandidate::BegunMessage(_) => {
                 self.begun_messages.close_oldest();
             }
             ReliefCandidate::Subscriptions(_) => {
@@ -91,9 +91,8 @@ impl ShardHub {
         if self.memory().is_overdrawn(MemoryUse::BegunMessages) {
             let begun = self.begun_messages.by_age();
             let begun = begun.into_iter();
-            candidates.extend(
-                begun.map(|(at, outbox)| (ReliefCandidate::BegunMessageMemory(at), outbox)),
-            );
+            candidates
+                .extend(begun.map(|(at, outbox)| (ReliefCandidate::BegunMessage(at), outbox)));
         }
         for here in self.tenants.borrow().values() {
             let tail = here.tenant.tail();

@@ -35,7 +35,7 @@ impl Reader {
         if self.is_confirmed {
             return None;
         }
-        let progress = self.client.hub().poll(1);
+        let progress = self.client.hub().continue_subscribe(1);
         self.is_confirmed = matches!(progress, Some(SubscribeProgress::Answer(_)));
         progress
     }

@@ -86,7 +86,7 @@ named_values! {
 
 named_values! {
     /// The result of reloading the config, for the label `result`.
-    pub(super) enum ConfigReload {
+    pub(super) enum ConfigReloadResult {
         Applied = "applied",
         Refused = "refused",
     }

@@ -20,7 +20,7 @@ use sidewire_protocol::{ErrorCode, schema::SchemaRevision};
 use crate::{
     auth::TokenError, hub::TenantRegistry, limits::Limit, log::ReplayGap, tally::ShardTally,
 };
-use labels::{ConfigReload, ResumeResult};
+use labels::{ConfigReloadResult, ResumeResult};
 use register::{CounterFamily, SeriesRegistry, StatusFamily};
 use revision::ServingRevision;
 use scraped::ScrapedMetrics;
@@ -80,7 +80,7 @@ pub struct Metrics {
     accept_errors: Counter,
     client_authentication_required: Gauge,
     ingest_authentication_required: Gauge,
-    reloads: CounterFamily<ConfigReload>,
+    reloads: CounterFamily<ConfigReloadResult>,
     reload_successful: Gauge,
     reload_success_timestamp: Gauge,
     schema_revision: ServingRevision,
@@ -226,11 +226,11 @@ impl Metrics {
     pub fn config_reloaded(&self, applied: Option<i64>) {
         match applied {
             Some(at) => {
-                self.reloads.increment(&ConfigReload::Applied);
+                self.reloads.increment(&ConfigReloadResult::Applied);
                 self.config_loaded(at);
             }
             None => {
-                self.reloads.increment(&ConfigReload::Refused);
+                self.reloads.increment(&ConfigReloadResult::Refused);
                 self.reload_successful.set(0.0);
             }
         }

@@ -67,8 +67,8 @@ impl SeriesRegistry<'_> {
         without: &[L],
     ) -> CounterFamily<L> {
         let counter = |value| match without.iter().any(|it| it.name() == value) {
-            true => Counter::noop(),
-            false => self.counter(name, help, &[others, &[(label, value)]].concat()),
+            true => None,
+            false => Some(self.counter(name, help, &[others, &[(label, value)]].concat())),
         };
         let counters = L::names().into_iter().map(counter).collect();
         CounterFamily(counters, PhantomData)
@@ -117,14 +117,14 @@ fn series_key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Ke
     Key::from_parts(name, labels.collect::<Vec<_>>())
 }
 
-/// The counters of one metric, one for each name in `L`. They exist from the start, so that the
-/// first increase of each is visible.
-pub(super) struct CounterFamily<L>(Vec<Counter>, PhantomData<fn(&L)>);
+/// The counters of one metric, one for each name in `L` that can occur. They exist from the
+/// start, so that the first increase of each is visible.
+pub(super) struct CounterFamily<L>(Vec<Option<Counter>>, PhantomData<fn(&L)>);
 
 impl<L: NamedValues> CounterFamily<L> {
     pub(super) fn increment(&self, value: &L) {
-        let counter = self.0.get(value.index());
-        debug_assert!(counter.is_some(), "each name has a counter");
+        let counter = self.0.get(value.index()).and_then(Option::as_ref);
+        debug_assert!(counter.is_some(), "{} has no counter", value.name());
         if let Some(counter) = counter {
             counter.increment(1);
         }
@@ -135,12 +135,13 @@ impl<L: NamedValues> CounterFamily<L> {
 pub(super) struct StatusFamily(Vec<(StatusCode, Counter)>);
 
 impl StatusFamily {
-    /// Counts a status. One that is not listed counts as the last one, 503: the list is wrong.
+    /// Counts a status, which must be one of those registered.
     pub(super) fn increment(&self, status: StatusCode) {
         let listed = self.0.iter().find(|(listed, _)| *listed == status);
         debug_assert!(listed.is_some(), "the metric lacks the status {status}");
-        if let Some((_, counter)) = listed.or(self.0.last()) {
-            counter.increment(1);
+        match listed {
+            Some((_, counter)) => counter.increment(1),
+            None => tracing::error!(%status, "bug: no metric counts this HTTP status"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Compiles descriptors to a [`Schema`] and checks everything that the relay relies on
 //! later. All rules are applied, so that all errors are reported at once.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 
@@ -44,6 +44,7 @@ impl SchemaDraft<'_> {
         let mut report = self.report;
         let annotations = Annotations::find_in_pool(self.pool, &mut report);
         annotation_rules::check(self.pool, &annotations, &mut report);
+        check_extension_numbers(self.pool, &mut report);
         let Some(envelope) = self.pool.get_message_by_name(self.envelope) else {
             // With errors, the message may be in a broken file.
             let is_certain = !report.has_errors();
@@ -69,6 +70,28 @@ impl SchemaDraft<'_> {
             diagnostics: report.finish()?,
             ..schema
         })
+    }
+}
+
+/// Refuses two extensions of a message with one number, which protoc refuses but protox does not:
+/// the relay and its libraries could read a field as different ones. Options are left to
+/// `annotation_rules`.
+fn check_extension_numbers(pool: &DescriptorPool, report: &mut SchemaReport) {
+    let mut known = HashMap::new();
+    for extension in pool.all_extensions() {
+        let message = extension.containing_message().full_name().to_owned();
+        if message.starts_with("google.protobuf.") {
+            continue;
+        }
+        let number = extension.number();
+        let name = extension.full_name().to_owned();
+        if let Some(other) = known.insert((message.clone(), number), name) {
+            report.error(
+                &extension,
+                format!("{message} has two extensions with the number {number}: this and {other}"),
+                "give each extension of a message a number of its own",
+            );
+        }
     }
 }
 

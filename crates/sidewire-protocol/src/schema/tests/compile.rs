@@ -36,6 +36,29 @@ fn a_schema_without_annotations_compiles_and_names_no_topics() {
     assert_eq!(schema.inspect(&envelope).unwrap().topics, []);
 }
 
+#[test]
+fn two_extensions_of_a_message_with_one_number_are_refused() {
+    let twice = "syntax = \"proto2\"; package test.v1; import \"legacy.proto\";\n\
+                 extend Legacy {\n optional string a = 150;\n optional sint64 b = 150;\n}";
+    let legacy = include_str!("legacy.proto");
+    let files = |twice| {
+        [
+            ("test.proto", TORTURE),
+            ("legacy.proto", legacy),
+            ("twice.proto", twice),
+        ]
+    };
+    let error = Schema::from_texts(&files(twice), "test.v1.Envelope").unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("test.v1.Legacy has two extensions with the number 150"),
+        "{text}"
+    );
+    assert_eq!(error.error_count(), 1, "{text}");
+    let once = twice.replace("b = 150", "b = 151");
+    assert!(Schema::from_texts(&files(&once), "test.v1.Envelope").is_ok());
+}
+
 /// Returns the error of a schema with this text and envelope.
 fn error(text: &str, envelope: &str) -> String {
     let compiled = Schema::from_texts(&[("test.proto", text)], envelope);

@@ -4,7 +4,7 @@
 //! `entrance` takes an accepted connection to the stream that HTTP runs over: a PROXY header
 //! (`proxy_header`), then TLS (`tls_handshakes`). `client_address` finds the client's address.
 //! `handshake` turns an HTTP request into an identity and a byte stream, with the checks of
-//! `offer` and `origin`. `admitted` is a client that passed the handshake, with its entries in
+//! `offer`, `origin` and `authentication`. `admitted` is a client that passed the handshake, with its entries in
 //! metrics and limits. `conversation` is the protocol as a pure state machine, `pace` the
 //! client's message rates, and `waiting` the requests that wait for a Subscribe. `stream` is the
 //! only owner of the byte stream; `frame_walk` tells it when no message is in progress. `task`
@@ -12,6 +12,7 @@
 //! wake it.
 
 mod admitted;
+mod authentication;
 mod client_address;
 mod conversation;
 mod deadlines;

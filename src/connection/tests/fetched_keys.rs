@@ -13,7 +13,7 @@ use crate::{
         TokenRules, TokenVerifier, VerificationKey,
     },
     connection::{
-        handshake::{fetch_and_verify, key_sets_for, verify_now},
+        authentication::{fetch_and_verify, key_sets_for, verify_now},
         testing::{ConnectionFixture, simulate},
     },
 };

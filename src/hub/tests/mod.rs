@@ -12,6 +12,7 @@ mod places;
 mod replay_turns;
 mod resume;
 mod turns;
+mod wakes;
 
 use std::{
     cell::{RefCell, RefMut},

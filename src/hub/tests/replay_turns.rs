@@ -1,7 +1,7 @@
 //! Replays share the reading of logs fairly, however many there are.
 
 use super::{
-    turns::{Order, note_when_woken},
+    wakes::{Order, note_when_woken},
     *,
 };
 use crate::scheduler::FLOWS_A_TURN;

@@ -7,21 +7,25 @@
 
 mod frame;
 mod pool;
+mod state;
 
 use std::{
     cell::{Cell, RefCell},
     io::IoSlice,
     mem,
     rc::Rc,
-    task::{Context, Waker},
+    task::Context,
 };
 
 use sidewire_protocol::{EnvelopeEncoding, close::CloseReason};
 
-use self::pool::FrameQueue;
 pub use self::{
     frame::{EventOffer, OutboundFrame, QueuedEvent},
     pool::{OutboxLimits, OutboxPool},
+};
+use self::{
+    pool::FrameQueue,
+    state::{EventSource, OutboxState},
 };
 use crate::{
     planted::{PlantedFault, is_planted},
@@ -30,10 +34,10 @@ use crate::{
 
 /// Most frames written in one system call. More have no measurable benefit, and the kernel takes
 /// at most 1,024.
-pub const FRAMES_A_WRITE_MAX: usize = 64;
+pub const FRAMES_PER_WRITE_MAX: usize = 64;
 
 /// Most bytes written in one system call, which copies them.
-const BYTES_A_WRITE_MAX: usize = 128 * 1024;
+const BYTES_PER_WRITE_MAX: usize = 128 * 1024;
 
 /// The outcome of offering an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,51 +74,6 @@ pub struct Outbox {
     /// for each connection, since connections with the largest are closed when memory is short.
     subscriptions: Cell<usize>,
     state: RefCell<OutboxState>,
-}
-
-/// The origin of a connection's events. Set by the hub.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum EventSource {
-    /// Offered events are queued.
-    #[default]
-    Inbox,
-    /// The connection is catching up: offered events are read from the log later.
-    Log,
-    /// The connection has left the hub.
-    None,
-}
-
-#[derive(Debug, Default)]
-struct OutboxState {
-    /// Has no allocation while it is empty.
-    queue: FrameQueue,
-    /// Size of all frames in the queue, including the written bytes of the head.
-    bytes: usize,
-    /// Number of bytes of the head that are written. If more than 0, the head is begun, and
-    /// nothing may go before it is finished.
-    head_written: usize,
-    /// A pong, or a ping of the relay, that will be written ahead of the queue; a newer pong
-    /// replaces it (RFC 6455, 5.5.3).
-    pong: Option<Box<[u8]>>,
-    /// Number of the last event that was taken.
-    taken: u64,
-    source: EventSource,
-    /// True if events are taken as JSON.
-    json: bool,
-    /// True if the source is not the inbox, or events are taken as JSON: an offered event is not
-    /// simply queued. A single flag, since it is checked for each delivery.
-    apart: bool,
-    /// Number of events that were offered while catching up and have not been read from the log
-    /// yet.
-    owed: u64,
-    ending: Option<CloseReason>,
-    /// True from the moment that a caller was told to wake the connection until it does.
-    wake_due: bool,
-    /// True if an alarm has rung.
-    rung: bool,
-    /// True once a Close frame is queued or written: nothing may follow it.
-    close_queued: bool,
-    waker: Option<Waker>,
 }
 
 impl Outbox {
@@ -360,7 +319,7 @@ impl Outbox {
     #[must_use]
     pub fn is_full_write(&self, frames: u64, bytes: u64) -> bool {
         let limits = self.pool.limits.get();
-        let frames_max = FRAMES_A_WRITE_MAX.min(limits.frames.div_ceil(2));
+        let frames_max = FRAMES_PER_WRITE_MAX.min(limits.frames.div_ceil(2));
         frames >= frames_max as u64 || bytes >= limits.bytes.div_ceil(2) as u64
     }
 
@@ -383,7 +342,7 @@ impl Outbox {
         state.bytes - state.head_written
     }
 
-    /// Calls `write` with the bytes to write next: at most [`FRAMES_A_WRITE_MAX`] frames, and 128
+    /// Calls `write` with the bytes to write next: at most [`FRAMES_PER_WRITE_MAX`] frames, and 128
     /// KiB.
     pub fn with_next_write<R>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
         let state = self.state.borrow();
@@ -391,12 +350,12 @@ impl Outbox {
             // On a quiet relay most writes are of one frame, and filling a list of 64 took a
             // tenth of the relay's own part of such a write.
             let left = only.bytes().get(state.head_written..).unwrap_or_default();
-            return write(&[IoSlice::new(at_most(BYTES_A_WRITE_MAX, left))]);
+            return write(&[IoSlice::new(at_most(BYTES_PER_WRITE_MAX, left))]);
         }
-        let mut slices = [IoSlice::new(&[]); FRAMES_A_WRITE_MAX];
+        let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE_MAX];
         let mut count = 0;
-        if state.bytes > BYTES_A_WRITE_MAX {
-            let mut room = BYTES_A_WRITE_MAX;
+        if state.bytes > BYTES_PER_WRITE_MAX {
+            let mut room = BYTES_PER_WRITE_MAX;
             for (place, bytes) in slices.iter_mut().zip(state.slices_in_order()) {
                 let part = at_most(room, bytes);
                 room -= part.len();
@@ -513,7 +472,7 @@ impl Outbox {
         let mut state = self.state.borrow_mut();
         state.wake_due = false;
         state.wake();
-        state.queue.len().min(FRAMES_A_WRITE_MAX)
+        state.queue.len().min(FRAMES_PER_WRITE_MAX)
     }
 
     fn is_full(&self, state: &OutboxState) -> bool {
@@ -550,48 +509,6 @@ impl Drop for Outbox {
         let mut state = self.state.borrow_mut();
         state.queue.clear();
         self.return_queue(&mut state);
-    }
-}
-
-impl OutboxState {
-    fn set_source(&mut self, source: EventSource) {
-        self.source = source;
-        self.apart = self.json || source != EventSource::Inbox;
-    }
-
-    /// Returns the bytes to write, in order.
-    fn slices_in_order(&self) -> impl Iterator<Item = &[u8]> {
-        let begun = usize::from(self.head_written > 0);
-        let head = self
-            .queue
-            .iter()
-            .take(begun)
-            .map(|frame| frame.bytes().get(self.head_written..).unwrap_or_default());
-        let rest = self.queue.iter().skip(begun).map(|frame| frame.bytes());
-        head.chain(self.pong.as_deref()).chain(rest)
-    }
-
-    /// Takes the pong if it is next, because no frame is begun. The caller must put it at the head
-    /// of the queue, so that once begun it is finished like any other frame.
-    fn take_due_pong(&mut self) -> Option<Box<[u8]>> {
-        self.pong.take_if(|_| self.head_written == 0)
-    }
-
-    fn pop_head(&mut self) {
-        if let Some(head) = self.queue.pop_front() {
-            self.bytes -= head.bytes().len();
-        }
-    }
-
-    fn set_ending(&mut self, ending: CloseReason) {
-        self.ending.get_or_insert(ending);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 
 /// Maximum time of the relay for a MiB.
-const TIME_A_MIB: Duration = Duration::from_millis(10);
+const TIME_PER_MIB: Duration = Duration::from_millis(10);
 
 /// A target's time as a multiple of that of the relay's release build.
 const SLOWDOWN: u32 = 40;
@@ -37,7 +37,7 @@ static SLOWEST: AtomicU64 = AtomicU64::new(0);
 /// Panics if the input takes too long.
 pub fn measured(input: &[u8], run: fn(&[u8])) {
     let mut took = time(input, run);
-    let is_slow = |took| a_mib(took, input) > TIME_A_MIB * SLOWDOWN;
+    let is_slow = |took| a_mib(took, input) > TIME_PER_MIB * SLOWDOWN;
     for _ in 1..TRIES {
         if !is_slow(took) {
             break;

@@ -6,7 +6,7 @@ use std::mem;
 /// Maximum number of frames taken from a connection in one turn. An empty frame costs about 0.6
 /// µs, so these cost 40 µs: while 100 connections flood the relay, an event waits 4 ms for them.
 /// Yielding costs about 1 µs.
-const FRAMES_A_TURN: u16 = 64;
+const FRAMES_PER_TURN: u16 = 64;
 
 /// A fragment with fewer payload bytes than this is charged. Larger ones are bounded by the
 /// message size, since each message is charged: there are 512 of them in 64 KiB.
@@ -36,7 +36,7 @@ pub(super) struct FrameCount {
 impl Default for FrameCount {
     fn default() -> Self {
         Self {
-            left_in_turn: FRAMES_A_TURN,
+            left_in_turn: FRAMES_PER_TURN,
             uncharged: 0,
             taken: 0,
         }
@@ -46,7 +46,7 @@ impl Default for FrameCount {
 impl FrameCount {
     /// Allows as many frames as a new turn has.
     pub(super) fn begin_turn(&mut self) {
-        self.left_in_turn = FRAMES_A_TURN;
+        self.left_in_turn = FRAMES_PER_TURN;
     }
 
     /// Takes the number of frames to charge that nothing else is charged for: pongs, and small
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_turn_ends_before_the_first_frame_over_its_limit() {
-        let bytes = ping(b"ping").repeat(usize::from(FRAMES_A_TURN) + 1);
+        let bytes = ping(b"ping").repeat(usize::from(FRAMES_PER_TURN) + 1);
         let (mut walk, mut frames) = (FrameWalk::default(), FrameCount::default());
         let (turn, last) = bytes.split_at(bytes.len() - ping(b"ping").len());
         assert_eq!(walk.walk(&bytes, &mut frames), turn.len());

@@ -13,7 +13,7 @@ use crate::{
 /// Number of pongs and small fragments that are charged as one ping. A message of 64 KiB in
 /// fragments of one byte costs 31 of the 60 pings that a connection has by default; all 60 are
 /// worth 74 ms of the shard's time.
-const FRAMES_A_HEARTBEAT: u16 = 2048;
+const FRAMES_PER_HEARTBEAT: u16 = 2048;
 
 /// Counters of a client's messages and refusals.
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ impl MessageBudget {
         relay: &Relay,
     ) -> Result<(), LimitExceeded> {
         let frames = self.frames.saturating_add(frames);
-        let Some(rest) = frames.checked_sub(FRAMES_A_HEARTBEAT) else {
+        let Some(rest) = frames.checked_sub(FRAMES_PER_HEARTBEAT) else {
             self.frames = frames;
             return Ok(());
         };

@@ -22,7 +22,7 @@ use super::frame_walk::{FrameCount, FrameWalk};
 use crate::{
     hub::{BegunMessageMemory, BegunMessages},
     memory::MemoryExceeded,
-    outbox::{FRAMES_A_WRITE_MAX, Outbox, WriteProgress},
+    outbox::{FRAMES_PER_WRITE_MAX, Outbox, WriteProgress},
 };
 
 /// Size of tungstenite's read buffer, in bytes. tungstenite allocates it in advance and fills it
@@ -96,7 +96,7 @@ struct UnflushedWrite {
     events: u16,
 }
 
-const _: () = assert!(FRAMES_A_WRITE_MAX <= u16::MAX as usize);
+const _: () = assert!(FRAMES_PER_WRITE_MAX <= u16::MAX as usize);
 
 impl From<WriteProgress> for UnflushedWrite {
     fn from(advanced: WriteProgress) -> Self {

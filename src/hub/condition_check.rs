@@ -7,7 +7,7 @@ use sidewire_protocol::Position;
 use tokio::time::Instant;
 
 use super::tenant::Tenant;
-use crate::log::{AppendCondition, EVENTS_A_PART, Log, TopicSearch, UnmetCondition, find_unmet};
+use crate::log::{AppendCondition, EVENTS_PER_PART, Log, TopicSearch, UnmetCondition, find_unmet};
 
 /// The conditions of an append, and the progress of their check.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl<'a> ConditionCheck<'a> {
     /// Searches a part of the tenant's log. Returns the work done, in topics of events.
     pub(super) fn search_part(&mut self, tenant: &Arc<Tenant>, now: Instant) -> usize {
         if self.is_for_tenant(tenant) {
-            let (events, is_all) = tenant.events_after(self.search.up_to(), EVENTS_A_PART);
+            let (events, is_all) = tenant.events_after(self.search.up_to(), EVENTS_PER_PART);
             self.is_searched = is_all;
             return self.search.search_events(events.iter());
         }
@@ -66,7 +66,7 @@ impl<'a> ConditionCheck<'a> {
             return true;
         }
         let rest = log.events_after(self.search.up_to());
-        self.is_searched = self.is_for_tenant(tenant) && rest.len() <= EVENTS_A_PART;
+        self.is_searched = self.is_for_tenant(tenant) && rest.len() <= EVENTS_PER_PART;
         if self.is_searched {
             self.search.search_events(rest);
         }

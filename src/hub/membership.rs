@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Most events that are read from the log under the tenant's lock at once.
-const EVENTS_A_LOOK: usize = 256;
+const EVENTS_PER_READ: usize = 256;
 
 /// The reason for which nothing was subscribed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -269,7 +269,7 @@ impl TenantMember {
         // The events are copied out first and processed without the lock, because the tenant's
         // publishers wait for it, and with them their whole shard.
         let mut events = Vec::new();
-        let count = EVENTS_A_LOOK.min(slice.room_for(Cost::TOPIC));
+        let count = EVENTS_PER_READ.min(slice.room_for(Cost::TOPIC));
         let is_all = self.here.tenant.read_log(span, count, &mut events)?;
         let mut done = span.after;
         for event in &events {

@@ -23,7 +23,7 @@ use crate::planted;
 use crate::{
     event::{Event, EventDraft, JsonFrame},
     log::{
-        EVENTS_A_PART, EvictedEvents, LastOffsets, Log, MessageIdBudget, MessageIds, ReplayGap,
+        EVENTS_PER_PART, EvictedEvents, LastOffsets, Log, MessageIdBudget, MessageIds, ReplayGap,
         TopicSearch,
     },
 };
@@ -251,7 +251,7 @@ impl Tenant {
         let mut last_offsets = lock(&self.last_offsets);
         let index = last_offsets.get_or_insert_with(|| Box::new(LastOffsets::new(now)));
         let tail = self.tail().offset;
-        let (next, is_all) = self.events_after(index.up_to(), EVENTS_A_PART);
+        let (next, is_all) = self.events_after(index.up_to(), EVENTS_PER_PART);
         let work = index.advance(tail, &next, now);
         search.begin_with(index);
         let last = next.last().map(|event| event.position().offset);

@@ -132,7 +132,7 @@ impl ReadLimits {
 }
 
 /// Cost of a field of a decoded envelope, in steps.
-const STEPS_A_DECODED_FIELD: usize = 4;
+const STEPS_PER_DECODED_FIELD: usize = 4;
 
 /// An event read from an envelope.
 pub(super) struct ParsedEvent {
@@ -163,7 +163,7 @@ pub(super) fn read_draft(
         return Ok(None);
     };
     let steps = match inspected.was_decoded {
-        true => inspected.fields.saturating_mul(STEPS_A_DECODED_FIELD),
+        true => inspected.fields.saturating_mul(STEPS_PER_DECODED_FIELD),
         false => inspected.fields,
     };
     let topics: Arc<[Topic]> = topics.into();

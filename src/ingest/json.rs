@@ -23,7 +23,7 @@ use crate::{
 /// Number of bytes of an event for which a check of its JSON is charged as much as one topic:
 /// the size of the smallest google.protobuf.Value. Only events that may have no JSON form are
 /// checked, and most of them contain such a value.
-const CHECKED_BYTES_A_TOPIC: usize = 4;
+const CHECKED_BYTES_PER_TOPIC: usize = 4;
 
 /// Maximum weight of JSON that the shard reads itself: 500 values, which take at most 0.9 ms,
 /// or 5 KB of ordinary events.
@@ -129,7 +129,7 @@ pub(super) fn check_small_json(
 /// Returns the cost of checking an event's JSON on the shard.
 pub(super) fn json_check_cost(envelope_len: usize, is_in_doubt: bool) -> Cost {
     if is_in_doubt && envelope_len <= CHECKED_AT_ONCE_MAX {
-        Cost::TOPIC.times(envelope_len / CHECKED_BYTES_A_TOPIC)
+        Cost::TOPIC.times(envelope_len / CHECKED_BYTES_PER_TOPIC)
     } else {
         Cost::ZERO
     }

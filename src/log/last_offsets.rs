@@ -13,14 +13,14 @@ use crate::event::Event;
 const REST: Duration = Duration::from_mins(1);
 
 /// Number of topics that are added or removed in a part, which takes 0.1 to 0.3 ms.
-const TOPICS_A_PART: usize = 1024;
+const TOPICS_PER_PART: usize = 1024;
 
 /// Number of events that are added or searched in a part.
-pub const EVENTS_A_PART: usize = 256;
+pub const EVENTS_PER_PART: usize = 256;
 
 /// Searching this many events, or this many of their topics, takes as long as adding one topic.
-const SEARCHED_EVENTS_A_TOPIC: usize = 8;
-const SEARCHED_TOPICS_A_TOPIC: usize = 64;
+const SEARCHED_EVENTS_PER_TOPIC: usize = 8;
+const SEARCHED_TOPICS_PER_TOPIC: usize = 64;
 
 /// The index: the last offset of every topic, up to some offset of the log. It may still contain
 /// events that have left the log.
@@ -61,7 +61,7 @@ impl LastOffsets {
     /// in topics.
     pub fn forget_up_to(&mut self, tail: u64) -> usize {
         let mut work = 0;
-        while work < TOPICS_A_PART
+        while work < TOPICS_PER_PART
             && let Some((offset, topics)) = self.entered.pop_front_if(|(it, _)| *it <= tail)
         {
             work += 1 + topics.len();
@@ -82,7 +82,7 @@ impl LastOffsets {
         let forgotten = self.forget_up_to(tail);
         let mut entered = 0;
         for event in next {
-            if entered >= TOPICS_A_PART {
+            if entered >= TOPICS_PER_PART {
                 break;
             }
             entered += 1 + event.topics().len();
@@ -151,7 +151,7 @@ impl TopicSearch {
                 }
             }
         }
-        events / SEARCHED_EVENTS_A_TOPIC + topics / SEARCHED_TOPICS_A_TOPIC
+        events / SEARCHED_EVENTS_PER_TOPIC + topics / SEARCHED_TOPICS_PER_TOPIC
     }
 
     /// Returns the offset of the topic's last event in the part of the log that has been

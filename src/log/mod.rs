@@ -25,7 +25,7 @@ use tokio::time::Instant;
 pub use conditions::{
     AppendCondition, ExpectedLast, ExpectedLastError, UnmetCondition, find_unmet,
 };
-pub use last_offsets::{EVENTS_A_PART, LastOffsets, TopicSearch};
+pub use last_offsets::{EVENTS_PER_PART, LastOffsets, TopicSearch};
 pub use message_ids::{
     MESSAGE_ID_BYTES, MessageIdBudget, MessageIdLimits, MessageIdMatch, MessageIds,
 };

@@ -27,7 +27,7 @@ pub fn notify_stopping() {
 
 /// Number of health checks within systemd's watchdog timeout, so that one check that finds a
 /// shard busy for a moment does not end the relay.
-const LOOKS_A_TIMEOUT: u32 = 6;
+const CHECKS_PER_TIMEOUT: u32 = 6;
 
 /// Notifies systemd's watchdog periodically, if it is enabled for this process, while `is_well`
 /// returns true. Never returns.
@@ -48,7 +48,7 @@ async fn feed_while_healthy<F: Future<Output = bool>>(
     is_well: impl Fn() -> F,
     mut tell: impl FnMut(),
 ) -> Infallible {
-    let mut ticks = interval(timeout / LOOKS_A_TIMEOUT);
+    let mut ticks = interval(timeout / CHECKS_PER_TIMEOUT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -79,7 +79,7 @@ mod tests {
         let (well, told) = (Cell::new(true), Cell::new(0));
         let second = Duration::from_secs(1);
         let mut feeding = Box::pin(feed_while_healthy(
-            second * LOOKS_A_TIMEOUT,
+            second * CHECKS_PER_TIMEOUT,
             || std::future::ready(well.get()),
             || told.set(told.get() + 1),
         ));

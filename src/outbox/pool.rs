@@ -6,14 +6,14 @@ use std::{
     rc::Rc,
 };
 
-use super::{FRAMES_A_WRITE_MAX, OutboundFrame};
+use super::{FRAMES_PER_WRITE_MAX, OutboundFrame};
 use crate::config::LimitsSection;
 
 /// Most queues that a shard's pool keeps, and the largest capacity, in frames, of a queue that it
 /// keeps: together at most 1 MiB. That is enough for a thousand connections with a full write
 /// each; beyond it, queues come from the allocator.
 pub(super) const SPARE_QUEUES_MAX: usize = 2048;
-const SPARE_QUEUE_FRAMES_MAX: usize = FRAMES_A_WRITE_MAX;
+const SPARE_QUEUE_FRAMES_MAX: usize = FRAMES_PER_WRITE_MAX;
 
 /// Limits of an outbox. Once it has reached one of them, it takes no more events.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,7 @@
 
 use std::{cell::Cell, collections::VecDeque, rc::Rc};
 
-use super::{Cost, FLOWS_A_TURN, QUANTUM};
+use super::{Cost, FLOWS_PER_TURN, QUANTUM};
 
 /// Capacity, in flows, that an empty queue keeps.
 const KEPT_ROOM_FOR: usize = 64;
@@ -86,7 +86,7 @@ impl<T> DeficitQueue<T> {
     }
 
     fn turn_budget() -> i64 {
-        QUANTUM.times(FLOWS_A_TURN).as_deficit()
+        QUANTUM.times(FLOWS_PER_TURN).as_deficit()
     }
 
     /// Queues an item, unless it is queued already.

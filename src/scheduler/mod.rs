@@ -18,7 +18,7 @@
 //! task that is granted a quantum does its work and charges it.
 //!
 //! In a turn a tenant gets a [`QUANTUM`] from each queue, and a queue serves at most
-//! [`FLOWS_A_TURN`] quanta. Work is never interrupted: a step that takes more than was left puts
+//! [`FLOWS_PER_TURN`] quanta. Work is never interrupted: a step that takes more than was left puts
 //! the flow into debt, which later quanta pay off. So over time a tenant gets no more than its
 //! share, whatever its steps cost. Steps that could take longer than about 1 ms are split, or
 //! [offloaded](TenantWork::offload) to another thread.
@@ -43,4 +43,4 @@ pub const QUANTUM: Cost = Cost::from_nanos(128_000);
 
 /// Most quanta that a queue serves in a turn, which bounds a turn of the shard whatever the
 /// number of tenants.
-pub const FLOWS_A_TURN: usize = 8;
+pub const FLOWS_PER_TURN: usize = 8;

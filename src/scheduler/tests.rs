@@ -98,7 +98,7 @@ proptest! {
         let mut turns = 0;
         while !queue.is_empty() {
             let cost = serve_turn(&mut queue);
-            prop_assert!(cost <= QUANTUM.times(FLOWS_A_TURN) + QUANTUM + step);
+            prop_assert!(cost <= QUANTUM.times(FLOWS_PER_TURN) + QUANTUM + step);
             total += cost;
             turns += 1;
             prop_assert!(turns < 10_000);
@@ -208,7 +208,7 @@ fn the_quanta_granted_to_tasks_of_many_tenants_in_a_turn_are_bounded() {
         while before < 100 {
             yield_now().await;
             let done = journal.borrow().len();
-            assert!(done - before <= 2 * FLOWS_A_TURN, "{before} {done}");
+            assert!(done - before <= 2 * FLOWS_PER_TURN, "{before} {done}");
             before = done;
         }
         let done = journal.take();

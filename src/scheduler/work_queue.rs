@@ -14,7 +14,7 @@ use std::{
 use sidewire_protocol::TenantName;
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Cost, DeficitQueue, FLOWS_A_TURN, Flow};
+use super::{Cost, DeficitQueue, FLOWS_PER_TURN, Flow};
 
 /// Something that waits to be scheduled.
 pub trait Waiter: Debug {
@@ -119,7 +119,7 @@ impl WorkQueue {
         queue.begin_turn();
         let mut woken = 0;
         for _ in 0..queue.len() {
-            if woken == FLOWS_A_TURN {
+            if woken == FLOWS_PER_TURN {
                 break;
             }
             let bulk = match is_bulks_turn {

@@ -394,7 +394,7 @@ async fn an_event_posted_over_the_rate_gets_429_until_the_delay_is_over() {
 const NAMES: usize = 3_000;
 /// Used before a release, with `SIDEWIRE_FULL_SIZE` set.
 const NAMES_FULL: usize = 1_000_000;
-const NAMES_A_SUBSCRIBE: usize = 100;
+const NAMES_PER_SUBSCRIBE: usize = 100;
 const ODD: usize = 100;
 
 #[tokio::test]
@@ -415,8 +415,8 @@ async fn names_without_end_are_stopped_by_the_caps_and_add_no_metric_series() {
     let series = relay.metrics().await.into_keys().collect::<Vec<_>>();
     let mut client = RawClient::open(&relay, "acme", "ann").await;
     let (mut confirmed, mut refused) = (0, 0);
-    for from in (0..all_names).step_by(NAMES_A_SUBSCRIBE) {
-        let names = from..from + NAMES_A_SUBSCRIBE;
+    for from in (0..all_names).step_by(NAMES_PER_SUBSCRIBE) {
+        let names = from..from + NAMES_PER_SUBSCRIBE;
         let topics: Vec<_> = names.map(|it| format!("odd_{}:{it}", it % 50)).collect();
         client
             .say(&relay, json!({"subscribe": {"topics": topics}}))
@@ -430,7 +430,7 @@ async fn names_without_end_are_stopped_by_the_caps_and_add_no_metric_series() {
     }
     assert_eq!(
         (confirmed, refused),
-        (10, all_names / NAMES_A_SUBSCRIBE - 10)
+        (10, all_names / NAMES_PER_SUBSCRIBE - 10)
     );
     assert_exceeded(&relay, "topics", refused as f64).await;
     let mut full = 0;

@@ -34,7 +34,7 @@ use crate::{
 const READ_AT_ONCE_WEIGHT_MAX: usize = 16 * 1024;
 
 /// Bytes of a JSON frame that one step of the peek before decoding covers.
-const PEEKED_BYTES_A_STEP: usize = 8;
+const PEEKED_BYTES_PER_STEP: usize = 8;
 
 /// A JSON frame that another thread decodes. Nothing more is read from the client until it is
 /// done.
@@ -54,7 +54,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         let shard = &self.account.shard;
         let live = shard.relay.live();
         let peeked = live.schema.peek_client_json(json.as_bytes());
-        self.charge_work(Cost::STEP.times(json.len() / PEEKED_BYTES_A_STEP));
+        self.charge_work(Cost::STEP.times(json.len() / PEEKED_BYTES_PER_STEP));
         let message_id = peeked.message_id;
         let kind = MessageKind::from_payload(peeked.payload);
         let ConnectionPhase::Open(open) = &mut self.phase else {

@@ -23,7 +23,7 @@ use crate::{
 const FLOOD_FRAMES: usize = 400_000;
 
 /// Maximum number of frames that are taken from a connection in one turn.
-const FRAMES_A_TURN: usize = 64;
+const FRAMES_PER_TURN: usize = 64;
 
 /// Creates a shard with the limits of the default configuration.
 fn bench() -> ConnectionFixture {
@@ -130,7 +130,7 @@ fn check_taken_in_turns(frames: Vec<u8>, last: Vec<u8>) {
             Some(ReceivedFrame::Answered(_))
         ));
         let turns = turns.get();
-        assert!(turns >= 10_000 / FRAMES_A_TURN, "{turns} turns");
+        assert!(turns >= 10_000 / FRAMES_PER_TURN, "{turns} turns");
     });
 }
 

@@ -1,7 +1,7 @@
 //! Conditions on a log that takes several parts to search.
 
 use super::*;
-use crate::log::{AppendCondition, EVENTS_A_PART, ExpectedLast, UnmetCondition};
+use crate::log::{AppendCondition, EVENTS_PER_PART, ExpectedLast, UnmetCondition};
 
 const WINDOW: usize = WIDE.window.events;
 
@@ -69,9 +69,9 @@ async fn a_log_is_searched_in_parts_and_events_appended_meanwhile_are_seen() {
     }
     let other = post(&bench, vec![draft("other", &["doc:1"])]).await;
     // More events than the append itself searches.
-    post(&bench, vec![draft("m", &["b:1"]); 2 * EVENTS_A_PART]).await;
+    post(&bench, vec![draft("m", &["b:1"]); 2 * EVENTS_PER_PART]).await;
     let (pauses, refused) = finish(appended);
-    let parts = (WINDOW + 1 + 2 * EVENTS_A_PART).div_ceil(EVENTS_A_PART);
+    let parts = (WINDOW + 1 + 2 * EVENTS_PER_PART).div_ceil(EVENTS_PER_PART);
     assert!((parts - 13..=parts - 10).contains(&pauses), "{pauses}");
     let unmet = UnmetCondition {
         topic: conditions[0].topic.clone(),
@@ -84,7 +84,7 @@ async fn a_log_is_searched_in_parts_and_events_appended_meanwhile_are_seen() {
 #[tokio::test(start_paused = true)]
 async fn each_search_indexes_a_part_until_the_whole_log_is_indexed() {
     let bench = full(&["b:1"]).await;
-    let parts = WINDOW / EVENTS_A_PART;
+    let parts = WINDOW / EVENTS_PER_PART;
     for question in 0..parts {
         assert_eq!(pauses_of_a_post(&bench), parts - question, "{question}");
     }
@@ -93,7 +93,10 @@ async fn each_search_indexes_a_part_until_the_whole_log_is_indexed() {
     let topics: Vec<_> = (0..100).map(|number| format!("c:{number}")).collect();
     let topics: Vec<_> = topics.iter().map(String::as_str).collect();
     post(&bench, vec![draft("m", &topics); 1000]).await;
-    assert_eq!(pauses_of_a_post(&bench), 1000_usize.div_ceil(EVENTS_A_PART));
+    assert_eq!(
+        pauses_of_a_post(&bench),
+        1000_usize.div_ceil(EVENTS_PER_PART)
+    );
 }
 
 #[tokio::test(start_paused = true)]

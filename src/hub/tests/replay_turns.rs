@@ -4,7 +4,7 @@ use super::{
     wakes::{Order, note_when_woken},
     *,
 };
-use crate::scheduler::FLOWS_A_TURN;
+use crate::scheduler::FLOWS_PER_TURN;
 
 /// A connection that is catching up.
 struct Reader {
@@ -97,7 +97,7 @@ async fn the_number_of_tenants_that_read_their_logs_in_a_turn_is_bounded() {
     }
     // With events of 100 topics, a slice is a quantum.
     let turns: Vec<_> = (0..3).map(|_| read_in_turn(&bench, &mut readers)).collect();
-    assert!(turns.iter().all(|order| order.len() == FLOWS_A_TURN));
+    assert!(turns.iter().all(|order| order.len() == FLOWS_PER_TURN));
     // Each tenant has been served before any is served a third time.
     let served = turns.concat().into_iter().map(|reader| reader / 2);
     let mut times = [0; 10];

@@ -5,7 +5,7 @@ use super::{
     wakes::{Order, Sleepers, WOKEN, note_when_woken},
     *,
 };
-use crate::{memory::MemoryUse, outbox::FRAMES_A_WRITE_MAX};
+use crate::{memory::MemoryUse, outbox::FRAMES_PER_WRITE_MAX};
 
 /// Number of connections at which one event for all of them costs a quantum.
 const MANY: usize = 4_300;
@@ -40,7 +40,7 @@ async fn an_event_of_a_quiet_tenant_is_delivered_before_the_rest_of_a_flood() {
     bench.shards[0].deliver_pending();
     assert_eq!(quiet.received_ids(), ["n"]);
     // With both tenants active, the turn ends when each has had a quantum, or a full write.
-    assert_eq!(loud.received().len(), FRAMES_A_WRITE_MAX);
+    assert_eq!(loud.received().len(), FRAMES_PER_WRITE_MAX);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,14 +6,14 @@ use super::{
     turns::{batch, post, post_batch},
     *,
 };
-use crate::outbox::FRAMES_A_WRITE_MAX;
+use crate::outbox::FRAMES_PER_WRITE_MAX;
 
 /// Number of a tenant's connections with one frame to write that are woken in a turn.
 pub(super) const WOKEN: usize = 20;
 
 /// Returns the cost of waking a connection with a full write pending.
 fn full_write() -> Cost {
-    Cost::CALL + Cost::FRAME.times(FRAMES_A_WRITE_MAX - 1)
+    Cost::CALL + Cost::FRAME.times(FRAMES_PER_WRITE_MAX - 1)
 }
 
 /// The connections that have been woken, in order.
@@ -101,8 +101,8 @@ async fn fewer_connections_are_woken_in_a_turn_when_they_have_many_frames_to_wri
     let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "loud", 100);
-    post_batch(&bench, "loud", batch(FRAMES_A_WRITE_MAX)).await;
-    while sleepers.connected.borrow()[99].outbox.queued_frames() < FRAMES_A_WRITE_MAX {
+    post_batch(&bench, "loud", batch(FRAMES_PER_WRITE_MAX)).await;
+    while sleepers.connected.borrow()[99].outbox.queued_frames() < FRAMES_PER_WRITE_MAX {
         bench.shards[0].deliver_pending();
     }
     for _ in 0..10 {
@@ -129,13 +129,13 @@ async fn a_tenant_with_a_full_write_waiting_gets_its_next_slice_once_that_starts
     let queued = |place: usize| sleepers.connected.borrow()[place].outbox.queued_frames();
     assert_eq!(
         (queued(0), queued(47)),
-        (FRAMES_A_WRITE_MAX, FRAMES_A_WRITE_MAX)
+        (FRAMES_PER_WRITE_MAX, FRAMES_PER_WRITE_MAX)
     );
     // Other tenants are still served.
     post(&bench, "quiet", "n").await;
     bench.shards[0].deliver_pending();
     assert_eq!(quiet.received().len(), 1);
-    assert_eq!(queued(0), FRAMES_A_WRITE_MAX);
+    assert_eq!(queued(0), FRAMES_PER_WRITE_MAX);
     for _ in 0..48_usize.div_ceil(full_write().fits_into(QUANTUM)) {
         turn(&bench.shards[0]);
     }
@@ -176,7 +176,7 @@ async fn a_connection_woken_late_is_not_flooded_by_events_that_others_do_not_mat
     note_when_woken(&late, "late", &sleepers.order);
     while !sleepers.take_woken().contains(&"late") {
         turn(&bench.shards[0]);
-        assert!(late.outbox.queued_frames() <= FRAMES_A_WRITE_MAX);
+        assert!(late.outbox.queued_frames() <= FRAMES_PER_WRITE_MAX);
     }
     assert_eq!(late.outbox.ending(), None);
 }
@@ -225,6 +225,6 @@ async fn a_tenant_that_is_not_ready_to_be_served_does_not_delay_others() {
     assert_eq!((one.received().len(), other.received().len()), (2, 2));
     assert_eq!(
         sleepers.connected.borrow()[0].outbox.queued_frames(),
-        FRAMES_A_WRITE_MAX
+        FRAMES_PER_WRITE_MAX
     );
 }

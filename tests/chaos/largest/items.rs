@@ -31,7 +31,7 @@ pub(super) const CLIENT_HEAD_BYTES: usize = 16 * KIB;
 const EVENT_CHANGES: usize = 99_950;
 pub(super) const JSON_CHANGES: usize = 49_950;
 pub(super) const HEARTBEATS: usize = 60;
-pub(super) const FRAMES_A_HEARTBEAT: usize = 2048;
+pub(super) const FRAMES_PER_HEARTBEAT: usize = 2048;
 pub(super) const REFUSALS: usize = 100;
 
 /// Field numbers of the bundled envelope.

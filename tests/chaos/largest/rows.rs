@@ -19,7 +19,7 @@ use super::{
     attack::{Attack, Expected, Listener, WebSocket},
     items::{
         self, BATCH_BODY_BYTES, BATCH_EVENTS, BODY_BYTES, CLIENT_HEAD_BYTES, CONNECTION_TOPICS,
-        EVENT_TOPICS, Encoding, FRAMES_A_HEARTBEAT, HEARTBEATS, INGEST_HEAD_BYTES, JSON,
+        EVENT_TOPICS, Encoding, FRAMES_PER_HEARTBEAT, HEARTBEATS, INGEST_HEAD_BYTES, JSON,
         JSON_CHANGES, KIB, MESSAGE_BYTES, PROTOBUF, REFUSALS, SUBSCRIBE_TOPICS, Topics, call,
         head_of, loud,
     },
@@ -704,8 +704,8 @@ fn frame_kinds(world: &World) -> Vec<Row> {
         frames
     };
     let pings = |count: usize| frame(FIN | frames::PING, &[b'p'; 125]).repeat(count);
-    let too_many = TOO_MANY_HEARTBEATS * FRAMES_A_HEARTBEAT;
-    let just_enough = (HEARTBEATS - 2) * FRAMES_A_HEARTBEAT;
+    let too_many = TOO_MANY_HEARTBEATS * FRAMES_PER_HEARTBEAT;
+    let just_enough = (HEARTBEATS - 2) * FRAMES_PER_HEARTBEAT;
     let pongs = [empty(FIN | frames::PONG, just_enough), pings(1)].concat();
     let too_large = vec![0; MESSAGE_BYTES + 1];
     let text = br#"{"ping":{"timestamp":"1"}}"#;

@@ -192,8 +192,8 @@ impl Schema {
 
     /// Checks that the JSON of an envelope has at most `bytes_max` bytes, including the
     /// longest possible position, which the relay adds later. Only needed if
-    /// [`InspectedEnvelope::json_is_in_doubt`] returns true. The envelope must already have a
-    /// message_id and a timestamp.
+    /// [`json_is_in_doubt`](super::InspectedEnvelope::json_is_in_doubt) returns true. The
+    /// envelope must already have a message_id and a timestamp.
     ///
     /// # Errors
     ///

@@ -172,5 +172,4 @@ anything else failed."
 }
 
 #[cfg(test)]
-#[path = "route_tests.rs"]
 mod tests;

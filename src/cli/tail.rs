@@ -341,5 +341,4 @@ before --count events were printed; 1 if anything else failed."
 }
 
 #[cfg(test)]
-#[path = "tail_tests.rs"]
 mod tests;

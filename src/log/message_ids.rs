@@ -277,5 +277,4 @@ fn hash_in(queue: &VecDeque<RememberedId>, first_number: u32, number: u32) -> u6
 }
 
 #[cfg(test)]
-#[path = "message_ids_tests.rs"]
 mod tests;

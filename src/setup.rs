@@ -120,11 +120,6 @@ fn indented_lines(changes: &[BreakingChange]) -> String {
 }
 
 impl SetupFault {
-    fn at_key(key: &str) -> impl FnOnce(Self) -> SetupError {
-        let key = key.to_owned();
-        move |fault| SetupError::Unusable { key, fault }
-    }
-
     /// Returns advice on how to fix the problem, if the message itself gives none.
     fn hint(&self) -> Option<&'static str> {
         match self {
@@ -194,13 +189,20 @@ fn check_socket_path(key: &str, listen: &ListenAddress) -> Result<(), SetupError
             if std::fs::symlink_metadata(path)
                 .is_ok_and(|found| !found.file_type().is_socket()) =>
         {
-            Err(SetupFault::at_key(key)(SetupFault::NoSocket(path.clone())))
+            Err(SetupError::new(key, SetupFault::NoSocket(path.clone())))
         }
         _ => Ok(()),
     }
 }
 
 impl SetupError {
+    fn new(key: impl Into<String>, fault: impl Into<SetupFault>) -> Self {
+        Self::Unusable {
+            key: key.into(),
+            fault: fault.into(),
+        }
+    }
+
     /// Converts the error into one with the file and the line of the key.
     pub(crate) fn in_file(self, path: &Path) -> ConfigError {
         match self {
@@ -247,9 +249,7 @@ pub fn compatible_schema(
         return Ok(new);
     }
     let key = config.schema.blamed_key();
-    Err(SetupFault::at_key(key)(SetupFault::BreakingChanges(
-        changes,
-    )))
+    Err(SetupError::new(key, SetupFault::BreakingChanges(changes)))
 }
 
 /// Loads and compiles the schema that the configuration names.
@@ -260,7 +260,7 @@ pub fn compatible_schema(
 pub fn load_schema(config: &Config) -> Result<Schema, SetupError> {
     let section = &config.schema;
     let load = section.source().load();
-    load.map_err(|error| SetupFault::at_key(section.blamed_key())(SetupFault::Schema { error }))
+    load.map_err(|error| SetupError::new(section.blamed_key(), SetupFault::Schema { error }))
 }
 
 fn server_tls(files: &config::TlsFiles) -> Result<Arc<ServerConfig>, SetupError> {
@@ -277,10 +277,8 @@ fn server_tls(files: &config::TlsFiles) -> Result<Arc<ServerConfig>, SetupError>
             }
             _ => ("client.tls.key_file", key_file),
         };
-        SetupFault::at_key(key)(SetupFault::Tls {
-            file: file.clone(),
-            source,
-        })
+        let file = file.clone();
+        SetupError::new(key, SetupFault::Tls { file, source })
     })
 }
 
@@ -289,12 +287,10 @@ fn tls_file<T>(
     file: &Path,
     read: impl FnOnce(&[u8]) -> Result<T, TlsError>,
 ) -> Result<T, SetupError> {
-    let bytes = read_file(file).map_err(|error| SetupFault::at_key(key)(error.into()))?;
+    let bytes = read_file(file).map_err(|error| SetupError::new(key, error))?;
     read(&bytes).map_err(|source| {
-        SetupFault::at_key(key)(SetupFault::Tls {
-            file: file.to_owned(),
-            source,
-        })
+        let file = file.to_owned();
+        SetupError::new(key, SetupFault::Tls { file, source })
     })
 }
 
@@ -307,10 +303,8 @@ fn resolve_group(key: &str, group: Option<&str>) -> Result<Option<u32>, SetupErr
         return Ok(Some(number));
     }
     let fault = |reason: String| {
-        SetupFault::at_key(key)(SetupFault::Group {
-            group: group.to_owned(),
-            reason,
-        })
+        let group = group.to_owned();
+        SetupError::new(key, SetupFault::Group { group, reason })
     };
     match nix::unistd::Group::from_name(group) {
         Ok(Some(found)) => Ok(Some(found.gid.as_raw())),
@@ -334,12 +328,12 @@ fn build_authenticator(auth: &AuthSection) -> Result<Authenticator, SetupError> 
                 if let AuthKey::JwksUrl { url } = key {
                     sets.push(Arc::new(KeySet::new(url.clone())));
                 }
-                let place = format!("auth.keys[{index}].{name}");
-                keys.extend(verification_keys(key).map_err(SetupFault::at_key(&place))?);
+                let at_key = |fault| SetupError::new(format!("auth.keys[{index}].{name}"), fault);
+                keys.extend(verification_keys(key).map_err(at_key)?);
             }
             TokenVerifier::with_sets(keys, sets, token_rules(auth))
                 .map(Authenticator::Tokens)
-                .map_err(|error| SetupFault::at_key("auth.keys")(error.into()))
+                .map_err(|error| SetupError::new("auth.keys", error))
         }
     }
 }
@@ -389,10 +383,10 @@ fn token_rules(auth: &AuthSection) -> TokenRules {
 fn ingest_keys(ingest: &IngestSection) -> Result<IngestKeys, SetupError> {
     let mut keys = Vec::new();
     for (index, key) in ingest.keys.iter().enumerate() {
-        let place = format!("ingest.keys[{index}].key_file");
-        keys.push(ingest_key(key).map_err(SetupFault::at_key(&place))?);
+        let at_key = |fault| SetupError::new(format!("ingest.keys[{index}].key_file"), fault);
+        keys.push(ingest_key(key).map_err(at_key)?);
     }
-    IngestKeys::new(keys).map_err(|error| SetupFault::at_key("ingest.keys")(error.into()))
+    IngestKeys::new(keys).map_err(|error| SetupError::new("ingest.keys", error))
 }
 
 fn ingest_key(key: &config::IngestKeyEntry) -> Result<IngestKey, SetupFault> {

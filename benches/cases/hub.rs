@@ -16,7 +16,7 @@ use sidewire::{
     event::{EventDraft, EventDraftParts},
     hub::{
         HubConnection, HubPublisher, InboxLimits, LOOK_INTERVAL, PublishTimeouts, RegistryLimits,
-        ShardHub, SubscribeProgress, TenantRegistry, build_hub,
+        ShardHub, TenantRegistry, build_hub,
     },
     log::{LogWindow, MessageIdLimits},
     outbox::{Outbox, OutboxLimits, OutboxPool},
@@ -230,9 +230,8 @@ fn join(
 ) -> HubConnection {
     let user = UserName::parse(&format!("user-{number}")).unwrap();
     let mut connection = shard.join_tenant(tenant, &user, Rc::clone(outbox)).unwrap();
-    connection.request_subscribe(topics.to_vec(), None);
-    let answer = connection.continue_subscribe(topics.len());
-    assert!(matches!(answer, Some(SubscribeProgress::Answer(Ok(_)))));
+    let answer = connection.request_subscribe(topics.to_vec(), topics.len(), None);
+    assert!(matches!(answer, Some(Ok(_))));
     connection
 }
 

@@ -1,7 +1,7 @@
 //! The client protocol as a pure state machine: frames go in; replies, and requests for the hub
 //! to carry out, come out. Knows no socket, no clock and no other connection.
 
-use std::{collections::HashSet, hash::Hash, mem, time::Duration};
+use std::{collections::HashSet, hash::Hash, time::Duration};
 
 use prost::Message;
 use sidewire_protocol::{
@@ -55,20 +55,37 @@ pub enum MessageKind {
 pub enum ConversationAction {
     /// Send this reply.
     Reply(Reply),
-    /// Subscribe, then answer with [`TopicsRequest::subscribe_confirmation`].
+    /// Carry out this request, then answer it.
+    Request(ClientRequest),
+}
+
+/// A request that passed all checks. Requests are carried out one after another.
+#[derive(Debug, PartialEq)]
+pub enum ClientRequest {
+    /// Subscribe, then answer with [`TopicsAnswer::subscribe_confirmation`].
     Subscribe(TopicsRequest),
-    /// Unsubscribe, then answer with [`TopicsRequest::unsubscribe_confirmation`].
+    /// Unsubscribe, then answer with [`TopicsAnswer::unsubscribe_confirmation`].
     Unsubscribe(TopicsRequest),
 }
 
-/// A Subscribe or Unsubscribe that passed all checks.
+/// The contents of a Subscribe or Unsubscribe.
 #[derive(Debug, PartialEq)]
 pub struct TopicsRequest {
+    /// The topics that it names, without duplicates.
+    pub topics: Vec<Topic>,
+    /// The position to resume from, if it is a Subscribe that has one. An error means that no
+    /// relay can have issued it.
+    pub resume_from: Option<Result<Position, EpochError>>,
+    /// The part of the request that its answer repeats.
+    pub answer: TopicsAnswer,
+}
+
+/// The part of a Subscribe or Unsubscribe that its answer repeats.
+#[derive(Debug, PartialEq)]
+pub struct TopicsAnswer {
     message_id: String,
     lists: Vec<ListedIds>,
     texts: Vec<String>,
-    topics: Vec<Topic>,
-    resume_from: Option<wire::Position>,
 }
 
 impl MessageKind {
@@ -168,14 +185,16 @@ impl Conversation {
         let fields =
             wire::Subscribe::decode(payload.bytes).map_err(|_| payload_refusal(payload))?;
         let mut request = self.topics_request(envelope, payload, lists, &fields.topics)?;
-        request.resume_from = fields.resume_from;
+        request.resume_from = fields.resume_from.as_ref().map(Position::try_from);
         let refused = request
             .topics
             .iter()
             .find_map(|topic| self.topic_refusal(topic));
         match refused {
             Some(refusal) => Err(refusal),
-            None => Ok(ConversationAction::Subscribe(request)),
+            None => Ok(ConversationAction::Request(ClientRequest::Subscribe(
+                request,
+            ))),
         }
     }
 
@@ -188,7 +207,7 @@ impl Conversation {
         let fields =
             wire::Unsubscribe::decode(payload.bytes).map_err(|_| payload_refusal(payload))?;
         self.topics_request(envelope, payload, lists, &fields.topics)
-            .map(ConversationAction::Unsubscribe)
+            .map(|request| ConversationAction::Request(ClientRequest::Unsubscribe(request)))
     }
 
     /// Collects the topics that the schema's lists and the relay's own list name.
@@ -229,18 +248,18 @@ impl Conversation {
             })?;
             topics.push(topic);
         }
+        let lists = listed.into_iter().map(|(list, ids)| ListedIds {
+            number: list.number,
+            ids: deduplicate(ids),
+        });
         Ok(TopicsRequest {
-            message_id: envelope.message_id.unwrap_or_default().to_owned(),
-            lists: listed
-                .into_iter()
-                .map(|(list, ids)| ListedIds {
-                    number: list.number,
-                    ids: deduplicate(ids),
-                })
-                .collect(),
-            texts: deduplicate(texts.iter().map(String::as_str)),
             topics: deduplicate(topics),
             resume_from: None,
+            answer: TopicsAnswer {
+                message_id: envelope.message_id.unwrap_or_default().to_owned(),
+                lists: lists.collect(),
+                texts: deduplicate(texts.iter().map(String::as_str)),
+            },
         })
     }
 
@@ -305,24 +324,17 @@ pub(super) fn no_memory_refusal() -> MessageRefusal {
     }
 }
 
-impl TopicsRequest {
-    /// The topics that it names, without duplicates.
+impl ClientRequest {
+    /// Returns the contents of the request.
     #[must_use]
-    pub fn topics(&self) -> &[Topic] {
-        &self.topics
+    pub fn contents(&self) -> &TopicsRequest {
+        match self {
+            Self::Subscribe(contents) | Self::Unsubscribe(contents) => contents,
+        }
     }
+}
 
-    /// Takes its topics out.
-    pub(super) fn take_topics(&mut self) -> Vec<Topic> {
-        mem::take(&mut self.topics)
-    }
-
-    /// The position to resume from, if the Subscribe has one.
-    #[must_use]
-    pub fn resume_from(&self) -> Option<Result<Position, EpochError>> {
-        self.resume_from.as_ref().map(Position::try_from)
-    }
-
+impl TopicsAnswer {
     /// Returns the confirmation of a Subscribe that took effect at this position. `replayed` is
     /// the number of events that will be replayed; `None` unless the client resumes without a
     /// gap.

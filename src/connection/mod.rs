@@ -36,7 +36,10 @@ mod tests;
 pub(crate) mod wire_testing;
 
 pub use admitted::{AdmittedClient, CONNECTION_BYTES};
-pub use conversation::{Conversation, ConversationAction, MessageKind, ParsedFrame, TopicsRequest};
+pub use conversation::{
+    ClientRequest, Conversation, ConversationAction, MessageKind, ParsedFrame, TopicsAnswer,
+    TopicsRequest,
+};
 pub use entrance::serve_tcp;
 pub(crate) use handshake::NO_MEMORY;
 pub use handshake::{handshake_bytes, serve_stream};

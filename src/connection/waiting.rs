@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::conversation::ConversationAction;
+use super::conversation::ClientRequest;
 
 /// Maximum number of Subscribes and Unsubscribes of a connection that may wait for earlier ones.
 pub(super) const WAITING_MAX: usize = 16;
@@ -13,7 +13,7 @@ pub(super) const WAITING_MAX: usize = 16;
     clippy::box_collection,
     reason = "every connection has this field, and most never use it"
 )]
-pub(super) struct WaitingRequests(Option<Box<VecDeque<ConversationAction>>>);
+pub(super) struct WaitingRequests(Option<Box<VecDeque<ClientRequest>>>);
 
 impl WaitingRequests {
     pub(super) fn is_empty(&self) -> bool {
@@ -26,12 +26,12 @@ impl WaitingRequests {
         waiting.is_none_or(|waiting| waiting.len() < WAITING_MAX)
     }
 
-    pub(super) fn push(&mut self, action: ConversationAction) {
-        self.0.get_or_insert_default().push_back(action);
+    pub(super) fn push(&mut self, request: ClientRequest) {
+        self.0.get_or_insert_default().push_back(request);
     }
 
     /// Removes the request that has waited longest.
-    pub(super) fn pop(&mut self) -> Option<ConversationAction> {
+    pub(super) fn pop(&mut self) -> Option<ClientRequest> {
         let waiting = self.0.as_mut()?;
         let first = waiting.pop_front();
         if waiting.is_empty() {

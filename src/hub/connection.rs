@@ -1,6 +1,7 @@
 //! A connection's handle to the hub. It owns the whole life of a subscription: the wait for the
 //! head of the tenant's log, the catch-up of a client that resumes, and live delivery. The
-//! connection requests a Subscribe, and then polls for its progress. Knows no wire format.
+//! connection requests a Subscribe, and polls for its progress if it is not answered at once. Knows
+//! no wire format.
 
 use std::{rc::Rc, task::Context};
 
@@ -58,24 +59,28 @@ impl HubConnection {
         }
     }
 
-    /// Requests a Subscribe to the topics, for a connection that is [live](Self::is_live). It
-    /// takes effect when it is [continued](Self::continue_subscribe), at a position that is not below the present head of
-    /// the tenant's log. With `resume_from`, the events between the two positions are replayed.
+    /// Requests a Subscribe to the topics, for a connection that is [live](Self::is_live) and may
+    /// have at most `topics_max` topics. It takes effect at a position that is not below the
+    /// present head of the tenant's log. With `resume_from`, the events between the two positions
+    /// are replayed. Returns the answer, or `None` if it must be
+    /// [continued](Self::continue_subscribe) first.
     pub fn request_subscribe(
         &mut self,
         topics: Vec<Topic>,
+        topics_max: usize,
         resume_from: Option<Result<Position, EpochError>>,
-    ) {
+    ) -> Option<Result<SubscribeConfirmation, SubscribeError>> {
         debug_assert!(self.is_live(), "another Subscribe is under way");
-        let awaited = self.member.await_head();
-        if awaited.is_some() {
-            mark_seen("a Subscribe that waited for its tenant's deliveries");
-        }
+        let Some(offset) = self.member.await_head() else {
+            return self.subscribe(&topics, topics_max, resume_from).transpose();
+        };
+        mark_seen("a Subscribe that waited for its tenant's deliveries");
         self.pending = Some(Box::new(PendingSubscribe::WaitingForHead {
-            offset: awaited.unwrap_or_default(),
+            offset,
             topics,
             resume_from,
         }));
+        None
     }
 
     /// Continues the Subscribe that is under way, with one slice of the log at most. Returns

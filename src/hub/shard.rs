@@ -343,7 +343,7 @@ impl ShardHub {
         here.waiting.borrow_mut().push_back(PendingItem {
             item,
             done: 0,
-            first: 0,
+            first: None,
         });
         self.deliveries.borrow_mut().activate(here);
     }
@@ -383,10 +383,8 @@ impl ShardHub {
             here.taken.set(event.position());
             let number = self.last_event.get() + 1;
             self.last_event.set(number);
-            if *first == 0 {
-                *first = number;
-            }
-            let offer = EventOffer::new(event, delivered.json_cell(), *first, number);
+            let first = *first.get_or_insert(number);
+            let offer = EventOffer::new(event, delivered.json_cell(), first, number);
             let fanout = due.record_delivery(
                 |due| index.offer_event(event, &offer, due),
                 || offer.bytes_max(),

@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::Message;
 use self::json::{DecodedJsonFrame, PendingJsonFrame};
 use super::{
     admitted::{AdmittedClient, ConnectionGuard},
-    conversation::{Conversation, TopicsRequest},
+    conversation::{Conversation, TopicsAnswer},
     deadlines::{DeadlineKind, Deadlines},
     pace::MessageBudget,
     stream::{FrameStream, Transport},
@@ -147,8 +147,8 @@ struct OpenConnection {
     hub: HubConnection,
     conversation: Conversation,
     pace: MessageBudget,
-    /// The Subscribe that is under way, until it is answered.
-    unanswered: Option<Box<TopicsRequest>>,
+    /// What the answer to the Subscribe that is under way needs, until it is answered.
+    unanswered: Option<Box<TopicsAnswer>>,
     /// Subscribes and Unsubscribes that wait until no Subscribe is under way, in order.
     waiting: WaitingRequests,
     /// A JSON frame that another thread decodes.

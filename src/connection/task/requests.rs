@@ -6,7 +6,8 @@ use super::{ConnectionPhase, ConnectionTask, MessageHandler};
 use crate::{
     connection::{
         conversation::{
-            Conversation, ConversationAction, MessageKind, ParsedFrame, rate_limit_refusal,
+            ClientRequest, Conversation, ConversationAction, MessageKind, ParsedFrame,
+            TopicsAnswer, TopicsRequest, rate_limit_refusal,
         },
         stream::Transport,
         waiting::WAITING_MAX,
@@ -57,18 +58,19 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         let ConnectionPhase::Open(open) = &mut self.phase else {
             return;
         };
-        match action {
-            ConversationAction::Reply(reply) => self.push_immediate_reply(reply),
-            action if open.hub.is_live() && open.waiting.is_empty() => self.carry_out(action),
-            action if open.waiting.has_room() => open.waiting.push(action),
-            ConversationAction::Subscribe(request) | ConversationAction::Unsubscribe(request) => {
-                self.account
-                    .shard
-                    .relay
-                    .metrics
-                    .limit_exceeded(Limit::Waiting);
-                self.push_reply(&request.too_many_waiting_reply(WAITING_MAX));
-            }
+        let request = match action {
+            ConversationAction::Reply(reply) => return self.push_immediate_reply(reply),
+            ConversationAction::Request(request) => request,
+        };
+        if open.hub.is_live() && open.waiting.is_empty() {
+            self.carry_out(request);
+        } else if open.waiting.has_room() {
+            open.waiting.push(request);
+        } else {
+            let answer = &request.contents().answer;
+            let metrics = &self.account.shard.relay.metrics;
+            metrics.limit_exceeded(Limit::Waiting);
+            self.push_reply(&answer.too_many_waiting_reply(WAITING_MAX));
         }
     }
 
@@ -77,9 +79,9 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         while let ConnectionPhase::Open(open) = &mut self.phase
             && open.hub.is_live()
             && open.hub.has_quota()
-            && let Some(action) = open.waiting.pop()
+            && let Some(request) = open.waiting.pop()
         {
-            self.carry_out(action);
+            self.carry_out(request);
         }
         // If there is more, it queues behind the tenant's other work.
         self.leave_queue();
@@ -142,30 +144,39 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         }
     }
 
-    fn carry_out(&mut self, action: ConversationAction) {
+    fn carry_out(&mut self, request: ClientRequest) {
+        let topics_max = self.topics_max();
         let ConnectionPhase::Open(open) = &mut self.phase else {
             return;
         };
-        match action {
-            ConversationAction::Reply(reply) => self.push_immediate_reply(reply),
-            ConversationAction::Subscribe(mut request) => {
-                open.hub
-                    .request_subscribe(request.take_topics(), request.resume_from());
-                open.unanswered = Some(Box::new(request));
-                self.continue_subscribe();
-            }
-            ConversationAction::Unsubscribe(request) => {
-                open.hub.unsubscribe(request.topics());
-                self.push_reply(&request.unsubscribe_confirmation());
+        match request {
+            ClientRequest::Subscribe(TopicsRequest {
+                topics,
+                resume_from,
+                answer,
+            }) => match open.hub.request_subscribe(topics, topics_max, resume_from) {
+                Some(result) => self.answer_subscribe(answer, result),
+                None => {
+                    open.unanswered = Some(Box::new(answer));
+                    self.continue_subscribe();
+                }
+            },
+            ClientRequest::Unsubscribe(contents) => {
+                open.hub.unsubscribe(&contents.topics);
+                self.push_reply(&contents.answer.unsubscribe_confirmation());
             }
         }
+    }
+
+    fn topics_max(&self) -> usize {
+        let live = self.account.shard.relay.live();
+        live.config.limits.topics_per_connection
     }
 
     /// Continues the Subscribe that is under way, if there is one, as far as possible now. Yields
     /// after a slice of the log.
     pub(super) fn continue_subscribe(&mut self) {
-        let relay = &self.account.shard.relay;
-        let topics_max = relay.live().config.limits.topics_per_connection;
+        let topics_max = self.topics_max();
         while let ConnectionPhase::Open(open) = &mut self.phase
             && let Some(progress) = open.hub.continue_subscribe(topics_max)
         {
@@ -173,7 +184,11 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
             self.turn_is_over |=
                 !matches!(progress, SubscribeProgress::Answer(_)) || !open.hub.is_live();
             match progress {
-                SubscribeProgress::Answer(answer) => self.answer_subscribe(answer),
+                SubscribeProgress::Answer(result) => {
+                    if let Some(answer) = open.unanswered.take() {
+                        self.answer_subscribe(*answer, result);
+                    }
+                }
                 SubscribeProgress::More => return,
                 SubscribeProgress::Live => {}
                 SubscribeProgress::Overtaken => self.begin_close(CloseReason::Overtaken),
@@ -182,28 +197,26 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         }
     }
 
-    fn answer_subscribe(&mut self, answer: Result<SubscribeConfirmation, SubscribeError>) {
-        let ConnectionPhase::Open(open) = &mut self.phase else {
-            return;
-        };
-        let Some(request) = open.unanswered.take() else {
-            return;
-        };
+    fn answer_subscribe(
+        &mut self,
+        answer: TopicsAnswer,
+        result: Result<SubscribeConfirmation, SubscribeError>,
+    ) {
         let metrics = &self.account.shard.relay.metrics;
-        let reply = match answer {
+        let reply = match result {
             Ok(SubscribeConfirmation { position, resumed }) => {
                 if let Some(resumed) = resumed {
                     metrics.resume_answered(resumed.map(drop));
                 }
-                request.subscribe_confirmation(position, resumed.and_then(Result::ok))
+                answer.subscribe_confirmation(position, resumed.and_then(Result::ok))
             }
             Err(SubscribeError::TooManyTopics { topics_max }) => {
                 metrics.limit_exceeded(Limit::Topics);
-                request.too_many_topics_reply(topics_max)
+                answer.too_many_topics_reply(topics_max)
             }
             Err(SubscribeError::NoMemory(MemoryExceeded)) => {
                 metrics.limit_exceeded(Limit::Memory);
-                request.no_memory_reply()
+                answer.no_memory_reply()
             }
         };
         self.push_reply(&reply);

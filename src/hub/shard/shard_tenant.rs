@@ -65,8 +65,8 @@ pub(super) struct PendingItem {
     pub(super) item: InboxItem,
     /// Number of its events that have been delivered.
     pub(super) done: usize,
-    /// Number of its first event that was offered; 0 if none was.
-    pub(super) first: u64,
+    /// Number of its first event that was offered, if any was.
+    pub(super) first: Option<u64>,
 }
 
 impl ShardTenant {

@@ -19,12 +19,15 @@ fn subscribe_has_the_schema_lists_topics_and_resume_position() {
     let frame = golden(
         "0a 01 6d \
          40 05 \
-         52 1b \
+         52 3a \
          0a 01 70 0a 01 71 \
          12 01 73 \
          1a 01 77 \
          82 01 03 61 3a 31 \
-         8a 01 06 0a 01 65 10 ac 02",
+         8a 01 25 \
+         0a 20 30 30 30 30 30 30 30 30 30 30 30 30 30 30 30 30 \
+         30 30 30 30 30 30 30 30 30 30 30 30 30 30 30 65 \
+         10 ac 02",
         &json!({
             "messageId": "m",
             "timestamp": "5",
@@ -33,7 +36,7 @@ fn subscribe_has_the_schema_lists_topics_and_resume_position() {
                 "sprintIds": ["s"],
                 "workItemIds": ["w"],
                 "topics": ["a:1"],
-                "resumeFrom": {"epoch": "e", "offset": "300"},
+                "resumeFrom": {"epoch": position().epoch.to_string(), "offset": "300"},
             },
         }),
     );
@@ -44,16 +47,18 @@ fn subscribe_has_the_schema_lists_topics_and_resume_position() {
     let topics = ["project:p", "project:q", "sprint:s", "work_item:w", "a:1"];
     assert_eq!(
         conversation().handle_frame(&SCHEMA, &frame, NOW),
-        ConversationAction::Subscribe(TopicsRequest {
-            message_id: "m".to_owned(),
-            lists: vec![listed(1, &["p", "q"]), listed(2, &["s"]), listed(3, &["w"])],
-            texts: vec!["a:1".to_owned()],
+        ConversationAction::Request(ClientRequest::Subscribe(TopicsRequest {
             topics: topics.map(|text| Topic::parse(text).unwrap()).into(),
-            resume_from: Some(wire::Position {
-                epoch: "e".to_owned(),
+            resume_from: Some(Ok(Position {
                 offset: 300,
-            }),
-        })
+                ..position()
+            })),
+            answer: TopicsAnswer {
+                message_id: "m".to_owned(),
+                lists: vec![listed(1, &["p", "q"]), listed(2, &["s"]), listed(3, &["w"])],
+                texts: vec!["a:1".to_owned()],
+            },
+        }))
     );
 }
 
@@ -78,7 +83,10 @@ fn unsubscribe_has_the_schema_lists_and_topics() {
     );
     let action = conversation().handle_frame(&SCHEMA, &frame, NOW);
     assert!(
-        matches!(&action, ConversationAction::Unsubscribe(_)),
+        matches!(
+            &action,
+            ConversationAction::Request(ClientRequest::Unsubscribe(_))
+        ),
         "{action:?}"
     );
     assert_eq!(
@@ -92,7 +100,10 @@ fn an_empty_subscribe_is_two_bytes() {
     let frame = golden("52 00", &json!({"subscribe": {}}));
     let action = conversation().handle_frame(&SCHEMA, &frame, NOW);
     assert!(
-        matches!(&action, ConversationAction::Subscribe(_)),
+        matches!(
+            &action,
+            ConversationAction::Request(ClientRequest::Subscribe(_))
+        ),
         "{action:?}"
     );
     assert!(topics(&action).is_empty());

@@ -54,8 +54,12 @@ fn named(payload: &str, message: &Value) -> Vec<u8> {
 fn answer(conversation: &Conversation, frame: &[u8]) -> Value {
     let reply = match conversation.handle_frame(&SCHEMA, frame, NOW) {
         ConversationAction::Reply(reply) => reply,
-        ConversationAction::Subscribe(request) => request.subscribe_confirmation(position(), None),
-        ConversationAction::Unsubscribe(request) => request.unsubscribe_confirmation(),
+        ConversationAction::Request(ClientRequest::Subscribe(request)) => {
+            request.answer.subscribe_confirmation(position(), None)
+        }
+        ConversationAction::Request(ClientRequest::Unsubscribe(request)) => {
+            request.answer.unsubscribe_confirmation()
+        }
     };
     let envelope = reply.to_envelope("reply", NOW);
     let mut json = SCHEMA.envelope_to_json(&envelope).unwrap();
@@ -68,8 +72,9 @@ fn answer(conversation: &Conversation, frame: &[u8]) -> Value {
 /// The topics that the hub should subscribe to or unsubscribe from.
 fn topics(action: &ConversationAction) -> Vec<&str> {
     match action {
-        ConversationAction::Subscribe(request) | ConversationAction::Unsubscribe(request) => {
-            request.topics().iter().map(Topic::as_str).collect()
+        ConversationAction::Request(request) => {
+            let topics = request.contents().topics.iter();
+            topics.map(Topic::as_str).collect()
         }
         ConversationAction::Reply(reply) => panic!("it is refused: {reply:?}"),
     }

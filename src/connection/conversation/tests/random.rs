@@ -105,8 +105,12 @@ proptest! {
                 prop_assert!(bad.iter().any(|bad| text.contains(bad)), "{}", text);
                 return Ok(());
             }
-            ConversationAction::Subscribe(_) => ("subscribe", "subscriptionConfirmed"),
-            ConversationAction::Unsubscribe(_) => ("unsubscribe", "unsubscribeConfirmed"),
+            ConversationAction::Request(ClientRequest::Subscribe(_)) => {
+                ("subscribe", "subscriptionConfirmed")
+            }
+            ConversationAction::Request(ClientRequest::Unsubscribe(_)) => {
+                ("unsubscribe", "unsubscribeConfirmed")
+            }
         };
         let answer = answer(&conversation, &bytes);
         let prefix = if request == "subscribe" { "subscribed" } else { "unsubscribed" };

@@ -114,13 +114,13 @@ fn a_resume_request_is_passed_on_and_answered_with_its_outcome() {
         (None, (false, 0)),
     ] {
         let request = resuming(json!({"epoch": EPOCH_TEXT, "offset": "3"}));
-        let from = request.resume_from().unwrap().unwrap();
+        let from = request.resume_from.unwrap().unwrap();
         assert_eq!(
             (from.epoch.to_string().as_str(), from.offset),
             (EPOCH_TEXT, 3)
         );
         let Reply::SubscriptionConfirmed { fields, .. } =
-            request.subscribe_confirmation(position(), replayed)
+            request.answer.subscribe_confirmation(position(), replayed)
         else {
             panic!("it is not confirmed");
         };
@@ -132,7 +132,7 @@ fn a_resume_request_is_passed_on_and_answered_with_its_outcome() {
 #[test]
 fn an_invalid_resume_position_does_not_make_the_message_invalid() {
     for position in [json!({}), json!({"epoch": "e", "offset": "3"})] {
-        let from = resuming(position).resume_from().unwrap();
+        let from = resuming(position).resume_from.unwrap();
         assert_eq!(from, Err(EpochError));
     }
 }
@@ -143,7 +143,7 @@ const EPOCH_TEXT: &str = "000000000000000000000000000000ab";
 fn resuming(position: Value) -> TopicsRequest {
     let subscribe = json!({"topics": ["a:1"], "resumeFrom": position});
     match conversation().handle_frame(&SCHEMA, &named("subscribe", &subscribe), NOW) {
-        ConversationAction::Subscribe(request) => request,
+        ConversationAction::Request(ClientRequest::Subscribe(request)) => request,
         other => panic!("it is refused: {other:?}"),
     }
 }
@@ -296,11 +296,11 @@ fn an_unsubscribe_from_topics_that_are_never_allowed_is_confirmed() {
 #[test]
 fn a_subscribe_beyond_the_cap_of_the_connection_is_a_validation_error() {
     let frame = named("subscribe", &json!({"topics": ["a:1"]}));
-    let ConversationAction::Subscribe(request) = conversation().handle_frame(&SCHEMA, &frame, NOW)
+    let ConversationAction::Request(request) = conversation().handle_frame(&SCHEMA, &frame, NOW)
     else {
         panic!("it is refused");
     };
-    let Reply::Error(refusal) = request.too_many_topics_reply(10_000) else {
+    let Reply::Error(refusal) = request.contents().answer.too_many_topics_reply(10_000) else {
         panic!("it is not refused");
     };
     assert_eq!(refusal.code, ErrorCode::ValidationError);

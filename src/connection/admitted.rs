@@ -11,7 +11,7 @@ use crate::{
     limits::{ConnectionPermit, Limit, UserKey},
     memory::{MemoryExceeded, MemoryUse},
     outbox::{Outbox, WriteProgress},
-    relay::ShardContext,
+    relay::{Relay, ShardContext},
     telemetry::CloseLabel,
 };
 
@@ -86,6 +86,10 @@ impl ConnectionGuard {
             closed: CloseLabel::Lost,
             _let_in: shard.relay.clients.token(),
         }
+    }
+
+    pub(super) fn relay(&self) -> &Relay {
+        &self.shard.relay
     }
 
     /// The user of the connection.

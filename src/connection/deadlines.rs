@@ -29,6 +29,24 @@ pub(super) struct Deadlines {
     pub(super) silence: Option<Instant>,
 }
 
+/// The deadline, if any, that has expired and takes effect after a final check of the socket: if
+/// the process did not run for a while, the data that meets the deadline may be in the kernel.
+#[derive(Debug, Default)]
+pub(super) struct FinalCheck(Option<DeadlineKind>);
+
+impl FinalCheck {
+    /// Returns true the first time that this deadline expires: a check must then precede its
+    /// effect.
+    pub(super) fn begin(&mut self, late: DeadlineKind) -> bool {
+        self.0.replace(late) != Some(late)
+    }
+
+    /// Records that this deadline was met, so that a check precedes its next expiry again.
+    pub(super) fn clear(&mut self, met: DeadlineKind) {
+        self.0.take_if(|checked| *checked == met);
+    }
+}
+
 impl Deadlines {
     /// Returns the earliest deadline.
     pub(super) fn next_deadline(&self) -> Option<Instant> {

@@ -53,7 +53,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
             // its own would race with that.
             self.deadlines.keep_closing_deadlines();
         } else {
-            self.set_close_deadline(self.account.shard.relay.live().config.client.write_timeout);
+            self.set_close_deadline();
         }
     }
 
@@ -71,7 +71,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
             self.phase = ConnectionPhase::Closing;
             self.account
                 .record_dropped(self.account.outbox.discard_queued());
-            self.set_close_deadline(self.account.shard.relay.live().config.client.write_timeout);
+            self.set_close_deadline();
         }
     }
 
@@ -102,7 +102,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
                 reason: close_reason_text(error).into(),
             });
         }
-        self.set_close_deadline(self.account.shard.relay.live().config.client.write_timeout);
+        self.set_close_deadline();
     }
 
     /// Handles the loss of a client that sent no Close frame: what is queued for it is dropped.
@@ -110,7 +110,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         self.phase = ConnectionPhase::Closed;
         self.account
             .record_dropped(self.account.outbox.discard_all());
-        self.set_close_deadline(self.account.shard.relay.live().config.client.write_timeout);
+        self.set_close_deadline();
     }
 
     pub(super) fn on_connection_lost(&mut self) -> ConnectionStep {
@@ -124,7 +124,13 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         }
     }
 
-    pub(super) fn set_close_deadline(&mut self, timeout: Duration) {
+    /// Returns the time within which the kernel must accept a frame, or the client must close.
+    pub(super) fn write_timeout(&self) -> Duration {
+        self.account.relay().live().config.client.write_timeout
+    }
+
+    fn set_close_deadline(&mut self) {
+        let timeout = self.write_timeout();
         self.deadlines.keep_closing_deadlines();
         self.deadlines
             .close

@@ -20,7 +20,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
             open.last_read_at = Instant::now();
             open.given_up_at = None;
         }
-        self.clear_final_check(DeadlineKind::Silence);
+        self.final_check.clear(DeadlineKind::Silence);
     }
 
     /// Pings a client that has been silent for `client.ping_interval`, and disconnects one that
@@ -34,11 +34,11 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         let ConnectionPhase::Open(open) = &mut self.phase else {
             return;
         };
-        let time_of_day = self.account.shard.relay.clock.since_unix_epoch();
+        let time_of_day = self.account.relay().clock.since_unix_epoch();
         if open.expires_at.is_some_and(|end| time_of_day >= end) {
             return self.begin_close(CloseReason::TokenExpired);
         }
-        let live = self.account.shard.relay.live();
+        let live = self.account.relay().live();
         let (interval, timeout) = {
             let client = &live.config.client;
             (client.ping_interval, client.idle_timeout)
@@ -49,8 +49,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
             // the relay keeps the client waiting.
             open.last_read_at = now;
             open.given_up_at = None;
-            self.final_check
-                .take_if(|looked| *looked == DeadlineKind::Silence);
+            self.final_check.clear(DeadlineKind::Silence);
         }
         let next = match open.given_up_at {
             Some(end) if now >= end => {
@@ -79,7 +78,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         if let ConnectionPhase::Open(open) = &self.phase
             && let Some(silence) = &mut self.deadlines.silence
         {
-            let interval = self.account.shard.relay.live().config.client.ping_interval;
+            let interval = self.account.relay().live().config.client.ping_interval;
             let due = (open.last_read_at + interval).max(Instant::now());
             *silence = due.min(*silence);
         }
@@ -90,18 +89,11 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
     pub(super) fn update_message_deadline(&mut self, is_another: bool) {
         if !self.is_open() || !self.stream.is_within_message() {
             self.deadlines.message = None;
-            self.clear_final_check(DeadlineKind::Message);
+            self.final_check.clear(DeadlineKind::Message);
         } else if is_another || self.deadlines.message.is_none() {
-            let timeout = self
-                .account
-                .shard
-                .relay
-                .live()
-                .config
-                .client
-                .message_timeout;
+            let timeout = self.account.relay().live().config.client.message_timeout;
             self.deadlines.message = Some(Instant::now() + timeout);
-            self.clear_final_check(DeadlineKind::Message);
+            self.final_check.clear(DeadlineKind::Message);
         }
     }
 

@@ -117,15 +117,11 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         if let Ok(Ok(envelope)) = &read.envelope {
             self.charge_message(envelope);
         }
-        let live = self.account.shard.relay.live();
+        let live = self.account.relay().live();
         let parsed = match &read.envelope {
             Ok(Ok(envelope)) => Conversation::parse_frame(&live.schema, envelope),
             Err(MemoryExceeded) => {
-                self.account
-                    .shard
-                    .relay
-                    .metrics
-                    .limit_exceeded(Limit::Memory);
+                self.account.relay().metrics.limit_exceeded(Limit::Memory);
                 let refusal = no_memory_refusal();
                 ParsedFrame::from_refusal(
                     &live.schema,

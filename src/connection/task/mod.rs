@@ -25,7 +25,7 @@ use self::json::{DecodedJsonFrame, PendingJsonFrame};
 use super::{
     admitted::{AdmittedClient, ConnectionGuard},
     conversation::{Conversation, TopicsAnswer},
-    deadlines::{DeadlineKind, Deadlines},
+    deadlines::{DeadlineKind, Deadlines, FinalCheck},
     pace::MessageBudget,
     stream::{FrameStream, Transport},
     waiting::WaitingRequests,
@@ -110,9 +110,7 @@ pub(super) struct ConnectionTask<S: Transport, M> {
     /// after the handshake.
     has_unparsed_input: bool,
     deadlines: Deadlines,
-    /// Deadline that has expired and takes effect after a final check of the socket: if the
-    /// process did not run for a while, the data that meets the deadline may be in the kernel.
-    final_check: Option<DeadlineKind>,
+    final_check: FinalCheck,
     /// Set for the earliest deadline.
     alarm: Option<Alarm>,
     /// Also holds the shard and the outbox.
@@ -251,7 +249,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
                 silence: Some(now + client.ping_interval),
                 ..Deadlines::default()
             },
-            final_check: None,
+            final_check: FinalCheck::default(),
             alarm: None,
             account: admitted.account,
         }
@@ -391,17 +389,9 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
     /// The check happens in the next turn: at the end of a long turn, or of a pause of the
     /// process, the event loop has not reported yet what can be read or written.
     fn begin_final_check(&mut self, late: DeadlineKind) -> bool {
-        let is_first = self.final_check != Some(late);
-        if is_first {
-            self.final_check = Some(late);
-            self.turn_is_over = true;
-        }
-        is_first
-    }
-
-    /// Records that this deadline was met, so that a final check precedes its next expiry again.
-    fn clear_final_check(&mut self, late: DeadlineKind) {
-        self.final_check.take_if(|looked| *looked == late);
+        let begins = self.final_check.begin(late);
+        self.turn_is_over |= begins;
+        begins
     }
 
     /// Returns true if a reload has removed the key that verified the token, and such connections
@@ -410,7 +400,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         let ConnectionPhase::Open(open) = &self.phase else {
             return false;
         };
-        let live = self.account.shard.relay.live();
+        let live = self.account.relay().live();
         live.config.auth.close_on_key_removal
             && open.key.is_some_and(|key| !live.authenticator.has_key(key))
     }
@@ -445,7 +435,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
                 Poll::Ready(Ok(advanced)) => Poll::Ready(ConnectionStep::Wrote(advanced)),
                 Poll::Ready(Err(_)) => Poll::Ready(self.on_connection_lost()),
                 Poll::Pending => {
-                    let timeout = self.account.shard.relay.live().config.client.write_timeout;
+                    let timeout = self.write_timeout();
                     self.deadlines
                         .write
                         .get_or_insert_with(|| Instant::now() + timeout);
@@ -570,7 +560,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
             return;
         }
         let mut is_another = false;
-        let message_max = self.account.shard.relay.live().config.client.message_max;
+        let message_max = self.account.relay().live().config.client.message_max;
         self.stream.set_message_bytes_max(message_max);
         while matches!(
             self.phase,
@@ -612,11 +602,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
             ConnectionPhase::Open(_) | ConnectionPhase::Closing
         ) && self.stream.reserve_memory(messages, is_another).is_err()
         {
-            self.account
-                .shard
-                .relay
-                .metrics
-                .limit_exceeded(Limit::Memory);
+            self.account.relay().metrics.limit_exceeded(Limit::Memory);
             self.begin_close(CloseReason::NoMemory);
             // It may have been closing already.
             self.drop_partial_message();
@@ -638,7 +624,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         self.account.record_write(advanced);
         if advanced.frames > 0 {
             self.deadlines.write = None;
-            self.clear_final_check(DeadlineKind::Write);
+            self.final_check.clear(DeadlineKind::Write);
         }
         if !self.is_open() && self.account.outbox.is_empty() {
             let answered = Instant::now() + CLOSE_ANSWER_TIMEOUT;

@@ -22,7 +22,7 @@ use crate::{
 impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
     pub(super) fn handle_binary_frame(&mut self, frame: &[u8]) {
         self.charge_message(frame);
-        let live = self.account.shard.relay.live();
+        let live = self.account.relay().live();
         self.handle_message(Conversation::parse_frame(&live.schema, frame));
     }
 
@@ -30,7 +30,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         let ConnectionPhase::Open(open) = &mut self.phase else {
             return;
         };
-        let relay = &self.account.shard.relay;
+        let relay = self.account.relay();
         let charged = open
             .pace
             .charge_message(parsed.kind(), self.account.user_key(), relay);
@@ -45,7 +45,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         let ConnectionPhase::Open(open) = &mut self.phase else {
             return;
         };
-        let relay = &self.account.shard.relay;
+        let relay = self.account.relay();
         let topics_max = relay.live().config.limits.topics_per_subscribe;
         open.conversation.set_topics_per_subscribe(topics_max);
         let action = open
@@ -68,7 +68,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
             open.waiting.push(request);
         } else {
             let answer = &request.contents().answer;
-            let metrics = &self.account.shard.relay.metrics;
+            let metrics = &self.account.relay().metrics;
             metrics.limit_exceeded(Limit::Waiting);
             self.push_reply(&answer.too_many_waiting_reply(WAITING_MAX));
         }
@@ -105,7 +105,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         let ConnectionPhase::Open(open) = &mut self.phase else {
             return;
         };
-        let relay = &self.account.shard.relay;
+        let relay = self.account.relay();
         if let Err(exceeded) =
             open.pace
                 .charge_message(MessageKind::Ping, self.account.user_key(), relay)
@@ -138,7 +138,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         let ConnectionPhase::Open(open) = &mut self.phase else {
             return;
         };
-        let relay = &self.account.shard.relay;
+        let relay = self.account.relay();
         if let Err(exceeded) = open.pace.charge_frames(frames, relay) {
             self.push_reply(&Reply::Error(rate_limit_refusal(exceeded)));
         }
@@ -169,7 +169,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
     }
 
     fn topics_max(&self) -> usize {
-        let live = self.account.shard.relay.live();
+        let live = self.account.relay().live();
         live.config.limits.topics_per_connection
     }
 
@@ -202,7 +202,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         answer: TopicsAnswer,
         result: Result<SubscribeConfirmation, SubscribeError>,
     ) {
-        let metrics = &self.account.shard.relay.metrics;
+        let metrics = &self.account.relay().metrics;
         let reply = match result {
             Ok(SubscribeConfirmation { position, resumed }) => {
                 if let Some(resumed) = resumed {
@@ -227,14 +227,14 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
         self.queue_reply(reply);
         if matches!(reply, Reply::Error(_))
             && let ConnectionPhase::Open(open) = &mut self.phase
-            && open.pace.record_refusal(&self.account.shard.relay)
+            && open.pace.record_refusal(self.account.relay())
         {
             self.begin_close(CloseReason::Refused);
         }
     }
 
     pub(super) fn queue_reply(&self, reply: &Reply) {
-        let relay = &self.account.shard.relay;
+        let relay = self.account.relay();
         if let Reply::Error(refusal) = reply {
             relay.metrics.message_refused(refusal.code);
         }

@@ -14,10 +14,10 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use super::{ConnectionPhase, ConnectionStep, ConnectionTask, MessageHandler};
+use super::{ConnectionPhase, ConnectionStep, ConnectionTask};
 use crate::{connection::stream::Transport, telemetry::CloseLabel};
 
-impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
+impl<S: Transport> ConnectionTask<S> {
     /// Begins to close the connection for this reason.
     pub(super) fn begin_close(&mut self, ending: CloseReason) {
         if !self.is_open() {
@@ -138,7 +138,7 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
     }
 }
 
-impl<S: Transport, M> Drop for ConnectionTask<S, M> {
+impl<S: Transport> Drop for ConnectionTask<S> {
     /// Resets the stream if something is unwritten, whatever ended the task: the client must not
     /// mistake this for a clean end.
     fn drop(&mut self) {

@@ -4,13 +4,13 @@
 use sidewire_protocol::{close::CloseReason, frame};
 use tokio::time::Instant;
 
-use super::{ConnectionPhase, ConnectionTask, DeadlineKind, MessageHandler};
+use super::{ConnectionPhase, ConnectionTask, DeadlineKind};
 use crate::{
     connection::stream::Transport,
     planted::{PlantedFault, is_planted},
 };
 
-impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
+impl<S: Transport> ConnectionTask<S> {
     /// Records that the client has sent something.
     pub(super) fn on_read(&mut self) {
         if is_planted(PlantedFault::GivesUpTheLiving) {

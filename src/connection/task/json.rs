@@ -16,7 +16,7 @@ use sidewire_protocol::{
 };
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::{ConnectionPhase, ConnectionTask, MessageHandler, OpenConnection};
+use super::{ConnectionPhase, ConnectionTask, OpenConnection};
 use crate::{
     connection::{
         conversation::{
@@ -48,7 +48,7 @@ pub(super) struct DecodedJsonFrame {
     envelope: Result<Result<Vec<u8>, JsonError>, MemoryExceeded>,
 }
 
-impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
+impl<S: Transport> ConnectionTask<S> {
     /// Handles a text frame. It is charged before it is decoded, since decoding is what it costs.
     pub(super) fn handle_json_frame(&mut self, json: Utf8Bytes) {
         let shard = &self.account.shard;

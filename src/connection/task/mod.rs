@@ -9,7 +9,6 @@ mod requests;
 
 use std::{
     future::poll_fn,
-    marker::PhantomData,
     mem,
     rc::Rc,
     task::{Context, Poll},
@@ -47,29 +46,6 @@ const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// to this size the system call costs more than the copy.
 const WRITTEN_AT_ONCE_MAX: usize = 16 * 1024;
 
-/// The handler of a client's messages. It is a type parameter, so that tests can use their own at
-/// no cost to the relay.
-pub(super) trait MessageHandler: Sized {
-    /// Handles a text or binary message of an open connection.
-    fn on_message<S: Transport>(connection: &mut ConnectionTask<S, Self>, message: Message);
-}
-
-/// Handles messages by the relay's protocol.
-pub(super) enum RelayHandler {}
-
-impl MessageHandler for RelayHandler {
-    fn on_message<S: Transport>(connection: &mut ConnectionTask<S, Self>, message: Message) {
-        let spoken = connection.account.outbox.encoding();
-        match (spoken, message) {
-            (EnvelopeEncoding::Protobuf, Message::Binary(frame)) => {
-                connection.handle_binary_frame(&frame);
-            }
-            (EnvelopeEncoding::Json, Message::Text(json)) => connection.handle_json_frame(json),
-            _ => connection.begin_close(CloseReason::WrongFrameType { spoken }),
-        }
-    }
-}
-
 /// Serves the client until the connection is closed. `read_ahead` holds the bytes that were read
 /// after the handshake; `held` is dropped at the end.
 pub fn run_connection<S: Transport, H>(
@@ -79,28 +55,16 @@ pub fn run_connection<S: Transport, H>(
     read_ahead: Bytes,
     held: H,
 ) -> impl Future<Output = ()> {
-    run_connection_with::<RelayHandler, S, H>(shard, admitted, stream, read_ahead, held)
-}
-
-/// Serves the client until the connection is closed, with the message handler `M`.
-pub(super) fn run_connection_with<M: MessageHandler, S: Transport, H>(
-    shard: Rc<ShardContext>,
-    admitted: AdmittedClient,
-    stream: S,
-    read_ahead: Bytes,
-    held: H,
-) -> impl Future<Output = ()> {
     // Not an async function: its future would hold the connection twice, as the arguments and as
     // the value made from them. So would the future of an async function that awaits this one.
-    let mut connection = ConnectionTask::<S, M>::new(shard, admitted, stream, &read_ahead);
+    let mut connection = ConnectionTask::new(shard, admitted, stream, &read_ahead);
     async move {
         connection.run().await;
         drop(held);
     }
 }
 
-pub(super) struct ConnectionTask<S: Transport, M> {
-    handler: PhantomData<M>,
+pub(super) struct ConnectionTask<S: Transport> {
     phase: ConnectionPhase,
     stream: FrameStream<S>,
     /// True if the connection has read the log or used up its frames for this turn, and so must
@@ -115,6 +79,9 @@ pub(super) struct ConnectionTask<S: Transport, M> {
     alarm: Option<Alarm>,
     /// Also holds the shard and the outbox.
     pub(super) account: ConnectionGuard,
+    /// Handles text and binary messages in place of the relay's protocol.
+    #[cfg(test)]
+    pub(super) test_handler: Option<fn(&mut Self, Message)>,
 }
 
 /// The phase of a connection.
@@ -205,8 +172,8 @@ enum ConnectionStep {
     Finished,
 }
 
-impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
-    fn new(
+impl<S: Transport> ConnectionTask<S> {
+    pub(super) fn new(
         shard: Rc<ShardContext>,
         admitted: AdmittedClient,
         stream: S,
@@ -223,7 +190,6 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
             .map(|end| end.saturating_sub(relay.clock.since_unix_epoch()));
         let now = Instant::now();
         Self {
-            handler: PhantomData,
             phase: ConnectionPhase::Open(OpenConnection {
                 hub: admitted.hub,
                 conversation: Conversation::new(
@@ -252,10 +218,13 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
             final_check: FinalCheck::default(),
             alarm: None,
             account: admitted.account,
+            #[cfg(test)]
+            test_handler: None,
         }
     }
 
-    async fn run(&mut self) {
+    /// Serves the client until the connection is closed.
+    pub(super) async fn run(&mut self) {
         loop {
             if self.has_unparsed_input {
                 self.handle_buffered_messages();
@@ -610,10 +579,21 @@ impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
     }
 
     fn dispatch_message(&mut self, message: Message) {
+        let spoken = self.account.outbox.encoding();
         match message {
             Message::Close(_) => self.on_client_close(),
             _ if !self.is_open() => {}
-            Message::Binary(_) | Message::Text(_) => M::on_message(self, message),
+            #[cfg(test)]
+            Message::Binary(_) | Message::Text(_) if let Some(handle) = self.test_handler => {
+                handle(self, message);
+            }
+            Message::Binary(frame) if spoken == EnvelopeEncoding::Protobuf => {
+                self.handle_binary_frame(&frame);
+            }
+            Message::Text(json) if spoken == EnvelopeEncoding::Json => self.handle_json_frame(json),
+            Message::Binary(_) | Message::Text(_) => {
+                self.begin_close(CloseReason::WrongFrameType { spoken });
+            }
             // tungstenite answers it by itself.
             Message::Ping(_) => self.on_ping(),
             Message::Pong(_) | Message::Frame(_) => {}

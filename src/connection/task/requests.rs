@@ -2,7 +2,7 @@
 
 use sidewire_protocol::{EnvelopeEncoding, close::CloseReason, frame, reply::Reply};
 
-use super::{ConnectionPhase, ConnectionTask, MessageHandler};
+use super::{ConnectionPhase, ConnectionTask};
 use crate::{
     connection::{
         conversation::{
@@ -19,7 +19,7 @@ use crate::{
     scheduler::Cost,
 };
 
-impl<S: Transport, M: MessageHandler> ConnectionTask<S, M> {
+impl<S: Transport> ConnectionTask<S> {
     pub(super) fn handle_binary_frame(&mut self, frame: &[u8]) {
         self.charge_message(frame);
         let live = self.account.relay().live();

@@ -32,7 +32,7 @@ use crate::{
     connection::{
         Transport,
         handshake::{ConnectingPeer, run_handshake},
-        task::{ConnectionTask, MessageHandler, run_connection_with},
+        task::ConnectionTask,
         testing::ConnectionFixture,
         wire_testing::{CLOSE, PONG, TEXT},
     },
@@ -51,23 +51,19 @@ thread_local! {
 }
 
 /// Echoes messages, in frames that are made and queued like the relay's own.
-enum Echo {}
-
-impl MessageHandler for Echo {
-    fn on_message<S: Transport>(connection: &mut ConnectionTask<S, Self>, message: Message) {
-        let mut echo = frame::binary_frame(match &message {
-            Message::Text(text) => text.as_bytes(),
-            Message::Binary(bytes) => bytes,
-            other => panic!("{other:?} is for no listener"),
-        });
-        if message.is_text() {
-            echo[0] = 0x80 | TEXT;
-        }
-        let head = echo.iter().copied().take(HEADER_BYTES_MAX).collect();
-        let outbox = Rc::as_ptr(&connection.account.outbox);
-        QUEUED.with_borrow_mut(|queued| queued.entry(outbox).or_default().push_back(head));
-        connection.account.outbox.push_reply(echo);
+fn echo_message<S: Transport>(connection: &mut ConnectionTask<S>, message: Message) {
+    let mut echo = frame::binary_frame(match &message {
+        Message::Text(text) => text.as_bytes(),
+        Message::Binary(bytes) => bytes,
+        other => panic!("{other:?} has no handler"),
+    });
+    if message.is_text() {
+        echo[0] = 0x80 | TEXT;
     }
+    let head = echo.iter().copied().take(HEADER_BYTES_MAX).collect();
+    let outbox = Rc::as_ptr(&connection.account.outbox);
+    QUEUED.with_borrow_mut(|queued| queued.entry(outbox).or_default().push_back(head));
+    connection.account.outbox.push_reply(echo);
 }
 
 #[test]
@@ -142,7 +138,10 @@ fn echo(bench: &ConnectionFixture, stream: TcpStream, peer: IpAddr, sent: &Rc<Re
             frame: SentFrameWalk::default(),
             sent: Rc::clone(&sent),
         };
-        run_connection_with::<Echo, _, _>(shard, admitted, wire, read_ahead, ()).await;
+        let mut connection = ConnectionTask::new(shard, admitted, wire, &read_ahead);
+        connection.test_handler = Some(echo_message);
+        connection.run().await;
+        drop(connection);
         let left = QUEUED.with_borrow_mut(|queued| queued.remove(&outbox));
         sent.borrow_mut().dropped += left.unwrap_or_default().len();
     });

@@ -16,29 +16,22 @@ use crate::{
 const NOW: i64 = 1_800_000_000;
 const TOPICS_MAX: usize = 8;
 
-struct Subject {
-    conversation: Conversation,
-    grant: Grant,
-}
-
-static SUBJECTS: LazyLock<[Subject; 2]> = LazyLock::new(|| {
+static GRANTS: LazyLock<[Grant; 2]> = LazyLock::new(|| {
     let listed = ["project:p1", "sprint:*", "user:ann"]
         .map(|text| Topic::parse(text).expect("it is a topic"));
-    [Grant::Everything, Grant::from_topics(listed)].map(|grant| Subject {
-        conversation: Conversation::new(grant.clone(), TOPICS_MAX),
-        grant,
-    })
+    [Grant::Everything, Grant::from_topics(listed)]
 });
 
 /// Handles one frame.
 pub fn run(frame: &[u8]) {
-    for subject in SUBJECTS.iter() {
-        let action = subject.conversation.handle_frame(&BUNDLED, frame, NOW);
-        let again = subject.conversation.handle_frame(&BUNDLED, frame, NOW);
+    for grant in GRANTS.iter() {
+        let conversation = Conversation::new(grant, TOPICS_MAX);
+        let action = conversation.handle_frame(&BUNDLED, frame, NOW);
+        let again = conversation.handle_frame(&BUNDLED, frame, NOW);
         assert_eq!(action, again, "the same frame, twice");
         match action {
             ConversationAction::Reply(reply) => check_reply(&reply, frame),
-            ConversationAction::Request(request) => check_topics(&request, &subject.grant),
+            ConversationAction::Request(request) => check_topics(&request, grant),
         }
     }
 }

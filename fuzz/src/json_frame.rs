@@ -1,8 +1,6 @@
 //! A client's JSON frame, compared with the same frame in binary. The first byte selects
 //! the schema.
 
-use std::sync::LazyLock;
-
 use sidewire::{auth::Grant, connection::Conversation};
 use sidewire_protocol::{
     MessageId,
@@ -16,9 +14,6 @@ use crate::{
 };
 
 const NOW: i64 = 1_800_000_000;
-
-static CONVERSATION: LazyLock<Conversation> =
-    LazyLock::new(|| Conversation::new(Grant::Everything, 8));
 
 /// Handles one frame.
 pub fn run(input: &[u8]) {
@@ -75,8 +70,9 @@ fn check_client(schema: &Schema, json: &[u8], read: &Result<Vec<u8>, JsonError>)
 /// same answer and the same JSON.
 fn check_envelope(schema: &Schema, json: &[u8], envelope: &[u8]) {
     let theirs = reflected_from_json(schema, json).expect("prost-reflect takes it");
-    let action = CONVERSATION.handle_frame(schema, envelope, NOW);
-    assert_eq!(action, CONVERSATION.handle_frame(schema, &theirs, NOW));
+    let conversation = Conversation::new(&Grant::Everything, 8);
+    let action = conversation.handle_frame(schema, envelope, NOW);
+    assert_eq!(action, conversation.handle_frame(schema, &theirs, NOW));
     let (text, their_text) = (
         schema.envelope_to_json_text(envelope),
         schema.envelope_to_json_text(&theirs),

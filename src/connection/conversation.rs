@@ -1,5 +1,5 @@
-//! The client protocol as a pure state machine: frames go in; replies, and requests for the hub
-//! to carry out, come out. Knows no socket, no clock and no other connection.
+//! The client protocol as pure functions: frames go in; replies, and requests for the hub to carry
+//! out, come out. Knows no socket, no clock and no other connection.
 
 use std::{collections::HashSet, hash::Hash, time::Duration};
 
@@ -23,10 +23,10 @@ const NO_MEMORY_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// Delay after which a client should retry a request that was refused because too many wait.
 const WAITING_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The protocol state of a client: its grant and its limit of topics.
-#[derive(Debug)]
-pub struct Conversation {
-    grant: Grant,
+/// Decides what to do about the frames of a client, by its grant and the limit in force.
+#[derive(Debug, Clone, Copy)]
+pub struct Conversation<'a> {
+    grant: &'a Grant,
     topics_per_subscribe: usize,
 }
 
@@ -100,20 +100,15 @@ impl MessageKind {
     }
 }
 
-impl Conversation {
-    /// Creates the state of a client with this grant that may name up to `topics_per_subscribe`
+impl<'a> Conversation<'a> {
+    /// Creates the conversation of a client with this grant that may name up to `topics_per_subscribe`
     /// topics in a message.
     #[must_use]
-    pub fn new(grant: Grant, topics_per_subscribe: usize) -> Self {
+    pub fn new(grant: &'a Grant, topics_per_subscribe: usize) -> Self {
         Self {
             grant,
             topics_per_subscribe,
         }
-    }
-
-    /// Sets how many topics a message may name from now on.
-    pub fn set_topics_per_subscribe(&mut self, topics_per_subscribe: usize) {
-        self.topics_per_subscribe = topics_per_subscribe;
     }
 
     /// Parses a frame and decides what to do about it. `now` is the time in Unix seconds.
@@ -124,7 +119,7 @@ impl Conversation {
 
     /// Parses a frame up to its kind and message id.
     #[must_use]
-    pub fn parse_frame<'a>(schema: &'a Schema, frame: &'a [u8]) -> ParsedFrame<'a> {
+    pub fn parse_frame<'f>(schema: &'f Schema, frame: &'f [u8]) -> ParsedFrame<'f> {
         ParsedFrame {
             schema,
             envelope: inspect_frame(schema, frame),

@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::Message;
 use self::json::{DecodedJsonFrame, PendingJsonFrame};
 use super::{
     admitted::{AdmittedClient, ConnectionGuard},
-    conversation::{Conversation, TopicsAnswer},
+    conversation::TopicsAnswer,
     deadlines::{DeadlineKind, Deadlines, FinalCheck},
     pace::MessageBudget,
     stream::{FrameStream, Transport},
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     alarms::Alarm,
-    auth::KeyFingerprint,
+    auth::{Grant, KeyFingerprint},
     hub::HubConnection,
     limits::Limit,
     outbox::WriteProgress,
@@ -110,7 +110,7 @@ enum ConnectionPhase {
 /// that nothing more is queued for it.
 struct OpenConnection {
     hub: HubConnection,
-    conversation: Conversation,
+    grant: Grant,
     pace: MessageBudget,
     /// What the answer to the Subscribe that is under way needs, until it is answered.
     unanswered: Option<Box<TopicsAnswer>>,
@@ -192,10 +192,7 @@ impl<S: Transport> ConnectionTask<S> {
         Self {
             phase: ConnectionPhase::Open(OpenConnection {
                 hub: admitted.hub,
-                conversation: Conversation::new(
-                    identity.grant,
-                    live.config.limits.topics_per_subscribe,
-                ),
+                grant: identity.grant,
                 pace: MessageBudget::default(),
                 unanswered: None,
                 waiting: WaitingRequests::default(),
@@ -332,10 +329,7 @@ impl<S: Transport> ConnectionTask<S> {
     fn check_deadlines(&mut self) -> Option<DeadlineKind> {
         if self.account.outbox.take_alarm() {
             self.alarm = None;
-            self.tighten_idle_deadline();
-            if self.is_key_removed() {
-                self.account.outbox.request_end(CloseReason::KeyRemoved);
-            }
+            self.apply_reload();
         }
         let next = self.deadlines.next_deadline();
         if self.alarm.as_ref().map(Alarm::deadline) != next {
@@ -352,6 +346,17 @@ impl<S: Transport> ConnectionTask<S> {
             });
         }
         None
+    }
+
+    /// Applies settings of which the connection has a copy, in case a reload has changed them: the
+    /// hub then rings the alarms of all connections.
+    fn apply_reload(&mut self) {
+        let message_max = self.account.relay().live().config.client.message_max;
+        self.stream.set_message_bytes_max(message_max);
+        self.tighten_idle_deadline();
+        if self.is_key_removed() {
+            self.account.outbox.request_end(CloseReason::KeyRemoved);
+        }
     }
 
     /// Returns true if the expired deadline takes effect only after a final check of the socket.
@@ -529,8 +534,6 @@ impl<S: Transport> ConnectionTask<S> {
             return;
         }
         let mut is_another = false;
-        let message_max = self.account.relay().live().config.client.message_max;
-        self.stream.set_message_bytes_max(message_max);
         while matches!(
             self.phase,
             ConnectionPhase::Open(_) | ConnectionPhase::Closing

@@ -47,9 +47,7 @@ impl<S: Transport> ConnectionTask<S> {
         };
         let relay = self.account.relay();
         let topics_max = relay.live().config.limits.topics_per_subscribe;
-        open.conversation.set_topics_per_subscribe(topics_max);
-        let action = open
-            .conversation
+        let action = Conversation::new(&open.grant, topics_max)
             .decide_action(parsed, relay.clock.unix_seconds());
         self.carry_out_or_queue(action);
     }

@@ -223,6 +223,24 @@ fn a_reload_changes_the_limits_of_open_connections() {
 }
 
 #[test]
+fn a_lower_limit_on_messages_applies_to_the_first_message_after_the_reload() {
+    simulate(async {
+        let bench = bench(|_| ());
+        let mut client = bench.connect(WIDE);
+        client.send(bad()).await;
+        assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
+        bench.reload(|it| it.client.message_max = 100);
+        client.send(frame(BINARY, true, &[0; 101])).await;
+        let heard = client.rest_after_close().await;
+        assert!(
+            matches!(heard[..], [ReceivedFrame::Close(1009, _)]),
+            "{heard:?}"
+        );
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
 fn nothing_is_kept_for_a_client_that_has_left_once_its_buckets_are_full() {
     simulate(async {
         let bench = bench(|_| ());

@@ -22,11 +22,11 @@ const NOW: i64 = 1_700_000_000;
 const TOPICS_MAX: usize = 1_000;
 
 /// A conversation with a client that may subscribe to everything.
-fn conversation() -> Conversation {
-    conversation_of(Grant::Everything)
+fn conversation() -> Conversation<'static> {
+    conversation_of(&Grant::Everything)
 }
 
-fn conversation_of(grant: Grant) -> Conversation {
+fn conversation_of(grant: &Grant) -> Conversation<'_> {
     Conversation::new(grant, TOPICS_MAX)
 }
 
@@ -51,7 +51,7 @@ fn named(payload: &str, message: &Value) -> Vec<u8> {
 
 /// Returns the reply to a frame once it is carried out, as JSON, without the fields that every
 /// envelope has.
-fn answer(conversation: &Conversation, frame: &[u8]) -> Value {
+fn answer(conversation: &Conversation<'_>, frame: &[u8]) -> Value {
     let reply = match conversation.handle_frame(&SCHEMA, frame, NOW) {
         ConversationAction::Reply(reply) => reply,
         ConversationAction::Request(ClientRequest::Subscribe(request)) => {
@@ -81,7 +81,7 @@ fn topics(action: &ConversationAction) -> Vec<&str> {
 }
 
 /// Returns the refusal of a frame, which is all that is left to send.
-fn refusal(conversation: &Conversation, frame: &[u8]) -> MessageRefusal {
+fn refusal(conversation: &Conversation<'_>, frame: &[u8]) -> MessageRefusal {
     match conversation.handle_frame(&SCHEMA, frame, NOW) {
         ConversationAction::Reply(Reply::Error(refusal)) => refusal,
         other => panic!("it is not refused: {other:?}"),

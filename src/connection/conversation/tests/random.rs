@@ -55,7 +55,7 @@ fn damaged(mut frame: Vec<u8>, damage: &[(u8, Index, u8)]) -> Vec<u8> {
 
 /// Asserts that the reply to the frame is a whole envelope of the schema, and that a refusal has
 /// what clients are promised.
-fn assert_answered(conversation: &Conversation, frame: &[u8]) {
+fn assert_answered(conversation: &Conversation<'_>, frame: &[u8]) {
     let answer = answer(conversation, frame);
     let payloads: Vec<_> = answer.as_object().unwrap().keys().collect();
     assert_eq!(payloads.len(), 1, "{answer}");

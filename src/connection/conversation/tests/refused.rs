@@ -60,7 +60,8 @@ fn an_invalid_id_is_refused_with_its_path() {
 
 #[test]
 fn a_malformed_topic_is_reported_before_a_topic_outside_the_grant() {
-    let conversation = conversation_of(Grant::from_topics([]));
+    let grant = Grant::from_topics([]);
+    let conversation = conversation_of(&grant);
     let frame = named("subscribe", &json!({"projectIds": ["p"], "topics": ["no"]}));
     let refusal = refusal(&conversation, &frame);
     assert_eq!(refusal.code, ErrorCode::ValidationError);

@@ -216,7 +216,7 @@ fn a_grant_limits_the_topics_that_can_be_subscribed_to() {
     ];
     for (grant, text, granted) in cases {
         let case = format!("{grant:?} {text}");
-        let conversation = conversation_of(grant);
+        let conversation = conversation_of(&grant);
         let frame = named("subscribe", &json!({"topics": [text]}));
         if granted {
             assert_eq!(
@@ -238,7 +238,8 @@ fn a_grant_limits_the_topics_that_can_be_subscribed_to() {
 
 #[test]
 fn a_grant_applies_to_the_schema_lists_as_to_topics() {
-    let conversation = conversation_of(Grant::from_topics([topic("project:p")]));
+    let grant = Grant::from_topics([topic("project:p")]);
+    let conversation = conversation_of(&grant);
     let frame = named("subscribe", &json!({"projectIds": ["p"]}));
     assert_eq!(
         topics(&conversation.handle_frame(&SCHEMA, &frame, NOW)),
@@ -250,7 +251,8 @@ fn a_grant_applies_to_the_schema_lists_as_to_topics() {
 
 #[test]
 fn one_topic_outside_the_grant_refuses_the_whole_message() {
-    let conversation = conversation_of(Grant::from_topics([topic("project:*")]));
+    let grant = Grant::from_topics([topic("project:*")]);
+    let conversation = conversation_of(&grant);
     for lists in [
         json!({"projectIds": ["p", "q"], "sprintIds": ["s"]}),
         json!({"projectIds": ["p", "q"], "topics": ["project:r", "build:1"]}),
@@ -266,7 +268,7 @@ fn the_implicit_kinds_cannot_be_subscribed_to() {
     for text in ["user:ann", "user:*", "tenant:*", "tenant:acme"] {
         for grant in [Grant::Everything, Grant::from_topics([topic(text)])] {
             let frame = named("subscribe", &json!({"topics": ["a:1", text]}));
-            assert_not_authorized(&conversation_of(grant), &frame, text);
+            assert_not_authorized(&conversation_of(&grant), &frame, text);
         }
     }
 }
@@ -279,7 +281,7 @@ fn a_wildcard_is_refused_whatever_the_grant_contains() {
         Grant::from_topics([topic("project:p")]),
     ] {
         let frame = named("subscribe", &json!({"topics": ["project:*"]}));
-        assert_not_authorized(&conversation_of(grant), &frame, "project:*");
+        assert_not_authorized(&conversation_of(&grant), &frame, "project:*");
     }
 }
 
@@ -288,7 +290,7 @@ fn an_unsubscribe_from_topics_that_are_never_allowed_is_confirmed() {
     let texts = ["project:*", "user:ann", "tenant:*"];
     let frame = named("unsubscribe", &json!({"topics": texts}));
     assert_eq!(
-        answer(&conversation_of(Grant::from_topics([])), &frame),
+        answer(&conversation_of(&Grant::from_topics([])), &frame),
         json!({"unsubscribeConfirmed": {"topics": texts, "requestMessageId": "m"}})
     );
 }
@@ -311,7 +313,7 @@ fn a_subscribe_beyond_the_cap_of_the_connection_is_a_validation_error() {
     assert_eq!(refusal.retry_after, None);
 }
 
-fn assert_not_authorized(conversation: &Conversation, frame: &[u8], case: &str) {
+fn assert_not_authorized(conversation: &Conversation<'_>, frame: &[u8], case: &str) {
     let refusal = refusal(conversation, frame);
     assert_eq!(refusal.code, ErrorCode::AuthorizationFailed, "{case}");
     assert_eq!(refusal.request_message_id, "m", "{case}");

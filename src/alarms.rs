@@ -71,7 +71,8 @@ impl Alarms {
         }
     }
 
-    /// Sets an alarm that [rings](Outbox::ring_alarm) the connection of this outbox at that time.
+    /// Sets an alarm that [rings](crate::outbox::ConnectionSignals::ring_alarm) the connection of
+    /// this outbox at that time.
     pub(super) fn set_alarm(self: &Rc<Self>, at: Instant, outbox: &Rc<Outbox>) -> Alarm {
         let mut set = self.set.borrow_mut();
         set.last += 1;
@@ -97,7 +98,7 @@ impl Alarms {
         let mut set = self.set.borrow_mut();
         for _ in 0..RUNG_AT_ONCE_MAX {
             match set.alarms.first_entry() {
-                Some(first) if first.key().0 <= now => first.remove().ring_alarm(),
+                Some(first) if first.key().0 <= now => first.remove().signals().ring_alarm(),
                 _ => break,
             }
         }
@@ -146,7 +147,10 @@ mod tests {
                 advance(Duration::from_secs(1)).await;
                 let mut rung = 0;
                 while rung < outboxes.len() {
-                    let now = outboxes.iter().filter(|it| it.take_alarm()).count();
+                    let now = outboxes
+                        .iter()
+                        .filter(|it| it.signals().take_alarm())
+                        .count();
                     assert!(now <= RUNG_AT_ONCE_MAX, "{now}");
                     rung += now;
                     yield_now().await;
@@ -178,7 +182,7 @@ mod tests {
                 drop(dropped);
                 let mut rung = Vec::new();
                 for _ in 0..4 {
-                    rung.push([&a, &b, &c].map(|outbox| outbox.take_alarm()));
+                    rung.push([&a, &b, &c].map(|outbox| outbox.signals().take_alarm()));
                     advance(second).await;
                     yield_now().await;
                 }

@@ -7,6 +7,7 @@
 
 mod frame;
 mod pool;
+mod signals;
 mod state;
 
 use std::{
@@ -14,7 +15,6 @@ use std::{
     io::IoSlice,
     mem,
     rc::Rc,
-    task::Context,
 };
 
 use sidewire_protocol::{EnvelopeEncoding, close::CloseReason};
@@ -22,6 +22,7 @@ use sidewire_protocol::{EnvelopeEncoding, close::CloseReason};
 pub use self::{
     frame::{EventOffer, OutboundFrame, QueuedEvent},
     pool::{OutboxLimits, OutboxPool},
+    signals::ConnectionSignals,
 };
 use self::{
     pool::FrameQueue,
@@ -66,7 +67,8 @@ pub struct WriteProgress {
     pub events: u64,
 }
 
-/// The queue of one connection. Lives on the connection's shard.
+/// The queue of one connection, and the signals to it: so that whoever delivers to a connection
+/// holds one pointer to it. Lives on the connection's shard.
 #[derive(Debug)]
 pub struct Outbox {
     pool: Rc<OutboxPool>,
@@ -74,6 +76,7 @@ pub struct Outbox {
     /// for each connection, since connections with the largest are closed when memory is short.
     subscriptions: Cell<usize>,
     state: RefCell<OutboxState>,
+    signals: ConnectionSignals,
 }
 
 impl Outbox {
@@ -95,7 +98,14 @@ impl Outbox {
                 apart: json,
                 ..OutboxState::default()
             }),
+            signals: ConnectionSignals::default(),
         }
+    }
+
+    /// Returns the signals to the connection.
+    #[must_use]
+    pub fn signals(&self) -> &ConnectionSignals {
+        &self.signals
     }
 
     /// Returns the encoding of the connection.
@@ -122,11 +132,11 @@ impl Outbox {
         if state.apart {
             return self.offer_slow_path(&mut state, offer);
         }
-        if state.ending.is_some() || state.close_queued {
+        if self.signals.ending().is_some() || state.close_queued {
             return OfferOutcome::Ended;
         }
         if state.taken < offer.first && self.is_full(&state) {
-            state.set_ending(CloseReason::TooSlow);
+            self.signals.request_end(CloseReason::TooSlow);
             return OfferOutcome::Overflowed;
         }
         state.taken = offer.number;
@@ -151,14 +161,14 @@ impl Outbox {
             }
             EventSource::None => return OfferOutcome::Ended,
         }
-        if state.ending.is_some() || state.close_queued {
+        if self.signals.ending().is_some() || state.close_queued {
             return OfferOutcome::Ended;
         }
         if state.taken < offer.first && self.is_full(state) {
             if is_planted(PlantedFault::SkipsJsonOnOverflow) {
                 return OfferOutcome::TakenBefore;
             }
-            state.set_ending(CloseReason::TooSlow);
+            self.signals.request_end(CloseReason::TooSlow);
             return OfferOutcome::Overflowed;
         }
         state.taken = offer.number;
@@ -168,7 +178,7 @@ impl Outbox {
                 // Counted as dropped with all other events that the connection no longer
                 // receives.
                 state.owed += 1;
-                state.set_ending(no_json.into());
+                self.signals.request_end(no_json.into());
                 return OfferOutcome::Owed;
             }
         };
@@ -244,7 +254,7 @@ impl Outbox {
     /// Tells the connection to end, and drops its queued frames at once. Returns the number of
     /// events dropped.
     pub fn end_and_discard(&self, ending: CloseReason) -> u64 {
-        self.request_end(ending);
+        self.signals.request_end(ending);
         self.discard_queued()
     }
 
@@ -282,27 +292,6 @@ impl Outbox {
             self.push_frame(&mut state, Rc::new(OutboundFrame::Own(frame)));
             state.close_queued = true;
         }
-    }
-
-    /// Tells the connection to end. If it is called several times, the first reason counts.
-    pub fn request_end(&self, ending: CloseReason) {
-        self.state.borrow_mut().set_ending(ending);
-    }
-
-    /// Sets the reason to end without waking the connection, which is [nudged](Self::nudge)
-    /// later. Returns false if it is ending already.
-    #[must_use]
-    pub fn set_ending(&self, ending: CloseReason) -> bool {
-        let mut state = self.state.borrow_mut();
-        let is_first = state.ending.is_none();
-        state.ending.get_or_insert(ending);
-        is_first
-    }
-
-    /// Returns the reason for which the connection must end, if any.
-    #[must_use]
-    pub fn ending(&self) -> Option<CloseReason> {
-        self.state.borrow().ending
     }
 
     /// Returns true if less than half of the outbox is used. Only then does a connection read
@@ -436,42 +425,11 @@ impl Outbox {
         self.discard_queued()
     }
 
-    /// Registers the task to wake when there is something to write, or a reason to end.
-    pub fn register_waker(&self, context: &Context<'_>) {
-        let mut state = self.state.borrow_mut();
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            None => state.waker = Some(context.waker().clone()),
-        }
-    }
-
-    /// Records that the connection's alarm has rung, and wakes it.
-    pub fn ring_alarm(&self) {
-        self.set_alarm();
-        self.nudge();
-    }
-
-    /// Records that the alarm has rung, for a connection that is [nudged](Self::nudge) later.
-    pub fn set_alarm(&self) {
-        self.state.borrow_mut().rung = true;
-    }
-
-    /// Wakes the connection for a reason other than frames to write.
-    pub fn nudge(&self) {
-        self.state.borrow().wake();
-    }
-
-    /// Returns true if an alarm has rung since the last call.
-    #[must_use]
-    pub fn take_alarm(&self) -> bool {
-        mem::take(&mut self.state.borrow_mut().rung)
-    }
-
     /// Wakes the connection to write. Returns the number of frames that its next write may have.
     pub fn wake(&self) -> usize {
         let mut state = self.state.borrow_mut();
         state.wake_due = false;
-        state.wake();
+        self.signals.nudge();
         state.queue.len().min(FRAMES_PER_WRITE_MAX)
     }
 
@@ -514,7 +472,7 @@ impl Drop for Outbox {
 
 impl Waiter for Outbox {
     fn wake(&self) {
-        self.nudge();
+        self.signals.nudge();
     }
 }
 

@@ -100,7 +100,9 @@ impl Publish {
         let connections = (0..connections)
             .map(|number| {
                 let outbox = Rc::new(Outbox::new(&pool));
-                outbox.register_waker(&Context::from_waker(&Waker::from(Arc::clone(&wakes))));
+                outbox
+                    .signals()
+                    .register_waker(&Context::from_waker(&Waker::from(Arc::clone(&wakes))));
                 (join(&shard, &tenant, number, &outbox, &topics), outbox)
             })
             .collect();

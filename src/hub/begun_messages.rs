@@ -106,7 +106,7 @@ impl BegunMessages {
         };
         let bytes = holding.bytes;
         self.account.release(MemoryUse::BegunMessages, bytes);
-        holding.outbox.request_end(CloseReason::NoMemory);
+        holding.outbox.signals().request_end(CloseReason::NoMemory);
         true
     }
 }
@@ -198,8 +198,11 @@ mod tests {
         let oldest = messages.reserve(&first, ROOM / 2).unwrap();
         let other = messages.reserve(&second, ROOM / 2).unwrap();
         let newest = messages.reserve(&third, BLOCK_BYTES).unwrap();
-        assert_eq!(first.ending(), Some(CloseReason::NoMemory));
-        assert_eq!((second.ending(), third.ending()), (None, None));
+        assert_eq!(first.signals().ending(), Some(CloseReason::NoMemory));
+        assert_eq!(
+            (second.signals().ending(), third.signals().ending()),
+            (None, None)
+        );
         assert_eq!(held(&messages), (ROOM / 2 + BLOCK_BYTES) as u64);
         // It cannot grow any more, and its memory is not released twice.
         assert!(oldest.grow_to(ROOM).is_err());
@@ -214,7 +217,7 @@ mod tests {
         let (messages, [first, second, _]) = messages();
         let _other = messages.reserve(&first, BLOCK_BYTES).unwrap();
         assert!(messages.reserve(&second, ROOM + 1).is_err());
-        assert_eq!(first.ending(), Some(CloseReason::NoMemory));
+        assert_eq!(first.signals().ending(), Some(CloseReason::NoMemory));
         assert_eq!(held(&messages), 0);
     }
 }

@@ -240,7 +240,7 @@ impl ShardHub {
     pub fn nudge_all(&self) {
         for here in self.tenants.borrow().values() {
             here.index.borrow().for_each_connection(|outbox| {
-                outbox.set_alarm();
+                outbox.signals().set_alarm();
                 here.due.queue().borrow_mut().push_nudge(outbox);
             });
             self.wake_nudged(here);
@@ -264,7 +264,7 @@ impl ShardHub {
             }
             here.index
                 .borrow()
-                .for_each_connection(|outbox| outbox.request_end(ending()));
+                .for_each_connection(|outbox| outbox.signals().request_end(ending()));
         }
     }
 

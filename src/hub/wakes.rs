@@ -98,7 +98,7 @@ impl PendingWakes {
     fn wake_nudged(&mut self, count: usize) -> Cost {
         let count = count.min(self.rung.len());
         for outbox in self.rung.drain(..count) {
-            outbox.nudge();
+            outbox.signals().nudge();
         }
         if self.rung.is_empty() {
             self.rung.shrink_to(0);

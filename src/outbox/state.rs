@@ -1,9 +1,5 @@
 //! The contents of an outbox, and the order in which they are written.
 
-use std::task::Waker;
-
-use sidewire_protocol::close::CloseReason;
-
 use super::pool::FrameQueue;
 
 /// The origin of a connection's events. Set by the hub.
@@ -41,14 +37,10 @@ pub(super) struct OutboxState {
     /// Number of events that were offered while catching up and have not been read from the log
     /// yet.
     pub(super) owed: u64,
-    pub(super) ending: Option<CloseReason>,
     /// True from the moment that a caller was told to wake the connection until it does.
     pub(super) wake_due: bool,
-    /// True if an alarm has rung.
-    pub(super) rung: bool,
     /// True once a Close frame is queued or written: nothing may follow it.
     pub(super) close_queued: bool,
-    pub(super) waker: Option<Waker>,
 }
 
 impl OutboxState {
@@ -78,17 +70,6 @@ impl OutboxState {
     pub(super) fn pop_head(&mut self) {
         if let Some(head) = self.queue.pop_front() {
             self.bytes -= head.bytes().len();
-        }
-    }
-
-    pub(super) fn set_ending(&mut self, ending: CloseReason) {
-        self.ending.get_or_insert(ending);
-        self.wake();
-    }
-
-    pub(super) fn wake(&self) {
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
         }
     }
 }

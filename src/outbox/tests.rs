@@ -88,7 +88,7 @@ fn an_outbox_takes_a_whole_item_below_its_limits_and_overflows_at_one() {
             offer(&outbox, &event("m"), 11, 11),
             OfferOutcome::Overflowed
         );
-        assert_eq!(outbox.ending(), Some(CloseReason::TooSlow));
+        assert_eq!(outbox.signals().ending(), Some(CloseReason::TooSlow));
         assert_eq!(offer(&outbox, &event("m"), 11, 12), OfferOutcome::Ended);
         assert_eq!(outbox.discard_queued(), 10);
         assert!(outbox.is_empty());
@@ -255,5 +255,5 @@ fn changed_limits_apply_to_existing_outboxes() {
     });
     assert!(!outbox.is_half_free());
     assert_eq!(offer(&outbox, &event("n"), 2, 2), OfferOutcome::Overflowed);
-    assert_eq!(outbox.ending(), Some(CloseReason::TooSlow));
+    assert_eq!(outbox.signals().ending(), Some(CloseReason::TooSlow));
 }

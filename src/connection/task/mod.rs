@@ -263,9 +263,9 @@ impl<S: Transport> ConnectionTask<S> {
     /// a client that never stops sending cannot put them off; then writing, since
     /// a connection stops reading when its outbox fills up.
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
-        self.account.outbox.register_waker(context);
+        self.account.outbox.signals().register_waker(context);
         if let ConnectionPhase::Open(open) = &self.phase
-            && let Some(ending) = self.account.outbox.ending()
+            && let Some(ending) = self.account.outbox.signals().ending()
             && !open.must_finish_before(ending)
         {
             return Poll::Ready(ConnectionStep::Ending(ending));
@@ -327,7 +327,7 @@ impl<S: Transport> ConnectionTask<S> {
 
     /// Returns an expired deadline, if there is one. Otherwise sets an alarm for the earliest.
     fn check_deadlines(&mut self) -> Option<DeadlineKind> {
-        if self.account.outbox.take_alarm() {
+        if self.account.outbox.signals().take_alarm() {
             self.alarm = None;
             self.apply_reload();
         }
@@ -355,7 +355,10 @@ impl<S: Transport> ConnectionTask<S> {
         self.stream.set_message_bytes_max(message_max);
         self.tighten_idle_deadline();
         if self.is_key_removed() {
-            self.account.outbox.request_end(CloseReason::KeyRemoved);
+            self.account
+                .outbox
+                .signals()
+                .request_end(CloseReason::KeyRemoved);
         }
     }
 

@@ -248,7 +248,7 @@ impl<S: Transport> ConnectionTask<S> {
                 }
                 Err(error) => {
                     log_repeated!(RepeatedLine::AnswerWithoutJson, %error);
-                    outbox.request_end(CloseReason::InternalError);
+                    outbox.signals().request_end(CloseReason::InternalError);
                 }
             },
         }

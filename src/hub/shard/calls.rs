@@ -64,7 +64,7 @@ impl ShardHub {
         here.index
             .borrow()
             .for_each_subscriber(&Topic::of_user(user), |outbox| {
-                if outbox.set_ending(CloseReason::Disconnected) {
+                if outbox.signals().set_ending(CloseReason::Disconnected) {
                     here.due.queue().borrow_mut().push_nudge(outbox);
                     ended += 1;
                 }

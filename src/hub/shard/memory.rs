@@ -97,7 +97,7 @@ impl ShardHub {
         for here in self.tenants.borrow().values() {
             let tail = here.tenant.tail();
             here.index.borrow().for_each_connection(|outbox| {
-                if outbox.ending().is_some() {
+                if outbox.signals().ending().is_some() {
                     return;
                 }
                 // An event that only the outbox holds: it has left the log, or is queued as JSON.

@@ -145,7 +145,7 @@ impl ShardTenant {
             let Some((_, outbox)) = awaited.pop_front_if(reached) else {
                 break;
             };
-            outbox.nudge();
+            outbox.signals().nudge();
             cost += Cost::CALL;
         }
         if awaited.is_empty() {

@@ -40,13 +40,13 @@ async fn a_connection_that_is_already_closing_is_not_counted_or_closed_again() {
     let admin = bench.publisher.admin();
     let [slow, one, other] = [0, 0, 1].map(|shard| bench.connect(shard, "acme", "ann"));
     let namesake = bench.connect(1, "globex", "ann");
-    slow.outbox.request_end(CloseReason::TooSlow);
+    slow.outbox.signals().request_end(CloseReason::TooSlow);
     let ann = UserName::parse("ann").unwrap();
     let acme = name("acme");
     let disconnect = || asked(&bench, &[0, 1], admin.disconnect_user(&acme, &ann, SECOND));
     assert_eq!(disconnect().await, Ok(2));
     assert_eq!(disconnect().await, Ok(0));
-    let endings = [&slow, &one, &other, &namesake].map(|client| client.outbox.ending());
+    let endings = [&slow, &one, &other, &namesake].map(|client| client.outbox.signals().ending());
     let disconnected = Some(CloseReason::Disconnected);
     assert_eq!(
         endings,

@@ -118,8 +118,11 @@ async fn when_memory_is_short_stalled_json_is_freed_while_the_log_keeps_its_even
             assert_eq!(published.events[0].matched, Some(1));
         }
     }
-    assert_eq!(stalled.outbox.ending(), Some(CloseReason::NoMemory));
-    assert_eq!(binary.outbox.ending(), None);
+    assert_eq!(
+        stalled.outbox.signals().ending(),
+        Some(CloseReason::NoMemory)
+    );
+    assert_eq!(binary.outbox.signals().ending(), None);
     assert_eq!(
         bench.registry.memory().held_bytes(MemoryUse::Events),
         bench.registry.log_bytes()
@@ -143,7 +146,7 @@ async fn a_batch_without_memory_for_its_json_closes_only_json_connections() {
     let (json, binary) = (json_client(&bench, 0), bench.connect(0, "acme", "bob"));
     let batch = (0..50).map(|_| growing(1000)).collect();
     let published = bench.publish("acme", batch).await;
-    assert_eq!(json.outbox.ending(), Some(CloseReason::NoMemory));
+    assert_eq!(json.outbox.signals().ending(), Some(CloseReason::NoMemory));
     // All of it would take 300 kB. Events that did not fit are dropped with the rest.
     assert!(bench.registry.memory().held_bytes(MemoryUse::Events) < 110_000);
     let matched: u64 = published.events.iter().map(|it| it.matched.unwrap()).sum();
@@ -231,7 +234,7 @@ async fn delivery_pauses_when_a_full_write_of_json_waits() {
         bench.shards[0].deliver_pending();
     }
     assert_eq!(written(&client).1, 22);
-    assert_eq!(client.outbox.ending(), None);
+    assert_eq!(client.outbox.signals().ending(), None);
 }
 
 /// Returns the offsets of the JSON events queued for the connection.
@@ -331,7 +334,7 @@ async fn without_memory_to_render_a_large_event_json_connections_are_closed_afte
             "memory may come free"
         );
         assert_eq!(published.events[0].matched, Some(2));
-        assert_eq!(json.outbox.ending(), Some(CloseReason::NoMemory));
+        assert_eq!(json.outbox.signals().ending(), Some(CloseReason::NoMemory));
         assert_eq!(binary.received().len(), 1);
     })
     .await;

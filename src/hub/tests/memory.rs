@@ -178,9 +178,12 @@ async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_clos
     }
     // The connection with the oldest events was closed first, at a hundred events, and the other
     // once it held as many itself.
-    assert_eq!(stalled.outbox.ending(), Some(CloseReason::NoMemory));
-    assert_eq!(later.outbox.ending(), Some(CloseReason::NoMemory));
-    assert_eq!(reading.outbox.ending(), None);
+    assert_eq!(
+        stalled.outbox.signals().ending(),
+        Some(CloseReason::NoMemory)
+    );
+    assert_eq!(later.outbox.signals().ending(), Some(CloseReason::NoMemory));
+    assert_eq!(reading.outbox.signals().ending(), None);
     // A bigger offset takes a byte more.
     assert_eq!(
         bench.registry.memory().held_bytes(MemoryUse::Events),
@@ -245,7 +248,7 @@ async fn evicted_events_that_wait_to_be_dropped_close_no_connection() {
     assert!(first.as_mut().poll(&mut context).is_pending());
     assert!(!bench.registry.is_over_memory());
     publish_and_relieve(&bench, 1).await;
-    assert_eq!(stalled.outbox.ending(), None);
+    assert_eq!(stalled.outbox.signals().ending(), None);
     assert_eq!(stalled.received().len(), 10);
     drop(other);
 }
@@ -313,12 +316,15 @@ async fn a_lower_limit_closes_the_largest_subscriptions_until_it_is_met() {
     assert!(
         clients
             .iter()
-            .all(|client| client.outbox.ending().is_none())
+            .all(|client| client.outbox.signals().ending().is_none())
     );
 
     reload(&bench, 210_000);
     relieve(&bench).await;
-    let closed: Vec<_> = clients.iter().map(|it| it.outbox.ending()).collect();
+    let closed: Vec<_> = clients
+        .iter()
+        .map(|it| it.outbox.signals().ending())
+        .collect();
     let no_memory = Some(CloseReason::NoMemory);
     assert_eq!(closed, [no_memory, None, no_memory, None, None, None]);
     assert_eq!(held(), 500 * 210);
@@ -362,7 +368,7 @@ async fn old_events_are_freed_first_then_begun_messages_then_subscriptions() {
 
     reload(&bench, others() - cost);
     relieve(&bench).await;
-    let endings = || [&stalled, &writing, &subscribed].map(|it| it.outbox.ending());
+    let endings = || [&stalled, &writing, &subscribed].map(|it| it.outbox.signals().ending());
     let no_memory = Some(CloseReason::NoMemory);
     assert_eq!(endings(), [no_memory, None, None]);
     assert_eq!(memory.held_bytes(MemoryUse::Events), cost + 1);

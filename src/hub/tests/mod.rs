@@ -421,7 +421,7 @@ async fn a_connection_that_does_not_keep_up_is_closed_without_affecting_others()
         matched.extend(published.events[0].matched);
     }
     assert_eq!(matched, [2, 2, 2, 1]);
-    assert_eq!(slow.outbox.ending(), Some(CloseReason::TooSlow));
+    assert_eq!(slow.outbox.signals().ending(), Some(CloseReason::TooSlow));
     assert_eq!(good.received_ids(), ["1", "2", "3", "4"]);
     let tally = bench.shards[0].tally();
     assert_eq!(tally.matched.get(), 7);

@@ -84,7 +84,7 @@ async fn a_batch_that_is_split_into_slices_stays_whole_and_in_order() {
     let batch = (0..5_u64).map(|it| (it.to_string(), it + 2));
     let whole: Vec<_> = std::iter::once(("m".to_owned(), 1)).chain(batch).collect();
     for client in &loud {
-        assert_eq!(client.outbox.ending(), None);
+        assert_eq!(client.outbox.signals().ending(), None);
         assert_eq!(client.received(), whole);
     }
 }
@@ -205,7 +205,9 @@ async fn many_connections_of_a_user_are_closed_a_quantum_at_a_time() {
         woken += now.iter().filter(|who| **who != "quiet").count();
     }
     let connected = sleepers.connected.borrow();
-    let endings = connected.iter().map(|client| client.outbox.ending());
+    let endings = connected
+        .iter()
+        .map(|client| client.outbox.signals().ending());
     assert!(
         endings
             .into_iter()

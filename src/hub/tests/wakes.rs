@@ -34,7 +34,10 @@ impl Wake for Woken {
 pub(super) fn note_when_woken(client: &HubClient, who: &'static str, order: &Order) {
     let order = Arc::clone(order);
     let waker = Waker::from(Arc::new(Woken { who, order }));
-    client.outbox.register_waker(&Context::from_waker(&waker));
+    client
+        .outbox
+        .signals()
+        .register_waker(&Context::from_waker(&waker));
 }
 
 /// Connections that record when they are woken, and never write.
@@ -157,7 +160,7 @@ async fn an_outbox_is_not_filled_before_its_connection_is_woken_to_write() {
         bench.shards[0].deliver_pending();
     }
     assert_eq!(client.outbox.queued_frames(), 5);
-    assert_eq!(client.outbox.ending(), None);
+    assert_eq!(client.outbox.signals().ending(), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -178,7 +181,7 @@ async fn a_connection_woken_late_is_not_flooded_by_events_that_others_do_not_mat
         turn(&bench.shards[0]);
         assert!(late.outbox.queued_frames() <= FRAMES_PER_WRITE_MAX);
     }
-    assert_eq!(late.outbox.ending(), None);
+    assert_eq!(late.outbox.signals().ending(), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,87 @@
+//! The signals that reach a connection beside its frames.
+
+use std::{
+    cell::Cell,
+    fmt,
+    task::{Context, Waker},
+};
+
+use sidewire_protocol::close::CloseReason;
+
+/// Wakes the task of a connection, and tells it that its alarm has rung or that it must end.
+#[derive(Default)]
+pub struct ConnectionSignals {
+    ending: Cell<Option<CloseReason>>,
+    has_alarm_rung: Cell<bool>,
+    /// Not in a `RefCell`, since its flag would make every outbox larger.
+    waker: Cell<Option<Waker>>,
+}
+
+impl fmt::Debug for ConnectionSignals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionSignals")
+            .field("ending", &self.ending)
+            .field("has_alarm_rung", &self.has_alarm_rung)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConnectionSignals {
+    /// Tells the connection to end. If it is called several times, the first reason counts.
+    pub fn request_end(&self, ending: CloseReason) {
+        let _ = self.set_ending(ending);
+        self.nudge();
+    }
+
+    /// Sets the reason to end without waking the connection, which is [nudged](Self::nudge)
+    /// later. Returns false if it is ending already.
+    #[must_use]
+    pub fn set_ending(&self, ending: CloseReason) -> bool {
+        let is_first = self.ending.get().is_none();
+        if is_first {
+            self.ending.set(Some(ending));
+        }
+        is_first
+    }
+
+    /// Returns the reason for which the connection must end, if any.
+    #[must_use]
+    pub fn ending(&self) -> Option<CloseReason> {
+        self.ending.get()
+    }
+
+    /// Registers the task to wake when there is something to write, or a reason to end.
+    pub fn register_waker(&self, context: &Context<'_>) {
+        let mut waker = self.waker.take();
+        match &mut waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => waker = Some(context.waker().clone()),
+        }
+        self.waker.set(waker);
+    }
+
+    /// Wakes the connection.
+    pub fn nudge(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake_by_ref();
+            self.waker.set(Some(waker));
+        }
+    }
+
+    /// Records that the connection's alarm has rung, and wakes it.
+    pub fn ring_alarm(&self) {
+        self.set_alarm();
+        self.nudge();
+    }
+
+    /// Records that the alarm has rung, for a connection that is [nudged](Self::nudge) later.
+    pub fn set_alarm(&self) {
+        self.has_alarm_rung.set(true);
+    }
+
+    /// Returns true if an alarm has rung since the last call.
+    #[must_use]
+    pub fn take_alarm(&self) -> bool {
+        self.has_alarm_rung.take()
+    }
+}

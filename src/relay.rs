@@ -1,5 +1,7 @@
-//! The state that all shards of a relay share, and the state of one shard. Contains no wiring and
-//! no logic.
+//! The state that all shards of a relay share, and the state of one shard. Wires their parts
+//! together, and contains no other logic.
+
+mod builder;
 
 use std::{
     cell::RefCell,
@@ -12,21 +14,25 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
+use futures_util::future::LocalBoxFuture;
 use rustls::ServerConfig;
-use sidewire_protocol::{clock::Clock, random::RandomSource, schema::Schema};
+use sidewire_protocol::{clock::Clock, close::CloseReason, random::RandomSource, schema::Schema};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     alarms::Alarms,
     auth::{Authenticator, IngestKeys},
     config::Config,
-    hub::{HubPublisher, ShardHub},
+    hub::{HubPublisher, ShardBuilder, ShardHub},
     limits::Limits,
-    outbox::{OutboxLimits, OutboxPool},
+    outbox::OutboxPool,
     scheduler::TenantWork,
     telemetry::Metrics,
     turn_meter::TurnMeter,
 };
+use builder::{outbox_limits, publish_timeouts};
+
+pub use builder::{RelayBuilder, RelayParts};
 
 /// Size of a shard's read buffer, and so of the largest read from a socket, in bytes.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -34,8 +40,7 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The state that all shards of a relay share.
 #[derive(Debug)]
 pub struct Relay {
-    /// The settings that a reload may change. Read them through [`Relay::live`].
-    pub live: ArcSwap<LiveSettings>,
+    live: ArcSwap<LiveSettings>,
     /// Appends events to the logs and delivers them to the shards.
     pub publisher: HubPublisher,
     /// Rate limits and connection limits.
@@ -47,7 +52,7 @@ pub struct Relay {
     /// Metrics, except those counted on the path of an event.
     pub metrics: Arc<Metrics>,
     /// True while the relay is shutting down and accepts nothing new.
-    pub draining: AtomicBool,
+    draining: AtomicBool,
     /// The running calls of backends.
     pub calls: TaskTracker,
     /// The admitted clients.
@@ -55,7 +60,7 @@ pub struct Relay {
 }
 
 /// The settings that a reload may change while connections stay open.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LiveSettings {
     /// The configuration.
     pub config: Config,
@@ -69,12 +74,63 @@ pub struct LiveSettings {
     pub tls: Option<Arc<ServerConfig>>,
 }
 
+impl LiveSettings {
+    /// Returns the settings of a relay that asks nobody for credentials and does not use TLS.
+    #[must_use]
+    pub fn open(config: Config, schema: Arc<Schema>) -> Self {
+        Self {
+            config,
+            schema,
+            authenticator: Authenticator::Open,
+            ingest_keys: IngestKeys::default(),
+            tls: None,
+        }
+    }
+
+    fn clients_need_tokens(&self) -> bool {
+        matches!(self.authenticator, Authenticator::Tokens(_))
+    }
+
+    fn backends_need_keys(&self) -> bool {
+        !self.ingest_keys.is_empty()
+    }
+}
+
 impl Relay {
     /// Returns the settings in force. Do not hold the guard for long: a reload does not change
     /// what it refers to.
     #[must_use]
     pub fn live(&self) -> Guard<Arc<LiveSettings>> {
         self.live.load()
+    }
+
+    /// Returns the settings in force, which the caller may keep beyond a reload.
+    #[must_use]
+    pub fn live_shared(&self) -> Arc<LiveSettings> {
+        self.live.load_full()
+    }
+
+    /// Puts other settings in force, and updates the parts that hold a copy of config values,
+    /// except those of the shards. Returns the old settings.
+    pub fn replace_settings(&self, live: LiveSettings) -> Arc<LiveSettings> {
+        let live = Arc::new(live);
+        let old = self.live.swap(Arc::clone(&live));
+        let config = &live.config;
+        self.publisher.configure(
+            publish_timeouts(config),
+            config.limits.tenants,
+            config.memory_limits(),
+        );
+        self.limits.configure(config);
+        self.metrics
+            .set_authentication_required(live.clients_need_tokens(), live.backends_need_keys());
+        old
+    }
+
+    /// Refuses all calls and handshakes from now on. Those under way continue.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.calls.close();
     }
 
     /// Returns true if the relay is shutting down.
@@ -116,14 +172,15 @@ pub struct ShardContext {
 }
 
 impl ShardContext {
-    /// Creates a shard without connections.
+    /// Creates a shard without connections. It stays on the thread that created it.
     #[must_use]
-    pub fn new(relay: Arc<Relay>, hub: Rc<ShardHub>) -> Self {
+    pub fn new(relay: Arc<Relay>, builder: ShardBuilder) -> Self {
+        let hub = Rc::new(builder.build());
         let (handshakes, backend_work) = (
             hub.work_queue().tenantless_work(),
             Rc::new(hub.work_queue().tenantless_work()),
         );
-        let outboxes = OutboxPool::new(OutboxLimits::from_config(&relay.live().config.limits));
+        let outboxes = OutboxPool::new(outbox_limits(&relay.live().config));
         let turn_meter = Rc::new(TurnMeter::new(Arc::clone(hub.tally())));
         Self {
             relay,
@@ -135,5 +192,35 @@ impl ShardContext {
             turn_meter,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
         }
+    }
+
+    /// Returns the background tasks of the shard, which must run as long as it does. The first
+    /// delivers events ([`ShardHub::run`] with this `look_interval`), the second rings the alarms.
+    /// They end only by a panic.
+    #[must_use]
+    pub fn background_tasks(&self, look_interval: Duration) -> [LocalBoxFuture<'static, ()>; 4] {
+        // Separate tasks, so that events and new connections get a fair share of each turn:
+        // events go on while all clients reconnect.
+        let alarms = Rc::clone(&self.alarms);
+        let [deliveries, relief, calls] = [(); 3].map(|()| Rc::clone(&self.hub));
+        [
+            Box::pin(async move { deliveries.run(look_interval).await }),
+            Box::pin(async move { alarms.run().await }),
+            Box::pin(async move { relief.relieve_memory().await }),
+            Box::pin(async move { calls.answer_calls().await }),
+        ]
+    }
+
+    /// Updates the shard's copies of config values after a reload, and wakes the connections.
+    pub fn apply_reload(&self) {
+        self.outboxes
+            .set_limits(outbox_limits(&self.relay.live().config));
+        self.hub.nudge_all();
+    }
+
+    /// Begins to close the connections of all clients, because the relay is shutting down.
+    pub fn end_clients(&self) {
+        let relay = &self.relay;
+        self.hub.end_all(|| CloseReason::drain(relay.retry_after()));
     }
 }

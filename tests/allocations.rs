@@ -9,33 +9,27 @@ use std::{
     net::Ipv4Addr,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use allocation_counter::measure;
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use prost::Message;
 use sidewire::{
-    auth::{Authenticator, Grant, Identity, IngestKeys},
+    auth::{Grant, Identity},
     config::Config,
     connection::{
         AdmittedClient, CONNECTION_BYTES, Transport, handshake_bytes, run_connection, serve_stream,
     },
     event::{EventDraft, EventDraftParts},
     http::ListenerKind,
-    hub::{
-        InboxLimits, LOOK_INTERVAL, PublishTimeouts, RegistryLimits, ShardHub, TenantRegistry,
-        build_hub,
-    },
+    hub::LOOK_INTERVAL,
     ingest::{self, BACKEND_CONNECTION_BYTES},
     limits::UserKey,
-    log::{LogWindow, MessageIdLimits},
     outbox::Outbox,
-    relay::{LiveSettings, Relay, ShardContext},
-    telemetry::Metrics,
+    relay::{LiveSettings, RelayBuilder, ShardContext},
 };
 use sidewire_client::{ControlMessage, Envelope};
 use sidewire_protocol::{
@@ -50,7 +44,6 @@ use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
     task::{spawn_local, yield_now},
 };
-use tokio_util::task::TaskTracker;
 
 const TOPIC: &str = "project:project-1";
 
@@ -415,9 +408,9 @@ impl Bench {
         let network = Rc::<Network>::default();
         let shard = runtime.block_on(async {
             let shard = shard();
-            let (hub, alarms) = (Rc::clone(&shard.hub), Rc::clone(&shard.alarms));
-            spawn_local(async move { hub.run(LOOK_INTERVAL).await });
-            spawn_local(async move { alarms.run().await });
+            for task in shard.background_tasks(LOOK_INTERVAL) {
+                spawn_local(task);
+            }
             for number in 0..clients {
                 connect(&shard, number, &network);
             }
@@ -649,43 +642,14 @@ fn shard() -> Rc<ShardContext> {
 
 /// Returns the same shard with capacity for this many tenants.
 fn shard_for(tenants: usize) -> Rc<ShardContext> {
-    let config = Config::default();
-    let random = Arc::new(RandomSource::from_seed(1));
-    let limits = RegistryLimits {
-        tenants,
-        log_bytes: u64::MAX,
-        memory: sidewire::memory::MemoryLimits::UNBOUNDED,
-        window: LogWindow {
-            events: LOG_EVENTS,
-            bytes: 1 << 20,
-            age: Duration::from_mins(5),
-        },
-        inbox: InboxLimits::default(),
-        message_ids: MessageIdLimits::default(),
-    };
-    let registry = Arc::new(TenantRegistry::new(limits, Arc::clone(&random)));
-    let timeouts = PublishTimeouts {
-        inbox: config.ingest.inbox_timeout,
-        ack: config.ingest.ack_timeout,
-    };
-    let (publisher, seeds) = build_hub(&registry, timeouts, &[Arc::default()]);
-    let hub: ShardHub = seeds.into_iter().next().unwrap().build();
-    let relay = Relay {
-        limits: sidewire::limits::Limits::new(&config),
-        live: ArcSwap::from_pointee(LiveSettings {
-            config,
-            schema: Arc::new(Schema::bundled().unwrap()),
-            authenticator: Authenticator::Open,
-            ingest_keys: IngestKeys::default(),
-            tls: None,
-        }),
-        publisher,
-        clock: Clock::simulated(Duration::from_secs(1_800_000_000)),
-        random,
-        metrics: Arc::new(Metrics::new(false, false)),
-        draining: AtomicBool::new(false),
-        calls: TaskTracker::new(),
-        clients: TaskTracker::new(),
-    };
-    Rc::new(ShardContext::new(Arc::new(relay), Rc::new(hub)))
+    let mut config = Config::default();
+    config.limits.tenants = tenants;
+    config.replay.events = LOG_EVENTS;
+    config.replay.bytes = 1 << 20;
+    let live = LiveSettings::open(config, Arc::new(Schema::bundled().unwrap()));
+    let parts = RelayBuilder::new(live, RandomSource::from_seed(1))
+        .clock(Clock::simulated(Duration::from_secs(1_800_000_000)))
+        .build();
+    let [builder] = parts.shards.try_into().unwrap();
+    Rc::new(ShardContext::new(parts.relay, builder))
 }

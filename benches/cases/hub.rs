@@ -9,17 +9,14 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Wake, Waker},
-    time::Duration,
 };
 
 use sidewire::{
+    config::Config,
     event::{EventDraft, EventDraftParts},
-    hub::{
-        HubConnection, HubPublisher, InboxLimits, LOOK_INTERVAL, PublishTimeouts, RegistryLimits,
-        ShardHub, TenantRegistry, build_hub,
-    },
-    log::{LogWindow, MessageIdLimits},
+    hub::{HubConnection, HubPublisher, LOOK_INTERVAL, ShardHub},
     outbox::{Outbox, OutboxLimits, OutboxPool},
+    relay::{LiveSettings, RelayBuilder},
 };
 use sidewire_protocol::{
     MessageId, TenantName, Topic, UserName, random::RandomSource, schema::Schema,
@@ -197,30 +194,13 @@ fn runtime() -> LocalRuntime {
 }
 
 fn one_shard() -> (HubPublisher, Rc<ShardHub>) {
-    let limits = RegistryLimits {
-        tenants: 1,
-        log_bytes: u64::MAX,
-        memory: sidewire::memory::MemoryLimits::UNBOUNDED,
-        // Soon full: from then on each event evicts one.
-        window: LogWindow {
-            events: 16,
-            bytes: 16 << 20,
-            age: Duration::from_mins(5),
-        },
-        inbox: InboxLimits::default(),
-        message_ids: MessageIdLimits::default(),
-    };
-    let timeouts = PublishTimeouts {
-        inbox: Duration::from_secs(2),
-        ack: Duration::from_secs(5),
-    };
-    let registry = Arc::new(TenantRegistry::new(
-        limits,
-        Arc::new(RandomSource::from_seed(1)),
-    ));
-    let (publisher, seeds) = build_hub(&registry, timeouts, &[Arc::default()]);
-    let shard = seeds.into_iter().next().unwrap().build();
-    (publisher, Rc::new(shard))
+    let mut config = Config::default();
+    // Soon full: from then on each event evicts one.
+    config.replay.events = 16;
+    let live = LiveSettings::open(config, Arc::new(Schema::bundled().unwrap()));
+    let parts = RelayBuilder::new(live, RandomSource::from_seed(1)).build();
+    let [shard] = parts.shards.try_into().unwrap();
+    (parts.relay.publisher.clone(), Rc::new(shard.build()))
 }
 
 fn join(

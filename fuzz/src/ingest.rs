@@ -1,24 +1,17 @@
 //! The body of a backend's call and the events that it becomes. The first byte selects JSON
 //! or protobuf, one event or a batch, and whether the call names a topic.
 
-use std::sync::{Arc, LazyLock, atomic::AtomicBool};
+use std::sync::{Arc, LazyLock};
 
-use arc_swap::ArcSwap;
 use sidewire::{
-    auth::{Authenticator, IngestKeys},
     config::Config,
     event::EventDraft,
-    hub::{InboxLimits, PublishTimeouts, RegistryLimits, TenantRegistry, build_hub},
     ingest::fuzzing::{event, events},
-    limits::Limits,
-    log::{LogWindow, MessageIdLimits},
-    memory::{MemoryAccount, MemoryLimits, MemoryUse},
-    relay::{LiveSettings, Relay},
-    telemetry::Metrics,
+    memory::{MemoryAccount, MemoryUse},
+    relay::{LiveSettings, Relay, RelayBuilder},
 };
-use sidewire_protocol::{Epoch, Position, Topic, clock::Clock, random::RandomSource};
+use sidewire_protocol::{Epoch, Position, Topic, random::RandomSource};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use crate::{
     schemas::BUNDLED,
@@ -29,7 +22,7 @@ const IS_JSON: u8 = 1;
 const IS_BATCH: u8 = 2;
 const HAS_TOPIC: u8 = 4;
 
-static RELAY: LazyLock<Relay> = LazyLock::new(relay);
+static RELAY: LazyLock<Arc<Relay>> = LazyLock::new(relay);
 static ACCOUNT: LazyLock<Arc<MemoryAccount>> = LazyLock::new(Arc::default);
 
 /// Handles one body.
@@ -95,45 +88,13 @@ fn check(draft: EventDraft, again: EventDraft) {
 }
 
 /// Returns a relay without shards.
-fn relay() -> Relay {
-    let random = Arc::new(RandomSource::from_seed(1));
-    let limits = RegistryLimits {
-        tenants: 1,
-        window: LogWindow {
-            events: 0,
-            bytes: 0,
-            age: std::time::Duration::ZERO,
-        },
-        log_bytes: 0,
-        memory: MemoryLimits::UNBOUNDED,
-        inbox: InboxLimits::default(),
-        message_ids: MessageIdLimits::default(),
-    };
-    let registry = Arc::new(TenantRegistry::new(limits, Arc::clone(&random)));
+fn relay() -> Arc<Relay> {
     let mut config = Config::default();
     config.limits.topics_per_event = 8;
     config.ingest.batch_events_max = 8;
-    let timeouts = PublishTimeouts {
-        inbox: config.ingest.inbox_timeout,
-        ack: config.ingest.ack_timeout,
-    };
-    Relay {
-        limits: Limits::new(&config),
-        live: ArcSwap::from_pointee(LiveSettings {
-            config,
-            schema: BUNDLED.clone(),
-            authenticator: Authenticator::Open,
-            ingest_keys: IngestKeys::new(Vec::new()).expect("none is fine"),
-            tls: None,
-        }),
-        publisher: build_hub(&registry, timeouts, &[]).0,
-        clock: Clock::system(),
-        random,
-        metrics: Arc::new(Metrics::new(false, false)),
-        draining: AtomicBool::new(false),
-        calls: TaskTracker::new(),
-        clients: TaskTracker::new(),
-    }
+    let live = LiveSettings::open(config, BUNDLED.clone());
+    let builder = RelayBuilder::new(live, RandomSource::from_seed(1));
+    builder.shards(0).build().relay
 }
 
 /// Returns each event in all four forms, and bodies that are refused.

@@ -11,12 +11,11 @@ use std::{
     num::NonZeroU32,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, LazyLock, atomic::AtomicBool},
+    sync::{Arc, LazyLock},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use sidewire_protocol::{
     EnvelopeEncoding, MessageId, TenantName, Topic, UserName, clock::Clock, random::RandomSource,
@@ -28,24 +27,18 @@ use tokio::{
     task::{JoinHandle, spawn_local, yield_now},
     time::{Instant, timeout},
 };
-use tokio_util::task::TaskTracker;
 
 pub(super) use self::client::{FrameClient, ObservedEnd};
 use super::{Transport, admitted::AdmittedClient, task::run_connection};
 use crate::{
-    auth::{Authenticator, Grant, Identity, IngestKeys},
+    auth::{Authenticator, Grant, Identity},
     config::Config,
     event::{EventDraft, EventDraftParts},
-    hub::{
-        InboxLimits, PublishTimeouts, PublishedEvents, RegistryLimits, ShardHub, TenantRegistry,
-        build_hub,
-    },
-    limits::{Limits, UserKey},
-    log::{LogWindow, MessageIdLimits},
+    hub::{PublishedEvents, TenantRegistry},
+    limits::UserKey,
     memory::{MemoryLimits, MemoryUse},
-    relay::{LiveSettings, Relay, ShardContext},
+    relay::{LiveSettings, RelayBuilder, ShardContext},
     tally::ShardTally,
-    telemetry::Metrics,
 };
 
 /// The address that clients connect from.
@@ -110,10 +103,6 @@ impl ClientLink {
     }
 }
 
-fn spawn_hub(hub: Rc<ShardHub>) -> JoinHandle<()> {
-    spawn_local(async move { hub.run(Duration::ZERO).await })
-}
-
 impl ConnectionFixture {
     /// Creates a shard with the default configuration.
     pub(crate) fn new() -> Self {
@@ -142,51 +131,19 @@ impl ConnectionFixture {
         config.limits.heartbeat_burst = NonZeroU32::MAX;
         config.limits.refusals_per_minute = NonZeroU32::MAX;
         settings(&mut config);
-        let random = Arc::new(RandomSource::from_seed(1));
-        let limits = RegistryLimits {
-            tenants: 10,
-            log_bytes: u64::MAX,
-            memory: MemoryLimits::UNBOUNDED,
-            window: LogWindow {
-                events: config.replay.events,
-                bytes: config.replay.bytes,
-                age: config.replay.age,
-            },
-            inbox: InboxLimits::default(),
-            message_ids: MessageIdLimits::default(),
-        };
-        let registry = Arc::new(TenantRegistry::new(limits, Arc::clone(&random)));
-        let timeouts = PublishTimeouts {
-            inbox: config.ingest.inbox_timeout,
-            ack: config.ingest.ack_timeout,
-        };
-        let (publisher, seeds) = build_hub(&registry, timeouts, &[Arc::default()]);
-        let hub = Rc::new(seeds.into_iter().next().unwrap().build());
-        let relay = Relay {
-            limits: Limits::new(&config),
-            live: ArcSwap::from_pointee(LiveSettings {
-                config,
-                authenticator: Authenticator::Open,
-                schema: Arc::clone(&SCHEMA),
-                ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
-                tls: None,
-            }),
-            publisher,
-            clock: Clock::simulated(NOW),
-            random,
-            metrics: Arc::new(Metrics::new(false, false)),
-            draining: AtomicBool::new(false),
-            calls: TaskTracker::new(),
-            clients: TaskTracker::new(),
-        };
-        let shard = Rc::new(ShardContext::new(Arc::new(relay), Rc::clone(&hub)));
-        let taking = RefCell::new(spawn_hub(hub));
-        let alarms = Rc::clone(&shard.alarms);
-        spawn_local(async move { alarms.run().await });
+        let live = LiveSettings::open(config, Arc::clone(&SCHEMA));
+        let parts = RelayBuilder::new(live, RandomSource::from_seed(1))
+            .clock(Clock::simulated(NOW))
+            .build();
+        let [builder] = parts.shards.try_into().unwrap();
+        let shard = Rc::new(ShardContext::new(parts.relay, builder));
+        // Tests that relieve memory or call the shard run the other tasks themselves.
+        let [deliveries, alarms, ..] = shard.background_tasks(Duration::ZERO);
+        spawn_local(alarms);
         Self {
             shard,
-            registry,
-            taking,
+            registry: parts.registry,
+            taking: RefCell::new(spawn_local(deliveries)),
         }
     }
 
@@ -204,41 +161,31 @@ impl ConnectionFixture {
     }
 
     pub(super) fn resume_delivering(&self) {
-        *self.taking.borrow_mut() = spawn_hub(Rc::clone(&self.shard.hub));
+        let [deliveries, ..] = self.shard.background_tasks(Duration::ZERO);
+        *self.taking.borrow_mut() = spawn_local(deliveries);
     }
 
     /// Applies other settings, as a reload does.
     pub(super) fn reload(&self, settings: impl FnOnce(&mut Config)) {
-        let live = self.shard.relay.live.load_full();
-        let mut config = live.config.clone();
-        settings(&mut config);
-        self.shard.relay.limits.configure(&config);
-        self.put_in_place(config, Arc::clone(&live.schema), Authenticator::Open);
+        self.replace_settings(|live| settings(&mut live.config));
     }
 
     /// Applies another way to authenticate.
     pub(super) fn set_authenticator(&self, authenticator: Authenticator) {
-        let live = self.shard.relay.live.load_full();
-        self.put_in_place(live.config.clone(), Arc::clone(&live.schema), authenticator);
+        self.replace_settings(|live| live.authenticator = authenticator);
     }
 
     /// Applies another schema.
     pub(super) fn set_schema(&self, schema: Arc<Schema>) {
-        let live = self.shard.relay.live.load_full();
-        self.put_in_place(live.config.clone(), schema, Authenticator::Open);
+        self.replace_settings(|live| live.schema = schema);
     }
 
-    fn put_in_place(&self, config: Config, schema: Arc<Schema>, authenticator: Authenticator) {
-        let relay = &self.shard.relay;
-        let live = relay.live.load_full();
-        relay.live.store(Arc::new(LiveSettings {
-            config,
-            authenticator,
-            schema,
-            ingest_keys: live.ingest_keys.clone(),
-            tls: None,
-        }));
-        self.shard.hub.nudge_all();
+    /// Changes some settings, as a reload does.
+    pub(crate) fn replace_settings(&self, change: impl FnOnce(&mut LiveSettings)) {
+        let mut live = LiveSettings::clone(&self.shard.relay.live());
+        change(&mut live);
+        self.shard.relay.replace_settings(live);
+        self.shard.apply_reload();
     }
 
     /// Connects a client of the tenant `acme`, with a stream that holds `buffer` bytes each way.

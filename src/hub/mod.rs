@@ -47,7 +47,7 @@ pub use registry::{RegistryLimits, TenantRegistry, TenantsFull};
 pub use shard::{LOOK_INTERVAL, ShardHub};
 
 use crate::tally::ShardTally;
-use admin::{ShardCaller, ShardCalls};
+use admin::ShardCalls;
 use relief::MemoryRelief;
 
 /// Index of a shard within the process, from 0.
@@ -75,6 +75,12 @@ pub struct ShardBuilder {
 }
 
 impl ShardBuilder {
+    /// Returns the counters of the shard.
+    #[must_use]
+    pub fn tally(&self) -> &Arc<ShardTally> {
+        &self.tally
+    }
+
     /// Builds the hub, which stays on the thread that built it.
     #[must_use]
     pub fn build(self) -> ShardHub {
@@ -82,40 +88,46 @@ impl ShardBuilder {
     }
 }
 
-/// Creates a hub. Returns its publisher and, for each tally, the builder of that shard's part.
-#[must_use]
-pub fn build_hub(
-    registry: &Arc<TenantRegistry>,
-    timeouts: PublishTimeouts,
-    tallies: &[Arc<ShardTally>],
-) -> (HubPublisher, Vec<ShardBuilder>) {
-    let places = registry.inbox_limits().places;
-    let relief = Arc::new(MemoryRelief::new(tallies.len()));
-    let (ends, seeds): (Vec<_>, Vec<_>) = tallies
-        .iter()
-        .enumerate()
-        .map(|(id, tally)| {
-            let (sender, inbox) = inbox::inbox_channel(places);
+/// A hub that does not deliver anything yet.
+#[derive(Debug)]
+pub struct HubParts {
+    /// Appends events and sends them to the shards.
+    pub publisher: HubPublisher,
+    /// The builder of each shard.
+    pub shards: Vec<ShardBuilder>,
+}
+
+impl HubParts {
+    /// Creates a hub with this number of shards.
+    #[must_use]
+    pub fn new(registry: &Arc<TenantRegistry>, timeouts: PublishTimeouts, shards: usize) -> Self {
+        let relief = Arc::new(MemoryRelief::new(shards));
+        let (mut inboxes, mut callers, mut builders) = (Vec::new(), Vec::new(), Vec::new());
+        for id in 0..shards {
+            let (sender, inbox) = inbox::inbox_channel(registry.inbox_limits().places);
             let (caller, calls) = admin::call_channels();
-            let seed = ShardBuilder {
+            inboxes.push(sender);
+            callers.push(caller);
+            builders.push(ShardBuilder {
                 id,
                 registry: Arc::clone(registry),
-                tally: Arc::clone(tally),
+                tally: Arc::default(),
                 inbox,
                 calls,
                 relief: Arc::clone(&relief),
-            };
-            ((sender, caller), seed)
-        })
-        .unzip();
-    let (inboxes, callers): (Vec<_>, Vec<ShardCaller>) = ends.into_iter().unzip();
-    let admin = HubAdmin::new(Arc::clone(registry), callers.into());
-    let publisher = HubPublisher::new(
-        Arc::clone(registry),
-        inboxes.into(),
-        admin,
-        relief,
-        timeouts,
-    );
-    (publisher, seeds)
+            });
+        }
+        let admin = HubAdmin::new(Arc::clone(registry), callers.into());
+        let publisher = HubPublisher::new(
+            Arc::clone(registry),
+            inboxes.into(),
+            admin,
+            relief,
+            timeouts,
+        );
+        Self {
+            publisher,
+            shards: builders,
+        }
+    }
 }

@@ -74,16 +74,16 @@ pub struct ShardHub {
 }
 
 impl ShardHub {
-    pub(super) fn new(seed: ShardBuilder) -> Self {
+    pub(super) fn new(builder: ShardBuilder) -> Self {
         Self {
-            id: seed.id,
-            begun_messages: BegunMessages::new(seed.registry.memory()),
-            registry: seed.registry,
-            tally: seed.tally,
-            relief: seed.relief,
+            id: builder.id,
+            begun_messages: BegunMessages::new(builder.registry.memory()),
+            registry: builder.registry,
+            tally: builder.tally,
+            relief: builder.relief,
             tenants: RefCell::default(),
-            inbox: RefCell::new(seed.inbox),
-            calls: RefCell::new(seed.calls),
+            inbox: RefCell::new(builder.inbox),
+            calls: RefCell::new(builder.calls),
             deliveries: RefCell::new(DeficitQueue::new(|here| &here.deliveries)),
             wakes: WakeQueue::default(),
             departures: RefCell::new(DeficitQueue::new(|here| &here.departures)),

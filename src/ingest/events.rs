@@ -43,7 +43,7 @@ pub(super) async fn publish_events(
     let unread = |problem| with_unread_body(problem, request.body());
     let format = BodyFormat::from_headers(request.headers()).map_err(unread)?;
     // A full load, since a guard should not be held while the body is awaited.
-    let live = relay.live.load_full();
+    let live = relay.live_shared();
     if route.call == PostKind::Batch && !live.schema.has_batch() {
         return Err(unread(no_batches()));
     }

@@ -207,10 +207,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        auth::{Authenticator, IngestKey, IngestKeys, Secret},
+        auth::{IngestKey, IngestKeys, Secret},
         connection::testing::{ConnectionFixture, settle, simulate},
         memory::{MemoryLimits, MemoryUse},
-        relay::LiveSettings,
     };
 
     const KEY: &str = "0123456789abcdef";
@@ -218,15 +217,8 @@ mod tests {
     /// Configures an ingest key, which backends must then present.
     fn with_key(bench: &ConnectionFixture) {
         let key = IngestKey::new("tests".to_owned(), &Secret::new(KEY), None).unwrap();
-        let relay = &bench.shard.relay;
-        let live = relay.live.load_full();
-        relay.live.store(Arc::new(LiveSettings {
-            config: live.config.clone(),
-            authenticator: Authenticator::Open,
-            schema: Arc::clone(&live.schema),
-            ingest_keys: IngestKeys::new(vec![key]).unwrap(),
-            tls: None,
-        }));
+        let keys = IngestKeys::new(vec![key]).unwrap();
+        bench.replace_settings(|live| live.ingest_keys = keys);
     }
 
     /// Opens a connection and serves it. Returns the backend's end.

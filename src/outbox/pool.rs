@@ -7,7 +7,6 @@ use std::{
 };
 
 use super::{FRAMES_PER_WRITE_MAX, OutboundFrame};
-use crate::config::LimitsSection;
 
 /// Most queues that a shard's pool keeps, and the largest capacity, in frames, of a queue that it
 /// keeps: together at most 1 MiB. That is enough for a thousand connections with a full write
@@ -22,17 +21,6 @@ pub struct OutboxLimits {
     pub frames: usize,
     /// Most bytes of all queued frames.
     pub bytes: usize,
-}
-
-impl OutboxLimits {
-    /// Returns the configured limits.
-    #[must_use]
-    pub fn from_config(limits: &LimitsSection) -> Self {
-        Self {
-            frames: limits.outbox_frames,
-            bytes: limits.outbox_bytes,
-        }
-    }
 }
 
 /// State that the outboxes of a shard share: their limits, and the memory for their queues. An

@@ -177,13 +177,7 @@ mod tests {
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
-    use crate::{
-        auth::{Authenticator, IngestKeys},
-        config::Config,
-        connection::testing::ConnectionFixture,
-        relay::LiveSettings,
-        tls,
-    };
+    use crate::{connection::testing::ConnectionFixture, tls};
 
     /// Turns a client away. Returns its answer, and the numbers of exceeded limits and refused
     /// handshakes so far.
@@ -216,13 +210,8 @@ mod tests {
 
         let made = generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
         let key = tls::parse_private_key(made.signing_key.serialize_pem().as_bytes()).unwrap();
-        bench.shard.relay.live.store(Arc::new(LiveSettings {
-            config: Config::default(),
-            schema: Arc::clone(&bench.shard.relay.live().schema),
-            authenticator: Authenticator::Open,
-            ingest_keys: IngestKeys::default(),
-            tls: Some(tls::server_config(vec![made.cert.der().clone()], key).unwrap()),
-        }));
+        let tls = tls::server_config(vec![made.cert.der().clone()], key).unwrap();
+        bench.replace_settings(|live| live.tls = Some(tls));
         assert_eq!(turned_away(&bench).await, (String::new(), 2, 1));
     }
 }

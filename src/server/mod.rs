@@ -7,19 +7,15 @@ mod inherited;
 mod key_sets;
 mod listener;
 mod listeners;
-mod parts;
 mod reload;
 mod shards;
+mod startup;
 mod turned_away;
 mod unix_socket;
 
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use sidewire_protocol::random::RandomSource;
 use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout_at},
@@ -31,7 +27,7 @@ use crate::{
     hub::TenantRegistry,
     limits::SocketPool,
     ops::{self, Health, ListeningGuard, OpsService},
-    relay::Relay,
+    relay::{Relay, RelayBuilder, RelayParts},
     repeated,
     setup::RelaySetup,
     telemetry,
@@ -40,8 +36,8 @@ use accept::{BackendAcceptor, ClientAcceptor, serve_ops};
 use handshakes::HandshakeLimiter;
 use key_sets::KeySetTasks;
 use listeners::RelayListeners;
-use parts::{RelayParts, socket_limits};
 use shards::ShardThreads;
+use startup::{log_schema, log_warnings, shard_count, socket_limits};
 
 pub use inherited::{InheritError, InheritedSockets};
 
@@ -148,7 +144,8 @@ impl RelayServer {
     /// address.
     pub fn start_with(setup: RelaySetup, inherited: InheritedSockets) -> Result<Self, StartError> {
         telemetry::install_panic_hook();
-        let room = socket_limits(&setup.live.config);
+        let shard_count = shard_count(&setup.live.config);
+        let room = socket_limits(&setup.live.config, shard_count);
         let sockets = SocketPool::new(room);
         let is_handed_over = [inherited.client.is_some(), inherited.ingest.is_some()];
         let listeners = RelayListeners::open(&setup, inherited)?;
@@ -168,9 +165,13 @@ impl RelayServer {
             relay,
             registry,
             tallies,
-            seeds,
-        } = RelayParts::build(setup)?;
-        let shards = Arc::new(ShardThreads::start(&relay, seeds).map_err(StartError::Shard)?);
+            shards,
+        } = RelayBuilder::new(setup.live, RandomSource::from_system()?)
+            .shards(shard_count)
+            .build();
+        log_schema(&relay.live().schema, "schema compiled");
+        log_warnings(&relay.live().schema);
+        let shards = Arc::new(ShardThreads::start(&relay, shards).map_err(StartError::Shard)?);
 
         let health = Arc::new(Health::new(Arc::clone(&relay)));
         let ops = OpsService::new(
@@ -252,9 +253,8 @@ impl RelayServer {
             tracing::info!("no longer accepting on inherited sockets");
         }
         let timeout = self.relay.live().config.client.drain_timeout;
-        self.relay.draining.store(true, Ordering::Release);
         self.health.set_draining();
-        self.relay.calls.close();
+        self.relay.begin_drain();
         // A hanging call must not delay closing the clients' connections.
         let calls_end = began + (timeout / 2).min(CALLS_TIMEOUT);
         let answered = timeout_at(calls_end, self.relay.calls.wait()).await.is_ok();

@@ -8,12 +8,11 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     RelayServer,
-    parts::{log_schema, log_warnings, publish_timeouts},
+    startup::{log_schema, log_warnings},
 };
 use crate::{
-    auth::Authenticator,
     config::{Config, ConfigError},
-    relay::{LiveSettings, Relay},
+    relay::LiveSettings,
     setup,
     telemetry::SchemaReloadResult,
 };
@@ -47,7 +46,7 @@ impl RelayServer {
     /// Reads the config file and the files that it names again. Returns the new settings, or
     /// `None` if there is an error, which is logged.
     pub async fn reload(&mut self, path: &Path) -> Option<Arc<LiveSettings>> {
-        let running = self.relay.live.load_full();
+        let running = self.relay.live_shared();
         let path = path.to_owned();
         // Reading can take long or block for ever, depending on where the files lie.
         let read = timeout(
@@ -97,12 +96,11 @@ impl RelayServer {
         }
     }
 
-    /// Replaces the settings, and updates the parts that hold a copy.
+    /// Replaces the settings everywhere.
     async fn apply_settings(&mut self, live: LiveSettings) -> Arc<LiveSettings> {
-        let live = Arc::new(live);
-        let old = self.relay.live.swap(Arc::clone(&live));
+        let old = self.relay.replace_settings(live);
+        let live = self.relay.live_shared();
         self.schema_applied(&old.schema, &live.schema);
-        configure_parts(&self.relay, &live);
         self.key_sets.restart_tasks(&self.relay, &self.shards);
         self.shards.notify_reloaded().await;
         live
@@ -121,22 +119,6 @@ impl RelayServer {
             log_warnings(new);
         }
     }
-}
-
-/// Updates the parts that hold a copy of config values. Values read through [`Relay::live`] when
-/// they are used need no update.
-fn configure_parts(relay: &Relay, live: &LiveSettings) {
-    let (limits, ingest) = (&live.config.limits, &live.config.ingest);
-    relay.publisher.configure(
-        publish_timeouts(ingest),
-        limits.tenants,
-        live.config.memory_limits(),
-    );
-    relay.limits.configure(&live.config);
-    relay.metrics.set_authentication_required(
-        matches!(live.authenticator, Authenticator::Tokens(_)),
-        !live.ingest_keys.is_empty(),
-    );
 }
 
 /// Reads and checks the file by itself, then replaces the values that need a restart by the

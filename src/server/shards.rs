@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use sidewire_protocol::close::CloseReason;
+use futures_util::future::select_all;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::{Builder, LocalOptions},
@@ -30,11 +30,10 @@ use super::{handshakes::HandshakePermit, listener::LocalStream};
 use crate::{
     connection,
     http::ListenerKind,
-    hub::{LOOK_INTERVAL, ShardBuilder, ShardHub},
+    hub::{LOOK_INTERVAL, ShardBuilder},
     ingest,
     limits::{HandshakeGuard, SocketPermit},
     memory::MemoryReservation,
-    outbox::OutboxLimits,
     relay::{Relay, ShardContext},
     repeated::{RepeatedLine, log_repeated},
 };
@@ -122,20 +121,20 @@ impl Drop for ShardPermit {
 }
 
 impl ShardThreads {
-    /// Starts a thread for each element of `seeds`.
-    pub(super) fn start(relay: &Arc<Relay>, seeds: Vec<ShardBuilder>) -> io::Result<Self> {
+    /// Starts a thread for each shard.
+    pub(super) fn start(relay: &Arc<Relay>, builders: Vec<ShardBuilder>) -> io::Result<Self> {
         let failed = CancellationToken::new();
         let (up, ups) = watch::channel(0);
-        let handles = seeds
+        let handles = builders
             .into_iter()
             .enumerate()
-            .map(|(id, seed)| {
+            .map(|(id, builder)| {
                 let (orders, inbox) = mpsc::channel(ASSIGNMENTS_MAX);
                 let relay = Arc::clone(relay);
                 let (up, guard) = (up.clone(), failed.clone().drop_guard());
                 let thread = thread::Builder::new()
                     .name(format!("shard-{id}"))
-                    .spawn(move || run_shard(id, relay, seed, inbox, &up, guard))?;
+                    .spawn(move || run_shard(id, relay, builder, inbox, &up, guard))?;
                 Ok(ShardHandle {
                     orders,
                     load: ShardLoad::default(),
@@ -217,7 +216,7 @@ impl ShardThreads {
 fn run_shard(
     id: usize,
     relay: Arc<Relay>,
-    seed: ShardBuilder,
+    builder: ShardBuilder,
     orders: mpsc::Receiver<ShardMessage>,
     up: &watch::Sender<usize>,
     _failed: DropGuard,
@@ -229,29 +228,17 @@ fn run_shard(
         .build_local(LocalOptions::default());
     match runtime {
         Ok(runtime) => runtime.block_on(async {
-            let hub = Rc::new(seed.build());
-            let shard = Rc::new(ShardContext::new(relay, Rc::clone(&hub)));
+            let shard = Rc::new(ShardContext::new(relay, builder));
             up.send_modify(|up| *up += 1);
             let meter = Rc::clone(&shard.turn_meter);
             let measuring = Rc::clone(&meter);
             let measuring = spawn_local(async move { measuring.run().await });
-            // A task of its own, so that events and new connections get a fair share of each
-            // turn: events go on while all clients reconnect. It ends only by a panic, since
-            // the relay holds a publisher.
-            let inbox = meter.spawn(async move { hub.run(LOOK_INTERVAL).await });
-            let alarms = Rc::clone(&shard.alarms);
-            let alarms = meter.spawn(async move { alarms.run().await });
-            let hub = Rc::clone(&shard.hub);
-            let relief = meter.spawn(async move { hub.relieve_memory().await });
-            let hub = Rc::clone(&shard.hub);
-            let calls = meter.spawn(async move { hub.answer_calls().await });
+            let tasks = shard.background_tasks(LOOK_INTERVAL);
+            let tasks = tasks.map(|task| meter.spawn(task));
             tokio::select! {
                 biased;
                 _ = measuring => {}
-                _ = inbox => {}
-                _ = alarms => {}
-                _ = relief => {}
-                _ = calls => {}
+                _ = select_all(tasks) => {}
                 () = meter.metered(handle_orders(&shard, orders)) => {}
             }
         }),
@@ -267,20 +254,13 @@ async fn handle_orders(shard: &Rc<ShardContext>, mut orders: mpsc::Receiver<Shar
                     log_repeated!(RepeatedLine::NotRegistered, %error);
                 }
             }
-            ShardMessage::Reloaded => apply_reload(shard),
+            ShardMessage::Reloaded => shard.apply_reload(),
             ShardMessage::Drain(told) => {
-                close_clients(&shard.hub, &shard.relay);
+                shard.end_clients();
                 drop(told);
             }
         }
     }
-}
-
-/// Updates the outbox limits, which are a copy of config values, and wakes the connections.
-fn apply_reload(shard: &ShardContext) {
-    let limits = OutboxLimits::from_config(&shard.relay.live().config.limits);
-    shard.outboxes.set_limits(limits);
-    shard.hub.nudge_all();
 }
 
 fn serve_connection(
@@ -338,10 +318,6 @@ async fn serve_backend<S>(
 {
     ingest::serve(shard, stream, via, arrival).await;
     drop((place, seat, memory));
-}
-
-fn close_clients(hub: &Rc<ShardHub>, relay: &Relay) {
-    hub.end_all(|| CloseReason::drain(relay.retry_after()));
 }
 
 #[cfg(test)]

@@ -1,23 +1,13 @@
 //! The whole relay on one thread: two shards and everything above the sockets, wired as in
 //! `server`, with settings drawn from the seed.
 
-use std::{
-    cell::RefCell,
-    num::NonZeroU32,
-    rc::Rc,
-    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
-    time::Duration,
-};
+use std::{cell::RefCell, num::NonZeroU32, rc::Rc, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
-use sidewire_protocol::{
-    TenantName, UserName, clock::Clock, close::CloseReason, random::RandomSource,
-};
+use sidewire_protocol::{TenantName, UserName, clock::Clock, random::RandomSource};
 use tokio::{
     task::{JoinHandle, spawn_local},
     time::{Instant, interval, timeout_at},
 };
-use tokio_util::task::TaskTracker;
 
 use super::{
     dice::Dice,
@@ -28,22 +18,18 @@ use super::{
 };
 use crate::{
     auth::{
-        Algorithm, Authenticator, IngestKeys, NewToken, Secret, SigningKey, TokenRules,
-        TokenVerifier, VerificationKey,
+        Algorithm, Authenticator, NewToken, Secret, SigningKey, TokenRules, TokenVerifier,
+        VerificationKey,
     },
     config::Config,
     connection::{self, testing::PEER},
     http::ListenerKind,
-    hub::{self, InboxLimits, PublishTimeouts, RegistryLimits, TenantRegistry},
+    hub::{InboxLimits, TenantRegistry},
     ingest,
-    limits::Limits,
-    log::{LogWindow, MessageIdLimits},
-    memory::{MemoryLimits, MemoryUse},
+    memory::MemoryUse,
     planted::{PlantedFault, is_planted, note_schema},
-    relay::{LiveSettings, Relay, ShardContext},
+    relay::{LiveSettings, Relay, RelayBuilder, ShardContext},
     scheduler::Cost,
-    tally::ShardTally,
-    telemetry::Metrics,
 };
 
 /// The time of day at which every simulation begins.
@@ -95,6 +81,8 @@ impl SimulationSettings {
             // for a JSON client that resumes.
             config.replay.process_bytes = 30_000;
         }
+        // The message ids' part of the memory is budgeted apart.
+        config.limits.memory_max += config.ingest.message_id_bytes_max;
         // The clients send without pauses.
         let wide = NonZeroU32::MAX;
         config.limits.user_burst = wide;
@@ -154,73 +142,32 @@ pub(super) struct SimulatedShard {
 
 impl SimulatedWorld {
     pub(super) fn new(settings: &SimulationSettings, seed: u64) -> Self {
-        let config = settings.config.clone();
-        let random = Arc::new(RandomSource::from_seed(seed));
-        let limits = RegistryLimits {
-            tenants: config.limits.tenants,
-            window: LogWindow {
-                events: if config.replay.enabled {
-                    config.replay.events
-                } else {
-                    0
-                },
-                bytes: config.replay.bytes,
-                age: config.replay.age,
-            },
-            inbox: settings.inbox,
-            log_bytes: config.replay.process_bytes as u64,
-            memory: MemoryLimits {
-                max: config.limits.memory_max as u64,
-                window: config.replay.process_bytes as u64,
-            },
-            message_ids: MessageIdLimits {
-                age: config.ingest.message_id_age,
-                count: config.ingest.message_ids_max,
-                bytes: config.ingest.message_id_bytes_max,
-            },
-        };
-        let registry = Arc::new(TenantRegistry::new(limits, Arc::clone(&random)));
-        let tallies: [Arc<ShardTally>; SHARDS] = Default::default();
-        let timeouts = PublishTimeouts {
-            inbox: config.ingest.inbox_timeout,
-            ack: config.ingest.ack_timeout,
-        };
-        let (publisher, seeds) = hub::build_hub(&registry, timeouts, &tallies);
         let (key, rules, authenticator) = authentication();
         let schema = schemas::of_revision(0);
         note_schema(&schema);
-        let relay = Arc::new(Relay {
-            limits: Limits::new(&config),
-            live: ArcSwap::from_pointee(LiveSettings {
-                config,
-                authenticator,
-                schema,
-                ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
-                tls: None,
-            }),
-            publisher,
-            clock: Clock::simulated(BEGIN),
-            random,
-            metrics: Arc::new(Metrics::new(true, false)),
-            draining: AtomicBool::new(false),
-            calls: TaskTracker::new(),
-            clients: TaskTracker::new(),
-        });
-        let shards = seeds
+        let live = LiveSettings {
+            authenticator,
+            ..LiveSettings::open(settings.config.clone(), schema)
+        };
+        let parts = RelayBuilder::new(live, RandomSource::from_seed(seed))
+            .clock(Clock::simulated(BEGIN))
+            .shards(SHARDS)
+            .inbox_limits(settings.inbox)
+            .build();
+        let relay = parts.relay;
+        let shards = parts
+            .shards
             .into_iter()
             .zip([1, 2])
-            .map(|(grown, number)| {
-                let shard = Rc::new(ShardContext::new(
-                    Arc::clone(&relay),
-                    Rc::new(grown.build()),
-                ));
+            .map(|(builder, number)| {
+                let shard = Rc::new(ShardContext::new(Arc::clone(&relay), builder));
                 let gate = |actor| Gate::new(Dice::new(seed, actor), settings.yields_percent);
                 SimulatedShard::start(shard, gate(1_000 + number), gate(2_000 + number))
             })
             .collect();
         Self {
             relay,
-            registry,
+            registry: parts.registry,
             shards,
             key,
             rules,
@@ -229,16 +176,11 @@ impl SimulatedWorld {
 
     /// Replaces the schema, as a reload does.
     pub(super) fn serve_schema(&self, revision: usize) {
-        let live = self.relay.live.load_full();
         let schema = schemas::of_revision(revision);
         note_schema(&schema);
-        self.relay.live.store(Arc::new(LiveSettings {
-            config: live.config.clone(),
-            authenticator: authentication().2,
-            schema,
-            ingest_keys: live.ingest_keys.clone(),
-            tls: None,
-        }));
+        let mut live = LiveSettings::clone(&self.relay.live());
+        live.schema = schema;
+        self.relay.replace_settings(live);
     }
 
     /// Evicts expired events periodically. Never returns.
@@ -330,8 +272,7 @@ impl SimulatedWorld {
     pub(super) async fn drain(&self) -> bool {
         let began = Instant::now();
         let timeout = self.relay.live().config.client.drain_timeout;
-        self.relay.draining.store(true, Ordering::Release);
-        self.relay.calls.close();
+        self.relay.begin_drain();
         let calls_end = began + (timeout / 2).min(CALLS_TIMEOUT);
         let answered = timeout_at(calls_end, self.relay.calls.wait()).await.is_ok();
         for shard in &self.shards {
@@ -351,19 +292,11 @@ impl SimulatedShard {
             inbox_gate,
             tasks: Rc::default(),
         };
-        let hub = Rc::clone(&started.shard.hub);
-        let inbox = started
-            .inbox_gate
-            .behind(async move { hub.run(Duration::ZERO).await });
-        spawn_local(started.gate.behind(inbox));
-        let hub = Rc::clone(&started.shard.hub);
-        spawn_local(
-            started
-                .gate
-                .behind(async move { hub.relieve_memory().await }),
-        );
-        let alarms = Rc::clone(&started.shard.alarms);
-        spawn_local(started.gate.behind(async move { alarms.run().await }));
+        let [deliveries, others @ ..] = started.shard.background_tasks(Duration::ZERO);
+        spawn_local(started.gate.behind(started.inbox_gate.behind(deliveries)));
+        for task in others {
+            spawn_local(started.gate.behind(task));
+        }
         started
     }
 
@@ -390,10 +323,8 @@ impl SimulatedShard {
 
     /// Closes all connections once the shard's gate is open.
     async fn end_all(&self) {
-        let (hub, relay) = (Rc::clone(&self.shard.hub), Arc::clone(&self.shard.relay));
-        let told = self.gate.behind(async move {
-            hub.end_all(|| CloseReason::drain(relay.retry_after()));
-        });
+        let shard = Rc::clone(&self.shard);
+        let told = self.gate.behind(async move { shard.end_clients() });
         spawn_local(told).await.unwrap();
     }
 }

@@ -91,7 +91,7 @@ impl<S: Transport> ConnectionTask<S> {
         let reading = async move {
             let _held = held;
             // Loads the schema only now: the frame may have waited for others of the tenant.
-            let live = shard.relay.live.load_full();
+            let live = shard.relay.live_shared();
             let read = move |memory: &Arc<MemoryAccount>| {
                 let bytes = Schema::json_memory_max(json.as_bytes());
                 let _memory = memory.reserve(MemoryUse::Decoding, bytes)?;

@@ -69,10 +69,10 @@ async fn a_new_certificate_is_used_for_new_connections_and_drops_none() {
     let bench = ConnectionFixture::new();
     let (old, new) = (certified(), certified());
     let trusted = [old.cert_pem, new.cert_pem].concat();
-    bench.shard.relay.live.store(Arc::new(old.live));
+    bench.shard.relay.replace_settings(old.live);
     let (mut first, shown) = connect(&bench, &trusted).await;
     assert_eq!(shown, old.cert);
-    bench.shard.relay.live.store(Arc::new(new.live));
+    bench.shard.relay.replace_settings(new.live);
     let (_second, shown) = connect(&bench, &trusted).await;
     assert_eq!(shown, new.cert);
 

@@ -23,10 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    auth::{Authenticator, IngestKeys},
-    config::Config,
     connection::{serve_tcp, testing::ConnectionFixture},
-    relay::LiveSettings,
     tls,
 };
 
@@ -74,13 +71,7 @@ impl Server {
         });
         config.cert_resolver = Arc::clone(&notes) as _;
         let bench = ConnectionFixture::new();
-        bench.shard.relay.live.store(Arc::new(LiveSettings {
-            config: Config::default(),
-            schema: Arc::clone(&bench.shard.relay.live().schema),
-            authenticator: Authenticator::Open,
-            ingest_keys: IngestKeys::default(),
-            tls: Some(Arc::new(config)),
-        }));
+        bench.replace_settings(|live| live.tls = Some(Arc::new(config)));
         let trusting = tls::client_config(Some(made.cert.pem().as_bytes())).unwrap();
         let name = ServerName::try_from("relay.test").unwrap();
         let mut hello = Vec::new();

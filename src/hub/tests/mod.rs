@@ -78,19 +78,16 @@ impl HubFixture {
             limits,
             Arc::new(RandomSource::from_seed(1)),
         ));
-        let tallies: Vec<_> = (0..shards).map(|_| Arc::default()).collect();
         let timeouts = PublishTimeouts {
             inbox: Duration::from_secs(2),
             ack: Duration::from_secs(5),
         };
-        let (publisher, seeds) = build_hub(&registry, timeouts, &tallies);
+        let HubParts { publisher, shards } = HubParts::new(&registry, timeouts, shards);
+        let shards = shards.into_iter();
         Self {
             registry,
             publisher,
-            shards: seeds
-                .into_iter()
-                .map(|seed| Rc::new(seed.build()))
-                .collect(),
+            shards: shards.map(|builder| Rc::new(builder.build())).collect(),
         }
     }
 

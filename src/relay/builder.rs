@@ -1,0 +1,146 @@
+//! Builds the parts of a relay from its settings, and translates the configuration into the
+//! limits of these parts.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use arc_swap::ArcSwap;
+use sidewire_protocol::{clock::Clock, random::RandomSource};
+use tokio_util::task::TaskTracker;
+
+use super::{LiveSettings, Relay};
+use crate::{
+    config::Config,
+    hub::{HubParts, InboxLimits, PublishTimeouts, RegistryLimits, ShardBuilder, TenantRegistry},
+    limits::Limits,
+    log::{LogWindow, MessageIdLimits},
+    outbox::OutboxLimits,
+    tally::ShardTally,
+    telemetry::Metrics,
+};
+
+/// Builds a relay that does not run yet. Unless told otherwise, it has one shard, inboxes of the
+/// usual size, and the system's clock.
+#[derive(Debug)]
+pub struct RelayBuilder {
+    live: LiveSettings,
+    random: Arc<RandomSource>,
+    clock: Clock,
+    shards: usize,
+    inbox: InboxLimits,
+}
+
+/// A relay that does not run yet.
+#[derive(Debug)]
+pub struct RelayParts {
+    /// The state that the shards share.
+    pub relay: Arc<Relay>,
+    /// The tenants.
+    pub registry: Arc<TenantRegistry>,
+    /// The counters of each shard.
+    pub tallies: Vec<Arc<ShardTally>>,
+    /// The builder of each shard.
+    pub shards: Vec<ShardBuilder>,
+}
+
+impl RelayBuilder {
+    /// Creates a builder for a relay with these settings.
+    #[must_use]
+    pub fn new(live: LiveSettings, random: RandomSource) -> Self {
+        Self {
+            live,
+            random: Arc::new(random),
+            clock: Clock::system(),
+            shards: 1,
+            inbox: InboxLimits::default(),
+        }
+    }
+
+    /// Sets the clock for the time of day.
+    #[must_use]
+    pub fn clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Sets the number of shards.
+    #[must_use]
+    pub fn shards(self, shards: usize) -> Self {
+        Self { shards, ..self }
+    }
+
+    /// Sets the limits of the shards' inboxes.
+    #[must_use]
+    pub fn inbox_limits(self, inbox: InboxLimits) -> Self {
+        Self { inbox, ..self }
+    }
+
+    /// Builds the relay.
+    #[must_use]
+    pub fn build(self) -> RelayParts {
+        let config = &self.live.config;
+        let limits = registry_limits(config, self.inbox);
+        let registry = Arc::new(TenantRegistry::new(limits, Arc::clone(&self.random)));
+        let hub = HubParts::new(&registry, publish_timeouts(config), self.shards);
+        let metrics = Metrics::new(
+            self.live.clients_need_tokens(),
+            self.live.backends_need_keys(),
+        );
+        metrics.config_loaded(self.clock.unix_seconds());
+        metrics.set_schema_revision(self.live.schema.revision());
+        let tallies = hub.shards.iter().map(|it| Arc::clone(it.tally()));
+        let tallies = tallies.collect();
+        let relay = Arc::new(Relay {
+            limits: Limits::new(config),
+            live: ArcSwap::from_pointee(self.live),
+            publisher: hub.publisher,
+            clock: self.clock,
+            random: self.random,
+            metrics: Arc::new(metrics),
+            draining: AtomicBool::new(false),
+            calls: TaskTracker::new(),
+            clients: TaskTracker::new(),
+        });
+        RelayParts {
+            relay,
+            registry,
+            tallies,
+            shards: hub.shards,
+        }
+    }
+}
+
+/// Returns the configured limits of the tenants and their logs.
+fn registry_limits(config: &Config, inbox: InboxLimits) -> RegistryLimits {
+    let (replay, ingest) = (&config.replay, &config.ingest);
+    RegistryLimits {
+        tenants: config.limits.tenants,
+        log_bytes: replay.process_bytes as u64,
+        memory: config.memory_limits(),
+        window: LogWindow {
+            events: if replay.enabled { replay.events } else { 0 },
+            bytes: replay.bytes,
+            age: replay.age,
+        },
+        inbox,
+        message_ids: MessageIdLimits {
+            age: ingest.message_id_age,
+            count: ingest.message_ids_max,
+            bytes: ingest.message_id_bytes_max,
+        },
+    }
+}
+
+/// Returns the configured time limits for publishing an event.
+pub(super) fn publish_timeouts(config: &Config) -> PublishTimeouts {
+    PublishTimeouts {
+        inbox: config.ingest.inbox_timeout,
+        ack: config.ingest.ack_timeout,
+    }
+}
+
+/// Returns the configured limits of an outbox.
+pub(super) fn outbox_limits(config: &Config) -> OutboxLimits {
+    OutboxLimits {
+        frames: config.limits.outbox_frames,
+        bytes: config.limits.outbox_bytes,
+    }
+}

@@ -54,7 +54,7 @@ const TOPIC_OVERHEAD_BYTES: usize = 40;
 
 /// An event that was accepted and has no position in its tenant's log yet.
 #[derive(Debug)]
-#[cfg_attr(test, derive(Clone))]
+#[cfg_attr(any(test, feature = "testing"), derive(Clone))]
 pub struct EventDraft {
     /// Room for the longest frame header, then the envelope without `position`.
     buffer: Vec<u8>,

@@ -55,6 +55,9 @@ pub mod telemetry;
 pub mod tls;
 pub mod turn_meter;
 
+#[cfg(any(test, feature = "testing"))]
+pub mod planted;
+#[cfg(not(any(test, feature = "testing")))]
 mod planted;
 #[cfg(test)]
 mod simulation;

@@ -28,10 +28,7 @@ use self::{
     pool::FrameQueue,
     state::{EventSource, OutboxState},
 };
-use crate::{
-    planted::{PlantedFault, is_planted},
-    scheduler::Waiter,
-};
+use crate::{planted::fault, scheduler::Waiter};
 
 /// Most frames written in one system call. More have no measurable benefit, and the kernel takes
 /// at most 1,024.
@@ -126,7 +123,7 @@ impl Outbox {
     #[inline(always)]
     pub fn offer(&self, offer: &EventOffer<'_>) -> OfferOutcome {
         let mut state = self.state.borrow_mut();
-        if state.taken == offer.number && !is_planted(PlantedFault::DeliversTwice) {
+        if state.taken == offer.number && !fault!(DeliversTwice) {
             return OfferOutcome::TakenBefore;
         }
         if state.apart {
@@ -165,7 +162,7 @@ impl Outbox {
             return OfferOutcome::Ended;
         }
         if state.taken < offer.first && self.is_full(state) {
-            if is_planted(PlantedFault::SkipsJsonOnOverflow) {
+            if fault!(SkipsJsonOnOverflow) {
                 return OfferOutcome::TakenBefore;
             }
             self.signals.request_end(CloseReason::TooSlow);
@@ -223,8 +220,10 @@ impl Outbox {
         let mut state = self.state.borrow_mut();
         if owed {
             state.owed = state.owed.saturating_sub(1);
-            let offset = event.queued_event().map_or(0, |event| event.offset);
-            if is_planted(PlantedFault::DropsOwedEvents) && offset.is_multiple_of(3) {
+            if fault!(
+                DropsOwedEvents,
+                event.queued_event().map_or(0, |it| it.offset)
+            ) {
                 return;
             }
         }

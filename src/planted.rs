@@ -1,86 +1,102 @@
 //! Faults that tests can plant to check that simulations find them, and counters of internal
-//! code paths that tests can read. Outside of tests nothing is planted, and the calls cost
-//! nothing.
+//! code paths that tests can read. Without the feature `testing`, and outside of this crate's
+//! own tests, nothing can be planted and nothing is counted.
 
-#[cfg(not(test))]
-use std::sync::Arc;
-
-#[cfg(not(test))]
-use sidewire_protocol::schema::Schema;
-
-/// A fault that tests can plant.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "some are planted by test code alone")
-)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PlantedFault {
-    /// Some events that are owed to a connection that catches up are dropped.
-    DropsOwedEvents,
-    /// A Subscribe is confirmed with the log's head, even if the shard has not reached it.
-    ConfirmsTheHead,
-    /// A Subscribe does not wait until the shard has reached the log's head.
-    ConfirmsBelowTheHead,
-    /// A Pong has the log's head as its position, even if the shard has not reached it.
-    PongsTheHead,
-    /// A shard's position is not read in the same step in which it enters a tenant's set.
-    TakesThePositionLate,
-    /// The log claims to have events that it has evicted.
-    SkipsAnEviction,
-    /// An event is delivered to a connection once for each of its topics.
-    DeliversTwice,
-    /// A closed connection leaves a topic in the index.
-    LeavesAnIndexEntry,
-    /// A replay repeats events that an older subscription has delivered.
-    ReplaysDeliveredEvents,
-    /// A resume forgets the implicit topics.
-    ForgetsImplicitTopics,
-    /// A shard looks up its first tenant instead of the requested one.
-    CrossesTenants,
-    /// Input from a client does not reset its idle timeout.
-    GivesUpTheLiving,
-    /// Messages of clients are not charged to any rate limit.
-    ForgetsToCharge,
-    /// Some messages of a client are charged twice.
-    ChargesTwice,
-    /// An event that is refused for lack of room is appended to the log all the same.
-    AppendsTooEarly,
-    /// A stored event is rendered as JSON by the schema in force instead of its own.
-    RendersByTheCurrentSchema,
-    /// A full outbox skips an event that it should take as JSON.
-    SkipsJsonOnOverflow,
-    /// An event that is replayed as JSON is counted twice.
-    CountsJsonTwice,
+/// Is true if a fault is planted on this thread, given by the name of its [`PlantedFault`]; with
+/// a number as well, only if that is a multiple of three. In a build without planted faults it is
+/// `false`, a literal.
+#[cfg(any(test, feature = "testing"))]
+macro_rules! fault {
+    ($fault:ident) => {
+        $crate::planted::is_planted($crate::planted::PlantedFault::$fault)
+    };
+    ($fault:ident, $number:expr) => {
+        $crate::planted::fault!($fault) && $number.is_multiple_of(3)
+    };
 }
 
-#[cfg(not(test))]
-pub(crate) const fn is_planted(_: PlantedFault) -> bool {
-    false
+#[cfg(not(any(test, feature = "testing")))]
+macro_rules! fault {
+    ($fault:ident $(, $number:expr)?) => {
+        false
+    };
 }
 
-#[cfg(not(test))]
-pub(crate) const fn mark_seen(_: &'static str) {}
+pub(crate) use fault;
 
-/// Returns the schema by which a stored event is rendered.
-#[cfg(not(test))]
-pub(crate) const fn rendering_schema(of_event: &Arc<Schema>) -> &Arc<Schema> {
-    of_event
+#[cfg(any(test, feature = "testing"))]
+pub use in_tests::{PlantedFault, is_planted, note_schema, plant, seen};
+
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use in_tests::{mark_seen, rendering_schema};
+
+#[cfg(not(any(test, feature = "testing")))]
+pub(crate) use in_production::{mark_seen, rendering_schema};
+
+#[cfg(not(any(test, feature = "testing")))]
+mod in_production {
+    use std::sync::Arc;
+
+    use sidewire_protocol::schema::Schema;
+
+    pub(crate) const fn mark_seen(_: &'static str) {}
+
+    /// Returns the schema by which a stored event is rendered.
+    pub(crate) const fn rendering_schema(of_event: &Arc<Schema>) -> &Arc<Schema> {
+        of_event
+    }
 }
 
-#[cfg(test)]
-pub(crate) use in_tests::{is_planted, mark_seen, note_schema, plant, rendering_schema, seen};
-
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 mod in_tests {
     use std::{
         cell::{Cell, RefCell},
         collections::BTreeMap,
+        sync::Arc,
     };
 
-    use std::sync::Arc;
-
-    use super::PlantedFault;
     use sidewire_protocol::schema::Schema;
+
+    /// A fault that tests can plant.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum PlantedFault {
+        /// Some events that are owed to a connection that catches up are dropped.
+        DropsOwedEvents,
+        /// A Subscribe is confirmed with the log's head, even if the shard has not reached it.
+        ConfirmsTheHead,
+        /// A Subscribe does not wait until the shard has reached the log's head.
+        ConfirmsBelowTheHead,
+        /// A Pong has the log's head as its position, even if the shard has not reached it.
+        PongsTheHead,
+        /// A shard's position is not read in the same step in which it enters a tenant's set.
+        TakesThePositionLate,
+        /// The log claims to have events that it has evicted.
+        SkipsAnEviction,
+        /// An event is delivered to a connection once for each of its topics.
+        DeliversTwice,
+        /// A closed connection leaves a topic in the index.
+        LeavesAnIndexEntry,
+        /// A replay repeats events that an older subscription has delivered.
+        ReplaysDeliveredEvents,
+        /// A resume forgets the implicit topics.
+        ForgetsImplicitTopics,
+        /// A shard looks up its first tenant instead of the requested one.
+        CrossesTenants,
+        /// Input from a client does not reset its idle timeout.
+        GivesUpTheLiving,
+        /// Messages of clients are not charged to any rate limit.
+        ForgetsToCharge,
+        /// Some messages of a client are charged twice.
+        ChargesTwice,
+        /// An event that is refused for lack of room is appended to the log all the same.
+        AppendsTooEarly,
+        /// A stored event is rendered as JSON by the schema in force instead of its own.
+        RendersByTheCurrentSchema,
+        /// A full outbox skips an event that it should take as JSON.
+        SkipsJsonOnOverflow,
+        /// An event that is replayed as JSON is counted twice.
+        CountsJsonTwice,
+    }
 
     thread_local! {
         static CURRENT: RefCell<Option<Arc<Schema>>> = const { RefCell::new(None) };
@@ -89,22 +105,25 @@ mod in_tests {
     }
 
     /// Plants a fault on this thread, in place of the previous one.
-    pub(crate) fn plant(fault: Option<PlantedFault>) {
+    pub fn plant(fault: Option<PlantedFault>) {
         PLANTED.set(fault);
     }
 
-    pub(crate) fn is_planted(fault: PlantedFault) -> bool {
+    /// Returns true if the fault is planted on this thread.
+    #[must_use]
+    pub fn is_planted(fault: PlantedFault) -> bool {
         PLANTED.get() == Some(fault)
     }
 
     /// Records the schema in force.
-    pub(crate) fn note_schema(schema: &Arc<Schema>) {
+    pub fn note_schema(schema: &Arc<Schema>) {
         CURRENT.replace(Some(Arc::clone(schema)));
     }
 
+    /// Returns the schema by which a stored event is rendered.
     pub(crate) fn rendering_schema(of_event: &Arc<Schema>) -> Arc<Schema> {
         let current = CURRENT.with_borrow(Clone::clone);
-        let planted = current.filter(|_| is_planted(PlantedFault::RendersByTheCurrentSchema));
+        let planted = current.filter(|_| fault!(RendersByTheCurrentSchema));
         planted.unwrap_or_else(|| Arc::clone(of_event))
     }
 
@@ -114,7 +133,7 @@ mod in_tests {
     }
 
     /// Returns the counts since the last call, and resets them.
-    pub(crate) fn seen() -> BTreeMap<&'static str, u64> {
+    pub fn seen() -> BTreeMap<&'static str, u64> {
         SEEN.take()
     }
 }

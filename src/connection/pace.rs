@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::conversation::MessageKind;
 use crate::{
     limits::{HeartbeatBucket, LimitExceeded, MessageCharge, RateLimit, RefusalHistory, UserKey},
-    planted::{PlantedFault, is_planted},
+    planted::fault,
     relay::Relay,
 };
 
@@ -38,10 +38,10 @@ impl MessageBudget {
         who: &UserKey,
         relay: &Relay,
     ) -> Result<(), LimitExceeded> {
-        if is_planted(PlantedFault::ForgetsToCharge) {
+        if fault!(ForgetsToCharge) {
             return Ok(());
         }
-        if is_planted(PlantedFault::ChargesTwice) && kind == MessageKind::Unsubscribe {
+        if fault!(ChargesTwice) && kind == MessageKind::Unsubscribe {
             relay.limits.charge_message(who, MessageCharge::User)?;
         }
         match kind {
@@ -76,7 +76,7 @@ impl MessageBudget {
             return Ok(());
         };
         self.frames = rest;
-        if is_planted(PlantedFault::ForgetsToCharge) {
+        if fault!(ForgetsToCharge) {
             return Ok(());
         }
         self.charge_ping(relay)

@@ -40,7 +40,7 @@ pub(crate) const RENDERED_AT_ONCE_MAX: usize = 4 * 1024;
 
 /// The JSON of an event that has no position yet.
 #[derive(Debug)]
-#[cfg_attr(test, derive(Clone))]
+#[cfg_attr(any(test, feature = "testing"), derive(Clone))]
 pub(crate) struct JsonDraft {
     /// Room for the longest frame header, then the envelope up to the epoch's text.
     buffer: Vec<u8>,

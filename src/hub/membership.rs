@@ -22,7 +22,7 @@ use crate::{
     log::ReplayGap,
     memory::{MemoryExceeded, MemoryUse},
     outbox::{OutboundFrame, Outbox},
-    planted::{PlantedFault, is_planted},
+    planted::fault,
     scheduler::{Cost, Waiter, WorkTicket},
 };
 
@@ -112,9 +112,7 @@ impl TenantMember {
     /// be processed; the connection is nudged when it [is delivered](Self::has_reached). Returns
     /// `None` if the Subscribe may be processed now.
     pub(super) fn await_head(&self) -> Option<u64> {
-        if is_planted(PlantedFault::ConfirmsTheHead)
-            || is_planted(PlantedFault::ConfirmsBelowTheHead)
-        {
+        if fault!(ConfirmsTheHead) || fault!(ConfirmsBelowTheHead) {
             return None;
         }
         self.hub.await_head(&self.here, &self.outbox)
@@ -134,7 +132,7 @@ impl TenantMember {
     /// Returns the connection's position: all events of its topics up to it are in its outbox,
     /// unless the connection is catching up.
     pub(super) fn position(&self) -> Position {
-        if is_planted(PlantedFault::PongsTheHead) {
+        if fault!(PongsTheHead) {
             return self.here.tenant.head();
         }
         self.here.taken.get()
@@ -167,7 +165,7 @@ impl TenantMember {
             .memory()
             .try_hold(MemoryUse::Subscriptions, bytes)?;
         self.outbox.hold_subscriptions(bytes);
-        let position = if is_planted(PlantedFault::ConfirmsTheHead) {
+        let position = if fault!(ConfirmsTheHead) {
             self.here.tenant.head()
         } else {
             self.here.taken.get()
@@ -203,8 +201,7 @@ impl TenantMember {
 
     /// Returns true the first time, when the implicit topics are resumed too.
     pub(super) fn resumes_implicit(&mut self) -> bool {
-        !mem::replace(&mut self.implicit_resumed, true)
-            && !is_planted(PlantedFault::ForgetsImplicitTopics)
+        !mem::replace(&mut self.implicit_resumed, true) && !fault!(ForgetsImplicitTopics)
     }
 
     /// Unsubscribes the connection from the topics, ignoring those that it does not have.
@@ -301,13 +298,13 @@ impl TenantMember {
         };
         let is_served = |from| from < event.position().offset;
         let mut served = event.topics().iter().filter_map(served_from);
-        served.any(is_served) && !is_planted(PlantedFault::ReplaysDeliveredEvents)
+        served.any(is_served) && !fault!(ReplaysDeliveredEvents)
     }
 
     /// Queues an event of a replay.
     pub(super) fn push_replayed(&self, frame: OutboundFrame) {
         let is_json = matches!(frame, OutboundFrame::Json(_));
-        let count = 1 + u64::from(is_json && is_planted(PlantedFault::CountsJsonTwice));
+        let count = 1 + u64::from(is_json && fault!(CountsJsonTwice));
         self.hub.tally().replayed.add(count);
         self.hub.tally().queued.add(1);
         self.outbox.push_from_log(frame, false);
@@ -365,7 +362,7 @@ impl Drop for TenantMember {
         if self.outbox.encoding() == EnvelopeEncoding::Json {
             self.hub.count_json_connection(&self.here, false);
         }
-        if is_planted(PlantedFault::LeavesAnIndexEntry) {
+        if fault!(LeavesAnIndexEntry) {
             let kept = topics.keys().next().cloned();
             kept.and_then(|topic| topics.remove(&topic));
         }

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     memory::MemoryAccount,
     outbox::{EventOffer, Outbox},
-    planted::{PlantedFault, is_planted, mark_seen},
+    planted::{fault, mark_seen},
     scheduler::{Cost, DeficitQueue, QUANTUM, WorkQueue},
     tally::ShardTally,
 };
@@ -329,14 +329,13 @@ impl ShardHub {
     /// Queues an item with its tenant, if the tenant has connections here.
     fn enqueue_item(&self, item: InboxItem) {
         let tenants = self.tenants.borrow();
-        let here = tenants
+        let mut here = tenants
             .get(item.tenant.name())
             // A tenant that was forgotten and created again has another log.
             .filter(|here| Arc::ptr_eq(&here.tenant, &item.tenant));
-        let here = match tenants.values().next() {
-            first if is_planted(PlantedFault::CrossesTenants) => first,
-            _ => here,
-        };
+        if fault!(CrossesTenants) {
+            here = tenants.values().next();
+        }
         let Some(here) = here else {
             return;
         };
@@ -360,7 +359,7 @@ impl ShardHub {
             let cost = here.nudge_awaited();
             return (cost > Cost::ZERO).then_some(cost);
         };
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testing"))]
         here.take_position_late();
         let index = here.index.borrow();
         let mut due = here.due.queue().borrow_mut();

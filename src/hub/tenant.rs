@@ -18,8 +18,8 @@ use super::{
     },
     submission::{RepeatedDraft, Submission, SubmissionRefusal},
 };
-#[cfg(test)]
-use crate::planted;
+#[cfg(any(test, feature = "testing"))]
+use crate::planted::fault;
 use crate::{
     event::{Event, EventDraft, JsonFrame},
     log::{
@@ -327,7 +327,7 @@ impl Tenant {
             match state.reserve_permits(inboxes, &mut waited) {
                 Ok(places) => places,
                 Err(full) => {
-                    #[cfg(test)]
+                    #[cfg(any(test, feature = "testing"))]
                     state.append_too_early(&submission.drafts, now);
                     return AppendAttempt::NoRoom(full);
                 }
@@ -449,9 +449,9 @@ impl TenantState {
         Ok(places)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     fn append_too_early(&mut self, drafts: &[EventDraft], now: Instant) {
-        if planted::is_planted(planted::PlantedFault::AppendsTooEarly) {
+        if fault!(AppendsTooEarly) {
             for draft in drafts {
                 self.log
                     .append(draft.clone(), now, &mut EvictedEvents::new());

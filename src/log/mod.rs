@@ -34,7 +34,7 @@ use sidewire_protocol::{Epoch, Position, named_values};
 use crate::{
     event::{Event, EventDraft},
     memory::MemoryAccount,
-    planted::{PlantedFault, is_planted},
+    planted::fault,
 };
 
 /// Bounds of a log.
@@ -191,7 +191,7 @@ impl Log {
         if position.offset > self.head {
             return Err(ReplayGap::Future);
         }
-        if position.offset < self.tail().offset && !is_planted(PlantedFault::SkipsAnEviction) {
+        if position.offset < self.tail().offset && !fault!(SkipsAnEviction) {
             return Err(ReplayGap::Evicted);
         }
         Ok(self.events_after(position.offset))

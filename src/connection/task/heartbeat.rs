@@ -5,15 +5,12 @@ use sidewire_protocol::{close::CloseReason, frame};
 use tokio::time::Instant;
 
 use super::{ConnectionPhase, ConnectionTask, DeadlineKind};
-use crate::{
-    connection::stream::Transport,
-    planted::{PlantedFault, is_planted},
-};
+use crate::{connection::stream::Transport, planted::fault};
 
 impl<S: Transport> ConnectionTask<S> {
     /// Records that the client has sent something.
     pub(super) fn on_read(&mut self) {
-        if is_planted(PlantedFault::GivesUpTheLiving) {
+        if fault!(GivesUpTheLiving) {
             return;
         }
         if let ConnectionPhase::Open(open) = &mut self.phase {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::departures::DepartedConnection;
-#[cfg(test)]
-use crate::planted::{PlantedFault, is_planted};
+#[cfg(any(test, feature = "testing"))]
+use crate::planted::fault;
 use crate::{
     hub::{
         inbox::InboxItem, index::TenantIndex, large_json::ReplayJsonCache,
@@ -55,7 +55,7 @@ pub(in crate::hub) struct ShardTenant {
     /// The tenant's flow of large writes.
     pub(in crate::hub) writes: TenantWork,
     /// True until the first item is delivered.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     is_new: Cell<bool>,
 }
 
@@ -92,7 +92,7 @@ impl ShardTenant {
             replayed_json: ReplayJsonCache::default(),
             work,
             writes,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testing"))]
             is_new: Cell::new(true),
         }
     }
@@ -166,9 +166,9 @@ impl ShardTenant {
         next.is_some_and(|(offset, _)| self.has_reached(*offset))
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn take_position_late(&self) {
-        if self.is_new.replace(false) && is_planted(PlantedFault::TakesThePositionLate) {
+        if self.is_new.replace(false) && fault!(TakesThePositionLate) {
             self.taken.set(self.tenant.head());
         }
     }

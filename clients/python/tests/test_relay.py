@@ -32,11 +32,6 @@ from sidewire import (
 
 SHIPPED = {"event": {"type": "order.shipped", "data": {"order": 7}}}
 
-# httpx leaves a Unix socket that it could not connect to the garbage collector.
-SOCKET_LEFT_OPEN = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-)
-
 
 @pytest.fixture
 def topic() -> str:
@@ -150,7 +145,6 @@ def test_a_publisher_gives_up_at_its_deadline(publishers: Opener, relay: Relay) 
     assert failed.value.may_be_stored
 
 
-@SOCKET_LEFT_OPEN
 def test_a_call_outlasts_a_restart_and_its_position_has_the_new_epoch(
     publishers: Opener, socket_relay: Relay
 ) -> None:
@@ -166,7 +160,6 @@ def test_a_call_outlasts_a_restart_and_its_position_has_the_new_epoch(
     assert not publisher.publish("acme", SHIPPED, topics=["order:7"], message_id="m-1").duplicate
 
 
-@SOCKET_LEFT_OPEN
 def test_a_condition_on_the_old_epoch_conflicts_after_a_restart(
     publishers: Opener, socket_relay: Relay
 ) -> None:

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use super::{ConnectionPhase, ConnectionStep, ConnectionTask};
+use super::{ConnectionPhase, ConnectionTask, poll::ConnectionStep};
 use crate::{connection::stream::Transport, telemetry::CloseLabel};
 
 impl<S: Transport> ConnectionTask<S> {

@@ -16,7 +16,7 @@ use sidewire_protocol::{
 };
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::{ConnectionPhase, ConnectionTask, OpenConnection};
+use super::{ConnectionPhase, ConnectionTask, open::OpenConnection};
 use crate::{
     connection::{
         conversation::{

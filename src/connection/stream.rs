@@ -3,66 +3,32 @@
 //! this type writes to the socket, so that frames cannot interleave. Knows no protocol above
 //! WebSocket frames.
 
+mod partial_message;
+mod transport;
+
 use std::{
     cell::RefCell,
-    io::{self, Read, Write},
+    io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::BytesMut;
+use tokio::io::ReadBuf;
 use tokio_tungstenite::tungstenite::{
     Error, Message,
-    protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext},
+    protocol::{CloseFrame, WebSocketContext},
 };
 
-use super::frame_walk::{FrameCount, FrameWalk};
+use self::partial_message::{PartialMessage, TungsteniteIo};
+pub use self::transport::Transport;
+use super::frame_walk::FrameCount;
 use crate::{
-    hub::{BegunMessageMemory, BegunMessages},
+    hub::BegunMessages,
     memory::MemoryExceeded,
     outbox::{FRAMES_PER_WRITE_MAX, Outbox, WriteProgress},
 };
-
-/// Size of tungstenite's read buffer, in bytes. tungstenite allocates it in advance and fills it
-/// with zeros before each read, so it is tiny; input is read from the socket into the shard's one
-/// buffer.
-const READ_BUFFER_BYTES: usize = 256;
-
-/// Maximum size of tungstenite's write buffer, in bytes. Its own frames have at most 125 bytes of
-/// payload and are passed on at once, so nothing ever stays in this buffer.
-const WRITE_BUFFER_BYTES_MAX: usize = 1024;
-
-/// A byte stream that can be reset.
-pub trait Transport: AsyncRead + AsyncWrite + Unpin {
-    /// Turns the end of the stream into a reset: data that is not sent yet is discarded.
-    fn reset(&self);
-}
-
-impl Transport for tokio::net::TcpStream {
-    fn reset(&self) {
-        // Without it the kernel would go on sending what is queued to a client that does not
-        // read. It fails only if the socket is dead already.
-        drop(self.set_zero_linger());
-    }
-}
-
-impl<S: Transport> Transport for tokio_rustls::server::TlsStream<S> {
-    fn reset(&self) {
-        self.get_ref().0.reset();
-    }
-}
-
-impl<S: Transport> Transport for Box<S> {
-    fn reset(&self) {
-        S::reset(self);
-    }
-}
-
-impl Transport for tokio::io::DuplexStream {
-    fn reset(&self) {}
-}
 
 /// Converts a configured size, which is at most 1 GiB.
 fn saturating_u32(bytes: usize) -> u32 {
@@ -114,56 +80,6 @@ impl From<UnflushedWrite> for WriteProgress {
             frames: unflushed.frames.into(),
             events: unflushed.events.into(),
         }
-    }
-}
-
-/// The state of a message that is being received, kept also once the closing handshake has begun.
-#[derive(Debug)]
-struct PartialMessage {
-    context: WebSocketContext,
-    /// Follows the bytes that the context has consumed.
-    walk: FrameWalk,
-    /// Bytes that are read from the stream and not yet consumed by tungstenite.
-    unread: BytesMut,
-    /// The memory reserved for all this, if any is yet.
-    memory: Option<BegunMessageMemory>,
-}
-
-/// Bytes held for any message besides its content: [`PartialMessage`] itself, and the buffer
-/// that tungstenite reads into.
-const READING_BYTES: usize = size_of::<PartialMessage>() + READ_BUFFER_BYTES;
-
-impl PartialMessage {
-    fn new(message_bytes_max: u32) -> Box<Self> {
-        let message_bytes_max = usize::try_from(message_bytes_max).unwrap_or(usize::MAX);
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-            .max_message_size(Some(message_bytes_max))
-            .max_frame_size(Some(message_bytes_max));
-        Box::new(Self {
-            context: WebSocketContext::new(Role::Server, Some(config)),
-            walk: FrameWalk::default(),
-            unread: BytesMut::new(),
-            memory: None,
-        })
-    }
-
-    /// Maximum number of bytes that it holds.
-    fn held_bytes(&self) -> usize {
-        let begun = usize::try_from(self.walk.begun_bytes()).unwrap_or(usize::MAX);
-        begun.saturating_add(self.unread.capacity() + READING_BYTES)
-    }
-
-    fn get_or_begin(reading: &mut Option<Box<Self>>, message_bytes_max: u32) -> &mut Self {
-        reading.get_or_insert_with(|| Self::new(message_bytes_max))
-    }
-
-    /// Returns true if a new one would do as well: everything received is parsed, no message is
-    /// in progress, and neither side is closing.
-    fn is_idle(&self) -> bool {
-        self.unread.is_empty() && self.walk.is_between_messages() && self.context.can_write()
     }
 }
 
@@ -400,187 +316,5 @@ impl<S: Transport> FrameStream<S> {
     }
 }
 
-/// The stream that tungstenite sees: reads come from the bytes that are read already, and each
-/// write, which is one whole frame, goes into the outbox.
-struct TungsteniteIo<'a> {
-    unread: &'a mut BytesMut,
-    walk: &'a mut FrameWalk,
-    frames: &'a mut FrameCount,
-    at_end: bool,
-    outbox: &'a Outbox,
-}
-
-impl Read for TungsteniteIo<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.unread.is_empty() {
-            return if self.at_end {
-                Ok(0)
-            } else {
-                Err(io::ErrorKind::WouldBlock.into())
-            };
-        }
-        let len = self.unread.len().min(buffer.len());
-        let next = self.unread.get(..len).unwrap_or_default();
-        let taken = self.walk.walk(next, self.frames);
-        if taken == 0 {
-            // The rest is for another turn.
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let place = buffer.get_mut(..taken).unwrap_or_default();
-        self.unread.copy_to_slice(place);
-        if self.unread.is_empty() {
-            *self.unread = BytesMut::new();
-        }
-        Ok(taken)
-    }
-}
-
-impl Write for TungsteniteIo<'_> {
-    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
-        const OPCODE: u8 = 0x0f;
-        const CLOSE: u8 = 0x8;
-        const PONG: u8 = 0xa;
-        let bytes = Box::from(frame);
-        match frame.first().map(|first| first & OPCODE) {
-            Some(CLOSE) => self.outbox.push_close(bytes),
-            Some(PONG) => self.outbox.set_pong(bytes),
-            _ => self.outbox.push_reply(bytes),
-        }
-        Ok(frame.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use proptest::prelude::*;
-    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
-
-    use super::*;
-    use bytes::Bytes;
-
-    use crate::{
-        connection::wire_testing::{BINARY, CONTINUATION, frame, ping},
-        outbox::{OutboxLimits, OutboxPool},
-    };
-
-    const MESSAGE_BYTES_MAX: usize = 10_000;
-
-    fn stream(read_ahead: &[u8]) -> (FrameStream<DuplexStream>, DuplexStream) {
-        let (ours, theirs) = duplex(1 << 20);
-        let limits = OutboxLimits {
-            frames: 10,
-            bytes: 1000,
-        };
-        let outbox = Rc::new(Outbox::new(&OutboxPool::new(limits)));
-        let stream = FrameStream::new(ours, read_ahead, MESSAGE_BYTES_MAX, outbox);
-        (stream, theirs)
-    }
-
-    #[test]
-    fn all_of_tungstenites_limits_are_set() {
-        let reading = PartialMessage::new(saturating_u32(MESSAGE_BYTES_MAX));
-        let config = reading.context.get_config();
-        assert_eq!(config.read_buffer_size, READ_BUFFER_BYTES);
-        assert_eq!(config.write_buffer_size, 0);
-        assert_eq!(config.max_write_buffer_size, WRITE_BUFFER_BYTES_MAX);
-        assert_eq!(config.max_message_size, Some(MESSAGE_BYTES_MAX));
-        assert_eq!(config.max_frame_size, Some(MESSAGE_BYTES_MAX));
-        assert!(!config.accept_unmasked_frames);
-    }
-
-    #[tokio::test]
-    async fn read_bytes_are_held_only_until_they_are_taken() {
-        let buffer = RefCell::new(vec![0; 64 * 1024].into());
-        let message = frame(BINARY, true, &[1; 900]);
-        let burst = [message.clone(), ping(b"p"), message].concat();
-        let (first, second) = burst.split_at(1000);
-        let (mut stream, mut client) = stream(first);
-        client.write_all(second).await.unwrap();
-        let mut messages = Vec::new();
-        loop {
-            while let Some(message) = stream.next_message().unwrap() {
-                messages.push(message);
-            }
-            let held = stream.reading.as_ref();
-            assert_eq!(held.map_or(0, |reading| reading.unread.capacity()), 0);
-            if messages.len() == 3 {
-                break;
-            }
-            poll_fn(|cx| stream.poll_read(cx, &buffer)).await.unwrap();
-        }
-        assert_eq!(messages[2], Message::Binary(Bytes::from(vec![1; 900])));
-    }
-
-    /// Returns all messages that are read already.
-    fn messages(stream: &mut FrameStream<DuplexStream>) -> Vec<Message> {
-        std::iter::from_fn(|| stream.next_message().unwrap()).collect()
-    }
-
-    #[test]
-    fn tungstenite_releases_its_buffer_after_a_large_message() {
-        let (mut stream, _client) = stream(&frame(BINARY, true, &[1; MESSAGE_BYTES_MAX]));
-        let message = messages(&mut stream).remove(0);
-        // The message is a part of the buffer into which it was read.
-        let Message::Binary(payload) = message else {
-            panic!("{message:?}");
-        };
-        assert_eq!(payload.len(), MESSAGE_BYTES_MAX);
-        assert!(payload.is_unique(), "its buffer is held on to");
-    }
-
-    #[test]
-    fn a_read_buffer_exists_only_within_a_message() {
-        let message = frame(BINARY, false, &[1; 300]);
-        let (mut stream, _client) = stream(&[&message[..], &ping(b"p")].concat());
-        assert!(matches!(messages(&mut stream)[..], [Message::Ping(_)]));
-        assert!(stream.reading.is_some());
-        let rest = frame(CONTINUATION, true, &[2]);
-        stream.partial_message().unread.extend_from_slice(&rest);
-        assert!(matches!(&messages(&mut stream)[..], [Message::Binary(it)] if it.len() == 301));
-        assert!(stream.reading.is_none());
-    }
-
-    proptest! {
-        #[test]
-        fn messages_are_read_whatever_their_sizes_and_pieces(
-            sizes in prop::collection::vec((0..MESSAGE_BYTES_MAX, 0..3_usize), 1..8),
-            pieces in prop::collection::vec(1..5000_usize, 1..20),
-        ) {
-            let (mut bytes, mut sent) = (Vec::new(), Vec::new());
-            for (number, (size, fragments)) in sizes.into_iter().enumerate() {
-                let payload = vec![u8::try_from(number).unwrap(); size];
-                let (start, end) = payload.split_at(size / 2);
-                match fragments {
-                    0 => bytes.extend(frame(BINARY, true, &payload)),
-                    _ => {
-                        bytes.extend(frame(BINARY, false, start));
-                        if fragments == 2 {
-                            bytes.extend(ping(b"between"));
-                        }
-                        bytes.extend(frame(CONTINUATION, true, end));
-                    }
-                }
-                sent.push(Message::Binary(payload.into()));
-            }
-            let (mut stream, _client) = stream(b"");
-            let (mut rest, mut received) = (&bytes[..], Vec::new());
-            for piece in pieces.into_iter().cycle() {
-                let (now, later) = rest.split_at(piece.min(rest.len()));
-                stream.partial_message().unread.extend_from_slice(now);
-                received.extend(messages(&mut stream));
-                rest = later;
-                if rest.is_empty() {
-                    break;
-                }
-            }
-            received.retain(|message| !message.is_ping());
-            prop_assert_eq!(received, sent);
-        }
-    }
-}
+mod tests;

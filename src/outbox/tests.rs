@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use std::sync::Arc;
+use std::{io::IoSlice, sync::Arc};
 
 use sidewire_protocol::{Epoch, Position};
 use tokio::time::Instant;

@@ -29,7 +29,8 @@ impl fmt::Debug for ConnectionSignals {
 impl ConnectionSignals {
     /// Tells the connection to end. If it is called several times, the first reason counts.
     pub fn request_end(&self, ending: CloseReason) {
-        let _ = self.set_ending(ending);
+        let first = self.ending.get().unwrap_or(ending);
+        self.ending.set(Some(first));
         self.nudge();
     }
 

@@ -56,9 +56,9 @@ const KEPT_BYTES_MAX: i64 = 3 << 20;
 #[test]
 fn an_event_costs_as_many_allocations_with_1000_subscribers_as_with_10() {
     let [few, many] = [10, 1000].map(|clients| {
-        let bench = Bench::with_clients(clients);
-        bench.publish(100);
-        measure(|| bench.publish(256)).count_total
+        let fixture = Fixture::with_clients(clients);
+        fixture.publish(100);
+        measure(|| fixture.publish(256)).count_total
     });
     assert_eq!(many, few);
 }
@@ -66,11 +66,11 @@ fn an_event_costs_as_many_allocations_with_1000_subscribers_as_with_10() {
 #[test]
 fn a_batch_costs_as_many_allocations_with_1000_subscribers_as_with_10() {
     let [few, many] = [10, 1000].map(|clients| {
-        let bench = Bench::with_clients(clients);
+        let fixture = Fixture::with_clients(clients);
         // The queues of all outboxes grow to their largest size at once.
-        bench.publish_to_late_readers(40);
-        bench.publish_batch(40);
-        measure(|| bench.publish_batch(40)).count_total
+        fixture.publish_to_late_readers(40);
+        fixture.publish_batch(40);
+        measure(|| fixture.publish_batch(40)).count_total
     });
     assert_eq!(many, few);
 }
@@ -78,12 +78,12 @@ fn a_batch_costs_as_many_allocations_with_1000_subscribers_as_with_10() {
 #[test]
 fn a_client_that_reads_late_costs_allocations_but_not_for_each_event() {
     let [few, many] = [10, 1000].map(|clients| {
-        let bench = Bench::with_clients(clients);
-        bench.publish_to_late_readers(60);
+        let fixture = Fixture::with_clients(clients);
+        fixture.publish_to_late_readers(60);
         // Occasionally the event loop allocates a block for its channels, so take the
         // minimum of several runs.
         let [less, more] = [20, 60].map(|events| {
-            let counts = (0..8).map(|_| measure(|| bench.publish_to_late_readers(events)));
+            let counts = (0..8).map(|_| measure(|| fixture.publish_to_late_readers(events)));
             counts.map(|it| it.count_total).min().unwrap()
         });
         more - less
@@ -93,9 +93,9 @@ fn a_client_that_reads_late_costs_allocations_but_not_for_each_event() {
 
 #[test]
 fn a_burst_releases_the_memory_that_it_took() {
-    let bench = Bench::with_clients(200);
-    bench.publish_to_late_readers(500);
-    let burst = measure(|| bench.publish_to_late_readers(500));
+    let fixture = Fixture::with_clients(200);
+    fixture.publish_to_late_readers(500);
+    let burst = measure(|| fixture.publish_to_late_readers(500));
     assert_eq!((burst.bytes_current, burst.count_current), (0, 0));
     // Checks that there was a burst at all: each waiting frame is a pointer.
     assert!(burst.bytes_max > 200 * 500 * 8, "{burst:?}");
@@ -103,10 +103,10 @@ fn a_burst_releases_the_memory_that_it_took() {
 
 #[test]
 fn the_memory_that_a_shard_keeps_for_the_next_burst_is_bounded() {
-    let bench = Bench::with_clients(5000);
-    bench.publish(LOG_EVENTS as u64);
+    let fixture = Fixture::with_clients(5000);
+    fixture.publish(LOG_EVENTS as u64);
     let kept: i64 = [1, 64, 65, 64, 1]
-        .map(|events| measure(|| bench.publish_to_late_readers(events)).bytes_current)
+        .map(|events| measure(|| fixture.publish_to_late_readers(events)).bytes_current)
         .iter()
         .sum();
     assert!((0..KEPT_BYTES_MAX).contains(&kept), "{kept}");
@@ -382,15 +382,15 @@ fn a_handshake_and_a_call_with_partial_heads_take_no_more_than_is_accounted() {
 #[test]
 fn a_connection_takes_about_as_much_memory_as_is_accounted() {
     const CLIENTS: u64 = 2000;
-    let mut bench = None;
-    let held = measure(|| bench = Some(Bench::with_clients(CLIENTS)));
+    let mut fixture = None;
+    let held = measure(|| fixture = Some(Fixture::with_clients(CLIENTS)));
     let each = held.bytes_current / CLIENTS as i64;
     let counted = CONNECTION_BYTES as i64;
     assert!((counted / 2..counted).contains(&each), "{each}");
 }
 
 /// A relay with one shard, and clients that follow one topic.
-struct Bench {
+struct Fixture {
     runtime: LocalRuntime,
     shard: Rc<ShardContext>,
     clients: u64,
@@ -398,7 +398,7 @@ struct Bench {
     topic: Topic,
 }
 
-impl Bench {
+impl Fixture {
     fn with_clients(clients: u64) -> Self {
         let runtime = Builder::new_current_thread()
             .enable_time()
@@ -497,7 +497,7 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
+impl Drop for Fixture {
     fn drop(&mut self) {
         let tally = self.shard.hub.tally();
         assert_eq!(tally.matched.get(), tally.written.get());

@@ -256,13 +256,13 @@ mod tests {
         let memory = Arc::<MemoryAccount>::default()
             .reserve(MemoryUse::Requests, 1)
             .unwrap();
-        let bench = ConnectionFixture::new();
-        let work = bench
+        let fixture = ConnectionFixture::new();
+        let work = fixture
             .shard
             .hub
             .work_queue()
             .tenant_work(&TenantName::parse("acme").unwrap());
-        let response = publish_answer(&bench.shard, work, call, accepted, published, memory);
+        let response = publish_answer(&fixture.shard, work, call, accepted, published, memory);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -313,10 +313,10 @@ mod tests {
     #[test]
     fn a_long_answer_is_rendered_a_quantum_at_a_time_while_it_is_read() {
         simulate(async {
-            let bench = ConnectionFixture::new();
+            let fixture = ConnectionFixture::new();
             let account = Arc::<MemoryAccount>::default();
             let work = || {
-                let queue = bench.shard.hub.work_queue();
+                let queue = fixture.shard.hub.work_queue();
                 queue.tenant_work(&TenantName::parse("acme").unwrap())
             };
             let (accepted, events) = many();
@@ -328,7 +328,7 @@ mod tests {
             // In debt for 40 turns of the shard.
             work().charge(QUANTUM.times(40));
             let response = publish_answer(
-                &bench.shard,
+                &fixture.shard,
                 work(),
                 PostKind::Batch,
                 accepted,

@@ -269,12 +269,12 @@ mod tests {
 
     /// Starts a call that is recorded in the journal when its events are read.
     fn call(
-        bench: &ConnectionFixture,
+        fixture: &ConnectionFixture,
         journal: &Rc<RefCell<Vec<PostKind>>>,
         tenant: &str,
         posted: PostedBody,
     ) {
-        let (shard, journal) = (Rc::clone(&bench.shard), Rc::clone(journal));
+        let (shard, journal) = (Rc::clone(&fixture.shard), Rc::clone(journal));
         let name = TenantName::parse(tenant).unwrap();
         spawn_local(async move {
             let work = shard.hub.work_queue().tenant_work(&name);
@@ -291,11 +291,11 @@ mod tests {
     #[test]
     fn an_event_is_read_before_the_earlier_batches_of_another_tenant() {
         simulate(async {
-            let bench = ConnectionFixture::new();
+            let fixture = ConnectionFixture::new();
             let journal = Rc::default();
             let typing = r#"{"userTyping": {"projectId": "p1"}}"#;
             let json = format!(r#"{{"messages": [{}]}}"#, [typing; 100].join(","));
-            let batch = batch_from_json(&bench.shard.relay, json.as_bytes()).unwrap();
+            let batch = batch_from_json(&fixture.shard.relay, json.as_bytes()).unwrap();
             let batch = Bytes::from(batch);
             let event = || PostedBody {
                 call: PostKind::Event,
@@ -303,7 +303,7 @@ mod tests {
                 body: Bytes::from_static(typing.as_bytes()),
             };
             // A tenant that has called before may call again.
-            call(&bench, &journal, "quiet", event());
+            call(&fixture, &journal, "quiet", event());
             settle().await;
             for _ in 0..20 {
                 let posted = PostedBody {
@@ -311,9 +311,9 @@ mod tests {
                     format: BodyFormat::Protobuf,
                     body: batch.clone(),
                 };
-                call(&bench, &journal, "loud", posted);
+                call(&fixture, &journal, "loud", posted);
             }
-            call(&bench, &journal, "quiet", event());
+            call(&fixture, &journal, "quiet", event());
             while journal.borrow().len() < 22 {
                 yield_now().await;
             }
@@ -328,8 +328,8 @@ mod tests {
     #[test]
     fn a_batch_is_read_in_parts_without_delaying_others() {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            let relay = &bench.shard.relay;
+            let fixture = ConnectionFixture::new();
+            let relay = &fixture.shard.relay;
             let typing = r#"{"userTyping": {"projectId": "p1"}}"#;
             let json = format!(r#"{{"messages": [{}]}}"#, [typing; 300].join(","));
             let batch = batch_from_json(relay, json.as_bytes()).unwrap();
@@ -382,8 +382,8 @@ mod tests {
     #[test]
     fn an_event_slow_to_read_is_offloaded_and_others_are_charged_by_their_fields() {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            let relay = &bench.shard.relay;
+            let fixture = ConnectionFixture::new();
+            let relay = &fixture.shard.relay;
             for (changes, is_ambiguous, expected) in [
                 (4_000, true, Some(4 * 4_000)),
                 (4_200, true, None),
@@ -410,8 +410,8 @@ mod tests {
     #[test]
     fn an_event_of_a_batch_may_be_as_large_as_one_posted_alone() {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            let relay = &bench.shard.relay;
+            let fixture = ConnectionFixture::new();
+            let relay = &fixture.shard.relay;
             let body_max = relay.live().config.ingest.body_max;
             let large = updated(body_max / 2, false);
             let batch = [field(1, &updated(1, false)), field(1, &large)].concat();
@@ -429,8 +429,8 @@ mod tests {
     #[test]
     fn topics_are_counted_while_they_are_read() {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            let relay = &bench.shard.relay;
+            let fixture = ConnectionFixture::new();
+            let relay = &fixture.shard.relay;
             let topics_max = relay.live().config.limits.topics_per_event;
             let extra = |count: usize| {
                 let topics = (0..count).flat_map(|n| field(18, format!("a:{n}").as_bytes()));

@@ -215,16 +215,16 @@ mod tests {
     const KEY: &str = "0123456789abcdef";
 
     /// Configures an ingest key, which backends must then present.
-    fn with_key(bench: &ConnectionFixture) {
+    fn with_key(fixture: &ConnectionFixture) {
         let key = IngestKey::new("tests".to_owned(), &Secret::new(KEY), None).unwrap();
         let keys = IngestKeys::new(vec![key]).unwrap();
-        bench.replace_settings(|live| live.ingest_keys = keys);
+        fixture.replace_settings(|live| live.ingest_keys = keys);
     }
 
     /// Opens a connection and serves it. Returns the backend's end.
-    fn connect(bench: &ConnectionFixture) -> DuplexStream {
+    fn connect(fixture: &ConnectionFixture) -> DuplexStream {
         let (ours, theirs) = duplex(64 * 1024);
-        let shard = Rc::clone(&bench.shard);
+        let shard = Rc::clone(&fixture.shard);
         spawn_local(serve(shard, ours, ListenerKind::Tcp, ()));
         theirs
     }
@@ -247,13 +247,13 @@ mod tests {
     #[test]
     fn a_connection_without_an_authenticated_call_ends_after_10_s() {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            with_key(&bench);
+            let fixture = ConnectionFixture::new();
+            with_key(&fixture);
             let whole = head("GET /v1/tenants/acme", "");
             let halfway = "POST /v1/tenants/acme/events HTTP/1.1\r\n";
             for (request, answer) in [("", ""), (halfway, ""), (&whole, "HTTP/1.1 401 ")] {
                 let start = Instant::now();
-                let mut backend = connect(&bench);
+                let mut backend = connect(&fixture);
                 backend.write_all(request.as_bytes()).await.unwrap();
                 let (heard, elapsed) = rest(backend, start).await;
                 assert!(heard.starts_with(answer), "{heard}");
@@ -265,10 +265,10 @@ mod tests {
     #[test]
     fn a_connection_with_an_authenticated_call_may_be_idle_for_60_s() {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            with_key(&bench);
+            let fixture = ConnectionFixture::new();
+            with_key(&fixture);
             let start = Instant::now();
-            let mut backend = connect(&bench);
+            let mut backend = connect(&fixture);
             let request = head("GET /nothing", &bearer());
             backend.write_all(request.as_bytes()).await.unwrap();
             let (heard, elapsed) = rest(backend, start).await;
@@ -280,10 +280,10 @@ mod tests {
     #[test]
     fn a_body_may_arrive_slowly_if_the_head_was_authenticated() {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            with_key(&bench);
+            let fixture = ConnectionFixture::new();
+            with_key(&fixture);
             let start = Instant::now();
-            let mut backend = connect(&bench);
+            let mut backend = connect(&fixture);
             let headers = format!(
                 "{}Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n",
                 bearer()
@@ -315,9 +315,9 @@ mod tests {
     #[test]
     fn an_answer_is_rendered_as_fast_as_it_is_read() {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            let memory = Arc::clone(bench.shard.relay.publisher.memory());
-            let mut backend = connect(&bench);
+            let fixture = ConnectionFixture::new();
+            let memory = Arc::clone(fixture.shard.relay.publisher.memory());
+            let mut backend = connect(&fixture);
             let request = [largest_answer(), b"GET /nothing HTTP/1.0\r\n\r\n".to_vec()].concat();
             backend.write_all(&request).await.unwrap();
             let (heard, _) = rest(backend, Instant::now()).await;
@@ -331,10 +331,10 @@ mod tests {
     #[test]
     fn a_backend_that_does_not_read_its_answer_holds_little_and_is_disconnected() {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            let memory = Arc::clone(bench.shard.relay.publisher.memory());
+            let fixture = ConnectionFixture::new();
+            let memory = Arc::clone(fixture.shard.relay.publisher.memory());
             let start = Instant::now();
-            let mut backend = connect(&bench);
+            let mut backend = connect(&fixture);
             backend.write_all(&largest_answer()).await.unwrap();
             sleep_until(start + ANSWER_TIMEOUT / 2).await;
             let held = memory.held_bytes(MemoryUse::Requests);
@@ -350,8 +350,8 @@ mod tests {
     #[test]
     fn a_body_for_which_there_is_no_memory_is_refused_before_it_is_read() {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            let memory = Arc::clone(bench.shard.relay.publisher.memory());
+            let fixture = ConnectionFixture::new();
+            let memory = Arc::clone(fixture.shard.relay.publisher.memory());
             memory.set_limits(MemoryLimits {
                 max: 12 << 20,
                 window: 0,
@@ -361,13 +361,13 @@ mod tests {
                     format!("Content-Type: application/json\r\nContent-Length: {bytes}\r\n");
                 head("POST /v1/tenants/acme/events", &headers)
             };
-            let mut first = connect(&bench);
+            let mut first = connect(&fixture);
             first.write_all(call(1 << 20).as_bytes()).await.unwrap();
             settle().await;
             let held = memory.held_bytes(MemoryUse::Requests);
             assert_eq!(held, (2 << 20) + 16 * 1024);
             // Large requests get three quarters of a quarter of 12 MiB.
-            let mut second = connect(&bench);
+            let mut second = connect(&fixture);
             second.write_all(call(1 << 20).as_bytes()).await.unwrap();
             let (heard, _) = rest(second, Instant::now()).await;
             assert!(heard.starts_with("HTTP/1.1 503 "), "{heard}");

@@ -174,8 +174,8 @@ mod tests {
     #[test]
     fn a_relay_is_ready_when_its_shards_answer_and_not_before() {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            let health = Arc::new(Health::new(Arc::clone(&bench.shard.relay)));
+            let fixture = ConnectionFixture::new();
+            let health = Arc::new(Health::new(Arc::clone(&fixture.shard.relay)));
             let listening = health.register_listener();
             health.set_running();
             // No task answers the shard's calls, as if it were stuck.
@@ -185,7 +185,7 @@ mod tests {
             assert_eq!(began.elapsed(), SHARD_TIMEOUT);
             assert!(!health.shards_answer().await);
 
-            let hub = Rc::clone(&bench.shard.hub);
+            let hub = Rc::clone(&fixture.shard.hub);
             spawn_local(async move { hub.answer_calls().await });
             assert_eq!(wrong(&health).await, []);
             assert!(health.shards_answer().await);
@@ -198,10 +198,10 @@ mod tests {
     #[test]
     fn a_drain_that_begins_before_the_start_is_over_is_reported() {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            let hub = Rc::clone(&bench.shard.hub);
+            let fixture = ConnectionFixture::new();
+            let hub = Rc::clone(&fixture.shard.hub);
             spawn_local(async move { hub.answer_calls().await });
-            let health = Health::new(Arc::clone(&bench.shard.relay));
+            let health = Health::new(Arc::clone(&fixture.shard.relay));
             let names = |wrong: Vec<(&'static str, String)>| {
                 wrong.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
             };

@@ -155,8 +155,8 @@ fn name(tenant: &str) -> TenantName {
 type Journal = Rc<RefCell<Vec<String>>>;
 
 /// Runs a task for the tenant with this many steps of this cost.
-fn task(bench: &ConnectionFixture, journal: &Journal, tenant: &str, steps: usize, cost: Cost) {
-    let (shard, journal) = (Rc::clone(&bench.shard), Rc::clone(journal));
+fn task(fixture: &ConnectionFixture, journal: &Journal, tenant: &str, steps: usize, cost: Cost) {
+    let (shard, journal) = (Rc::clone(&fixture.shard), Rc::clone(journal));
     let name = name(tenant);
     spawn_local(async move {
         let work = shard.hub.work_queue().tenant_work(&name);
@@ -171,38 +171,38 @@ fn task(bench: &ConnectionFixture, journal: &Journal, tenant: &str, steps: usize
 #[test]
 fn many_tasks_of_a_tenant_run_after_one_of_another_once_their_quantum_is_used() {
     simulate(async {
-        let (bench, journal) = (ConnectionFixture::new(), Journal::default());
+        let (fixture, journal) = (ConnectionFixture::new(), Journal::default());
         for _ in 0..20 {
-            task(&bench, &journal, "loud", 1, Cost::from_nanos(32_000));
+            task(&fixture, &journal, "loud", 1, Cost::from_nanos(32_000));
         }
-        task(&bench, &journal, "quiet", 1, Cost::from_nanos(10));
+        task(&fixture, &journal, "quiet", 1, Cost::from_nanos(10));
         settle().await;
         let done = journal.take();
         assert_eq!(done.len(), 21);
         assert_eq!(done.iter().position(|name| name == "quiet"), Some(4));
-        assert!(bench.shard.hub.work_queue().is_forgotten());
+        assert!(fixture.shard.hub.work_queue().is_forgotten());
     });
 }
 
 #[test]
 fn a_step_of_several_quanta_is_paid_for_before_the_next() {
     simulate(async {
-        let (bench, journal) = (ConnectionFixture::new(), Journal::default());
-        task(&bench, &journal, "loud", 2, QUANTUM.times(5));
-        task(&bench, &journal, "quiet", 4, QUANTUM);
+        let (fixture, journal) = (ConnectionFixture::new(), Journal::default());
+        task(&fixture, &journal, "loud", 2, QUANTUM.times(5));
+        task(&fixture, &journal, "quiet", 4, QUANTUM);
         settle().await;
         let done = journal.take();
         assert_eq!(done, ["loud", "quiet", "quiet", "quiet", "quiet", "loud"]);
-        assert!(bench.shard.hub.work_queue().is_forgotten());
+        assert!(fixture.shard.hub.work_queue().is_forgotten());
     });
 }
 
 #[test]
 fn the_quanta_granted_to_tasks_of_many_tenants_in_a_turn_are_bounded() {
     simulate(async {
-        let (bench, journal) = (ConnectionFixture::new(), Journal::default());
+        let (fixture, journal) = (ConnectionFixture::new(), Journal::default());
         for tenant in 0..50 {
-            task(&bench, &journal, &format!("t{tenant}"), 2, QUANTUM);
+            task(&fixture, &journal, &format!("t{tenant}"), 2, QUANTUM);
         }
         let mut before = 0;
         while before < 100 {
@@ -223,14 +223,14 @@ fn the_quanta_granted_to_tasks_of_many_tenants_in_a_turn_are_bounded() {
 #[test]
 fn tasks_of_new_tenants_leave_half_of_each_turn_to_those_with_a_debt() {
     simulate(async {
-        let (bench, journal) = (ConnectionFixture::new(), Journal::default());
+        let (fixture, journal) = (ConnectionFixture::new(), Journal::default());
         // In debt after the first of two.
-        task(&bench, &journal, "loud", 2, QUANTUM.times(4));
+        task(&fixture, &journal, "loud", 2, QUANTUM.times(4));
         yield_now().await;
         let mut new = 0;
         while journal.borrow().iter().filter(|it| **it == "loud").count() < 2 {
             for _ in 0..10 {
-                task(&bench, &journal, &format!("new{new}"), 1, QUANTUM);
+                task(&fixture, &journal, &format!("new{new}"), 1, QUANTUM);
                 new += 1;
             }
             yield_now().await;
@@ -242,9 +242,9 @@ fn tasks_of_new_tenants_leave_half_of_each_turn_to_those_with_a_debt() {
 #[test]
 fn a_scheduled_future_is_charged_the_cost_of_each_poll() {
     simulate(async {
-        let (bench, journal) = (ConnectionFixture::new(), Journal::default());
-        let work = bench.shard.hub.work_queue().tenantless_work();
-        let before = bench.shard.hub.work_queue().total_charged();
+        let (fixture, journal) = (ConnectionFixture::new(), Journal::default());
+        let work = fixture.shard.hub.work_queue().tenantless_work();
+        let before = fixture.shard.hub.work_queue().total_charged();
         let future = async {
             journal.borrow_mut().push("first".to_owned());
             yield_now().await;
@@ -258,7 +258,7 @@ fn a_scheduled_future_is_charged_the_cost_of_each_poll() {
         assert!(poll_immediate(&mut run).await.is_none());
         assert_eq!(*journal.borrow(), ["first"]);
         run.await;
-        let charged = bench.shard.hub.work_queue().total_charged() - before;
+        let charged = fixture.shard.hub.work_queue().total_charged() - before;
         assert_eq!(charged, QUANTUM.times(6));
         assert_eq!(*journal.borrow(), ["first", "second"]);
     });
@@ -267,8 +267,8 @@ fn a_scheduled_future_is_charged_the_cost_of_each_poll() {
 #[test]
 fn each_tenant_has_one_offloaded_step_at_a_time() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let of = |tenant| bench.shard.hub.work_queue().tenant_work(&name(tenant));
+        let fixture = ConnectionFixture::new();
+        let of = |tenant| fixture.shard.hub.work_queue().tenant_work(&name(tenant));
         let (first, second, of_other) = (of("acme"), of("acme"), of("other"));
         let (release, released) = mpsc::channel();
         let mut slow = pin!(first.offload(move || released.recv()));

@@ -181,7 +181,7 @@ mod tests {
 
     /// Turns a client away. Returns its answer, and the numbers of exceeded limits and refused
     /// handshakes so far.
-    async fn turned_away(bench: &ConnectionFixture) -> (String, u64, u64) {
+    async fn turned_away(fixture: &ConnectionFixture) -> (String, u64, u64) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_nonblocking(true).unwrap();
@@ -189,21 +189,21 @@ mod tests {
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
         let mut turned_away = TurnedAway::default();
-        let relay = &bench.shard.relay;
+        let relay = &fixture.shard.relay;
         turn_away(relay, stream, Limit::Descriptors, &mut turned_away);
         let mut heard = String::new();
         client.read_to_string(&mut heard).await.unwrap();
         (
             heard,
-            bench.metric("sidewire_limits_exceeded_total{limit=\"descriptors\"}"),
-            bench.metric("sidewire_handshakes_refused_total{status=\"503\"}"),
+            fixture.metric("sidewire_limits_exceeded_total{limit=\"descriptors\"}"),
+            fixture.metric("sidewire_handshakes_refused_total{status=\"503\"}"),
         )
     }
 
     #[tokio::test(flavor = "local")]
     async fn a_503_is_sent_and_counted_as_a_refusal_except_over_tls() {
-        let bench = ConnectionFixture::new();
-        let (heard, exceeded, refused) = turned_away(&bench).await;
+        let fixture = ConnectionFixture::new();
+        let (heard, exceeded, refused) = turned_away(&fixture).await;
         assert!(heard.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
         assert!(heard.contains("\"there are too many connections\""));
         assert_eq!((exceeded, refused), (1, 1));
@@ -211,7 +211,7 @@ mod tests {
         let made = generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
         let key = tls::parse_private_key(made.signing_key.serialize_pem().as_bytes()).unwrap();
         let tls = tls::server_config(vec![made.cert.der().clone()], key).unwrap();
-        bench.replace_settings(|live| live.tls = Some(tls));
-        assert_eq!(turned_away(&bench).await, (String::new(), 2, 1));
+        fixture.replace_settings(|live| live.tls = Some(tls));
+        assert_eq!(turned_away(&fixture).await, (String::new(), 2, 1));
     }
 }

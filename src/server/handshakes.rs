@@ -169,12 +169,12 @@ mod tests {
     /// Memory reserved for each handshake.
     const BYTES: usize = 48 * 1024;
 
-    struct Bench {
+    struct Fixture {
         memory: Arc<MemoryAccount>,
         handshakes: Arc<HandshakeLimiter>,
     }
 
-    impl Bench {
+    impl Fixture {
         /// Creates a limiter of three handshakes.
         fn new() -> Self {
             Self {
@@ -191,10 +191,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_free_permit_a_new_peer_waits_until_one_is_released() {
-        let bench = Bench::new();
-        let first = bench.permit().await;
-        let others = [bench.permit().await, bench.permit().await];
-        let mut waits = pin!(bench.permit());
+        let fixture = Fixture::new();
+        let first = fixture.permit().await;
+        let others = [fixture.permit().await, fixture.permit().await];
+        let mut waits = pin!(fixture.permit());
         assert!(poll!(&mut waits).is_pending());
         drop(first);
         let began = Instant::now();
@@ -202,23 +202,23 @@ mod tests {
         assert_eq!(began.elapsed(), Duration::ZERO);
         assert!(others.iter().all(|it| !it.eviction_token().is_cancelled()));
         drop((permit, others));
-        assert_eq!(bench.memory.held_bytes(MemoryUse::Handshakes), 0);
+        assert_eq!(fixture.memory.held_bytes(MemoryUse::Handshakes), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_handshake_is_evicted_once_it_has_had_a_second() {
-        let bench = Bench::new();
-        let oldest = bench.permit().await;
+        let fixture = Fixture::new();
+        let oldest = fixture.permit().await;
         advance(UNDISTURBED / 2).await;
-        let other = bench.permit().await;
-        let another = bench.permit().await;
+        let other = fixture.permit().await;
+        let another = fixture.permit().await;
         let began = Instant::now();
-        let newcomer = bench.permit().await;
+        let newcomer = fixture.permit().await;
         assert_eq!(began.elapsed(), UNDISTURBED / 2);
         assert!(oldest.eviction_token().is_cancelled());
         // An evicted permit releases nothing.
         drop(oldest);
-        let mut waits = pin!(bench.permit());
+        let mut waits = pin!(fixture.permit());
         assert!(poll!(&mut waits).is_pending());
         for permit in [&other, &another, &newcomer] {
             assert!(!permit.eviction_token().is_cancelled());
@@ -229,11 +229,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silent_peers_delay_no_other_by_more_than_a_second() {
-        let bench = Bench::new();
+        let fixture = Fixture::new();
         let mut silent = Vec::new();
         for _ in 0..100 {
             let began = Instant::now();
-            silent.push(bench.permit().await);
+            silent.push(fixture.permit().await);
             assert!(began.elapsed() <= UNDISTURBED);
         }
         let given_up = silent
@@ -244,24 +244,29 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_memory_the_oldest_is_evicted_and_without_a_budget_a_peer_is_refused() {
-        let bench = Bench::new();
+        let fixture = Fixture::new();
         let bytes = BYTES as u64;
-        bench.memory.set_limits(MemoryLimits {
+        fixture.memory.set_limits(MemoryLimits {
             // A sixteenth for handshakes, and the part that is reserved for no use.
             max: 16 * bytes,
             window: 11 * bytes,
         });
         let room = 16 * bytes - 11 * bytes - 2 * (5 * bytes / 4) - 2 * (5 * bytes / 16);
         assert_eq!(room / bytes, 1);
-        let first = bench.permit().await;
+        let first = fixture.permit().await;
         let began = Instant::now();
-        let second = bench.permit().await;
+        let second = fixture.permit().await;
         assert_eq!(began.elapsed(), UNDISTURBED);
         assert!(first.eviction_token().is_cancelled());
-        assert_eq!(bench.memory.held_bytes(MemoryUse::Handshakes), bytes);
+        assert_eq!(fixture.memory.held_bytes(MemoryUse::Handshakes), bytes);
         drop((first, second));
-        bench.memory.set_limits(MemoryLimits { max: 0, window: 0 });
-        let refused = bench.handshakes.acquire_permit(&bench.memory, BYTES).await;
+        fixture
+            .memory
+            .set_limits(MemoryLimits { max: 0, window: 0 });
+        let refused = fixture
+            .handshakes
+            .acquire_permit(&fixture.memory, BYTES)
+            .await;
         assert_eq!(refused.unwrap_err(), MemoryExceeded);
     }
 

@@ -48,7 +48,7 @@ fn tape(random: &RandomSource, bytes_max: u64) -> Vec<u8> {
 
 /// Ingests the envelope, in binary or as JSON; `None` if it is refused.
 fn accepted(
-    bench: &ConnectionFixture,
+    fixture: &ConnectionFixture,
     schema: &Schema,
     envelope: &[u8],
     is_json: bool,
@@ -60,7 +60,7 @@ fn accepted(
     } else {
         envelope.to_vec()
     };
-    let draft = ingest::fuzzing::event(&bench.shard.relay, &body, is_json, &[]).ok()?;
+    let draft = ingest::fuzzing::event(&fixture.shard.relay, &body, is_json, &[]).ok()?;
     let found = naive_topics(schema, envelope).expect("what is taken can be decoded");
     assert!(!found.has_invalid, "{found:?}");
     let extra = ExtraTopics::decode(envelope).unwrap().topics;
@@ -87,11 +87,11 @@ fn check_json(schema: &Schema, draft: &EventDraft) {
 }
 
 /// A client that is subscribed to this topic alone, in either encoding.
-async fn follow(bench: &ConnectionFixture, topic: &str, speaks_json: bool) -> FrameClient {
+async fn follow(fixture: &ConnectionFixture, topic: &str, speaks_json: bool) -> FrameClient {
     let mut client = if speaks_json {
-        bench.connect_json(WIDE)
+        fixture.connect_json(WIDE)
     } else {
-        bench.connect(WIDE)
+        fixture.connect(WIDE)
     };
     let request = if speaks_json {
         let subscribe = serde_json::json!({"messageId": "s", "subscribe": {"topics": [topic]}});
@@ -125,12 +125,12 @@ async fn run(seed: u64) -> (usize, usize) {
     let random = RandomSource::from_seed(seed);
     let text = random_schema(&tape(&random, 1_500));
     let schema = Arc::new(text.compile().unwrap());
-    let bench = ConnectionFixture::new();
-    bench.set_schema(Arc::clone(&schema));
+    let fixture = ConnectionFixture::new();
+    fixture.set_schema(Arc::clone(&schema));
     let events: Vec<_> = (0..ENVELOPES)
         .filter_map(|number| {
             let envelope = random_envelope(&schema, &tape(&random, 400));
-            accepted(&bench, &schema, &envelope, number % 3 == 0)
+            accepted(&fixture, &schema, &envelope, number % 3 == 0)
         })
         .collect();
     let is_askable = |topic: &&String| !topic.starts_with("user:") && *topic != "tenant:*";
@@ -140,7 +140,11 @@ async fn run(seed: u64) -> (usize, usize) {
     let mut clients = Vec::new();
     for topic in asked.into_iter().filter(is_askable) {
         for speaks_json in [false, true] {
-            clients.push((topic, follow(&bench, topic, speaks_json).await, Vec::new()));
+            clients.push((
+                topic,
+                follow(&fixture, topic, speaks_json).await,
+                Vec::new(),
+            ));
         }
     }
     let mut reached = 0;
@@ -148,7 +152,7 @@ async fn run(seed: u64) -> (usize, usize) {
         check_json(&schema, draft);
         // The ids of random events are not unique: two may have the same.
         let draft = draft.clone().with_fingerprint(None);
-        let published = bench.publish([draft]).await;
+        let published = fixture.publish([draft]).await;
         let offset = published.events[0].position.offset;
         let mut matched = 0;
         for (topic, _, expected) in &mut clients {
@@ -160,7 +164,7 @@ async fn run(seed: u64) -> (usize, usize) {
         assert_eq!(published.events[0].matched, Some(matched));
         reached += usize::from(matched > 0);
     }
-    let end = bench.publish([event(1)]).await.events[0].position.offset;
+    let end = fixture.publish([event(1)]).await.events[0].position.offset;
     for (topic, client, expected) in &mut clients {
         let heard = heard_until(client, end).await;
         assert_eq!(heard, *expected, "seed {seed}, {topic}\n{}", text.main);

@@ -46,12 +46,12 @@ fn certified() -> Certified {
 
 /// Connects as a client that trusts these certificates. Returns the one it is shown.
 async fn connect(
-    bench: &ConnectionFixture,
+    fixture: &ConnectionFixture,
     trusted: &str,
 ) -> (TlsStream<TcpStream>, CertificateDer<'static>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let shard = Rc::clone(&bench.shard);
+    let shard = Rc::clone(&fixture.shard);
     spawn_local(async move {
         let (stream, peer) = listener.accept().await.unwrap();
         serve_tcp(shard, stream, peer.ip(), (), ()).await;
@@ -66,14 +66,14 @@ async fn connect(
 
 #[tokio::test(flavor = "local")]
 async fn a_new_certificate_is_used_for_new_connections_and_drops_none() {
-    let bench = ConnectionFixture::new();
+    let fixture = ConnectionFixture::new();
     let (old, new) = (certified(), certified());
     let trusted = [old.cert_pem, new.cert_pem].concat();
-    bench.shard.relay.replace_settings(old.live);
-    let (mut first, shown) = connect(&bench, &trusted).await;
+    fixture.shard.relay.replace_settings(old.live);
+    let (mut first, shown) = connect(&fixture, &trusted).await;
     assert_eq!(shown, old.cert);
-    bench.shard.relay.replace_settings(new.live);
-    let (_second, shown) = connect(&bench, &trusted).await;
+    fixture.shard.relay.replace_settings(new.live);
+    let (_second, shown) = connect(&fixture, &trusted).await;
     assert_eq!(shown, new.cert);
 
     first

@@ -75,7 +75,7 @@ fn the_autobahn_cases_pass_and_the_relay_builds_every_echoed_frame() {
         .build_local(LocalOptions::default())
         .unwrap();
     runtime.block_on(async {
-        let bench = ConnectionFixture::with_settings(raise_limits);
+        let fixture = ConnectionFixture::with_settings(raise_limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}/ws", listener.local_addr().unwrap());
         let reports = tempfile::tempdir().unwrap();
@@ -89,15 +89,15 @@ fn the_autobahn_cases_pass_and_the_relay_builds_every_echoed_frame() {
                 }
                 accepted = listener.accept() => {
                     let (stream, peer) = accepted.unwrap();
-                    echo(&bench, stream, peer.ip(), &sent);
+                    echo(&fixture, stream, peer.ip(), &sent);
                 }
             }
         }
-        bench.shard.relay.clients.close();
-        bench.shard.relay.clients.wait().await;
+        fixture.shard.relay.clients.close();
+        fixture.shard.relay.clients.wait().await;
         check_reports(reports.path());
-        bench.check_nothing_is_left();
-        check_frames(&sent.borrow(), bench.tally().frames_written.get());
+        fixture.check_nothing_is_left();
+        check_frames(&sent.borrow(), fixture.tally().frames_written.get());
     });
 }
 
@@ -119,8 +119,8 @@ fn attack(url: String, reports: &Path) -> oneshot::Receiver<bool> {
     done
 }
 
-fn echo(bench: &ConnectionFixture, stream: TcpStream, peer: IpAddr, sent: &Rc<RefCell<Sent>>) {
-    let shard = Rc::clone(&bench.shard);
+fn echo(fixture: &ConnectionFixture, stream: TcpStream, peer: IpAddr, sent: &Rc<RefCell<Sent>>) {
+    let shard = Rc::clone(&fixture.shard);
     let sent = Rc::clone(sent);
     stream.set_nodelay(true).unwrap();
     spawn_local(async move {

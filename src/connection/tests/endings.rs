@@ -33,15 +33,15 @@ fn codes(heard: &[ReceivedFrame]) -> Vec<u16> {
 fn a_clients_close_is_answered_with_its_code_and_the_stream_ends() {
     for code in [1000, 1001, 3000, 4999] {
         simulate(async {
-            let bench = ConnectionFixture::new();
+            let fixture = ConnectionFixture::new();
             let start = Instant::now();
-            let mut client = bench.connect(WIDE);
+            let mut client = fixture.connect(WIDE);
             client.send(close(code)).await;
             assert_eq!(codes(&client.remaining_frames().await), [code]);
             let end = client.wait_for_end().await;
             assert_eq!((end.at, end.was_reset), (start, false));
-            assert_eq!(bench.closed("client"), 1);
-            bench.check_nothing_is_left();
+            assert_eq!(fixture.closed("client"), 1);
+            fixture.check_nothing_is_left();
         });
     }
 }
@@ -49,9 +49,9 @@ fn a_clients_close_is_answered_with_its_code_and_the_stream_ends() {
 #[test]
 fn a_clients_close_drops_its_queued_events() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(64);
-        bench.publish([event(100), event(100)]).await;
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(64);
+        fixture.publish([event(100), event(100)]).await;
         client.send(close(1000)).await;
         settle().await;
         let heard = client.remaining_frames().await;
@@ -62,8 +62,8 @@ fn a_clients_close_drops_its_queued_events() {
                 ReceivedFrame::Close(1000, String::new())
             ]
         );
-        assert_eq!(bench.tally().dropped_closed.get(), 1);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.tally().dropped_closed.get(), 1);
+        fixture.check_nothing_is_left();
     });
 }
 
@@ -106,17 +106,17 @@ fn a_violation_is_answered_with_its_code_even_if_the_client_keeps_sending() {
     ];
     for (name, breach, code, reason) in breaches {
         simulate(async {
-            let bench = ConnectionFixture::new();
+            let fixture = ConnectionFixture::new();
             let start = Instant::now();
-            let mut client = bench.connect(64);
+            let mut client = fixture.connect(64);
             let goes_on = [breach, vec![0x55; 10_000]].concat();
             client.flood(goes_on, Duration::from_millis(100));
             let heard = client.remaining_frames().await;
             assert_eq!(codes(&heard), [code], "{name}");
             let end = client.wait_for_end().await;
-            assert_eq!(bench.closed(reason), 1, "{name}");
+            assert_eq!(fixture.closed(reason), 1, "{name}");
             assert!(end.at - start <= CLOSE_ANSWER_TIMEOUT, "{name}");
-            bench.check_nothing_is_left();
+            fixture.check_nothing_is_left();
         });
     }
 }
@@ -124,9 +124,9 @@ fn a_violation_is_answered_with_its_code_even_if_the_client_keeps_sending() {
 #[test]
 fn a_client_that_keeps_sending_after_a_violation_is_dropped_after_two_seconds() {
     simulate(async {
-        let bench = ConnectionFixture::new();
+        let fixture = ConnectionFixture::new();
         let start = Instant::now();
-        let mut client = bench.connect(1024);
+        let mut client = fixture.connect(1024);
         let sending = async {
             while client.is_served() {
                 client.send_some(&[0xff; 1000]).await;
@@ -142,10 +142,10 @@ fn a_client_that_keeps_sending_after_a_violation_is_dropped_after_two_seconds() 
 #[test]
 fn a_client_that_stops_sending_after_a_violation_still_gets_the_close() {
     simulate(async {
-        let bench = ConnectionFixture::new();
+        let fixture = ConnectionFixture::new();
         let start = Instant::now();
         // Less room than the Close needs.
-        let mut client = bench.connect(8);
+        let mut client = fixture.connect(8);
         client.send(&[0xff, 0x80, 0, 0, 0, 0]).await;
         client.half_close().await;
         settle().await;
@@ -157,18 +157,18 @@ fn a_client_that_stops_sending_after_a_violation_still_gets_the_close() {
 #[test]
 fn a_violation_with_a_long_queue_ends_with_the_begun_frame_and_the_close() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(64);
-        bench.publish((0..400).map(|_| event(100))).await;
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(64);
+        fixture.publish((0..400).map(|_| event(100))).await;
         client.send(&[0xff, 0x80, 0, 0, 0, 0]).await;
         settle().await;
-        assert_eq!(bench.tally().dropped_closed.get(), 399);
+        assert_eq!(fixture.tally().dropped_closed.get(), 399);
         let heard = client.remaining_frames().await;
         assert_eq!(heard[0], ReceivedFrame::Event(1));
         assert_eq!(codes(&heard[1..]), [1002]);
         drop(client);
         settle().await;
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
@@ -184,16 +184,16 @@ fn a_stream_that_ends_without_a_close_ends_the_connection_at_once() {
     ];
     for beginning in beginnings {
         simulate(async {
-            let bench = ConnectionFixture::new();
+            let fixture = ConnectionFixture::new();
             let start = Instant::now();
-            let mut client = bench.connect(WIDE);
+            let mut client = fixture.connect(WIDE);
             client.send(&beginning).await;
             client.half_close().await;
             assert_eq!(client.remaining_frames().await, []);
             let end = client.wait_for_end().await;
             assert_eq!((end.at, end.was_reset), (start, false));
-            assert_eq!(bench.closed("lost"), 1);
-            bench.check_nothing_is_left();
+            assert_eq!(fixture.closed("lost"), 1);
+            fixture.check_nothing_is_left();
         });
     }
 }
@@ -201,13 +201,13 @@ fn a_stream_that_ends_without_a_close_ends_the_connection_at_once() {
 #[test]
 fn messages_sent_before_the_stream_ended_are_handled() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(WIDE);
         client.send(subscribe("s", "project:p")).await;
         client.send(close(1000)).await;
         client.half_close().await;
         assert_eq!(codes(&client.remaining_frames().await), [1000]);
-        assert_eq!(bench.closed("client"), 1);
+        assert_eq!(fixture.closed("client"), 1);
     });
 }
 
@@ -215,14 +215,14 @@ fn messages_sent_before_the_stream_ended_are_handled() {
 fn a_stream_that_cannot_be_shut_down_is_given_up_at_the_write_deadline() {
     for expires_at in [None, Some(NOW + Duration::from_secs(5))] {
         simulate(async {
-            let bench = ConnectionFixture::new();
+            let fixture = ConnectionFixture::new();
             let start = Instant::now();
-            let mut client = bench.connect_endlessly(expires_at);
+            let mut client = fixture.connect_endlessly(expires_at);
             client.half_close().await;
             let end = client.wait_for_end().await;
             assert_eq!(end.at - start, Duration::from_secs(10));
-            assert_eq!(bench.closed("lost"), 1);
-            bench.check_nothing_is_left();
+            assert_eq!(fixture.closed("lost"), 1);
+            fixture.check_nothing_is_left();
         });
     }
 }
@@ -230,22 +230,22 @@ fn a_stream_that_cannot_be_shut_down_is_given_up_at_the_write_deadline() {
 #[test]
 fn the_queued_events_of_a_client_that_leaves_are_dropped() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let client = bench.connect(64);
-        bench.publish([event(100), event(100)]).await;
+        let fixture = ConnectionFixture::new();
+        let client = fixture.connect(64);
+        fixture.publish([event(100), event(100)]).await;
         drop(client);
         settle().await;
-        assert_eq!(bench.tally().dropped_closed.get(), 2);
-        assert_eq!(bench.closed("lost"), 1);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.tally().dropped_closed.get(), 2);
+        assert_eq!(fixture.closed("lost"), 1);
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_fragmented_message_has_the_same_limit_as_one_in_a_single_frame() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(WIDE);
         client.send(frame(BINARY, false, &[0; 1000])).await;
         let mut fragments = 1;
         while client.is_served() && fragments < 1000 {
@@ -264,13 +264,13 @@ fn a_fragmented_message_has_the_same_limit_as_one_in_a_single_frame() {
 #[test]
 fn an_admitted_connection_that_is_never_served_leaves_nothing_behind() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let admitted = bench.admit(None);
-        bench.publish([event(1)]).await;
-        assert_eq!(bench.tally().queued.get(), 1);
+        let fixture = ConnectionFixture::new();
+        let admitted = fixture.admit(None);
+        fixture.publish([event(1)]).await;
+        assert_eq!(fixture.tally().queued.get(), 1);
         drop(admitted);
-        assert_eq!(bench.closed("lost"), 1);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.closed("lost"), 1);
+        fixture.check_nothing_is_left();
     });
 }
 
@@ -280,13 +280,13 @@ const CONVERSATION_BYTES_MAX: usize = 600;
 
 #[tokio::test(flavor = "local")]
 async fn an_idle_connection_is_small() {
-    let bench = ConnectionFixture::new();
+    let fixture = ConnectionFixture::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap())
         .await
         .unwrap();
-    let shard = Rc::clone(&bench.shard);
-    let talk = run_connection(shard, bench.admit(None), stream, Bytes::new(), ());
+    let shard = Rc::clone(&fixture.shard);
+    let talk = run_connection(shard, fixture.admit(None), stream, Bytes::new(), ());
     let size = size_of_val(&talk);
     assert!(size <= CONVERSATION_BYTES_MAX, "{size}");
 }

@@ -28,11 +28,11 @@ fn expired() -> [ReceivedFrame; 2] {
 #[test]
 fn a_token_expiry_is_announced_and_closes_the_connection_exactly_then() {
     simulate(async {
-        let bench = ConnectionFixture::new();
+        let fixture = ConnectionFixture::new();
         let start = Instant::now();
-        let mut client = bench.connect_until(Some(NOW + LIFETIME), WIDE);
+        let mut client = fixture.connect_until(Some(NOW + LIFETIME), WIDE);
         sleep(LIFETIME - Duration::from_millis(1)).await;
-        bench.publish([event(1)]).await;
+        fixture.publish([event(1)]).await;
         assert_eq!(client.next().await, Some(ReceivedFrame::Event(1)));
         settle().await;
         assert_eq!(client.read_some(1).await, 0);
@@ -40,27 +40,27 @@ fn a_token_expiry_is_announced_and_closes_the_connection_exactly_then() {
         let [error, goodbye] = expired();
         assert_eq!(client.next().await, Some(error));
         assert_eq!(start.elapsed(), LIFETIME);
-        let published = bench.publish([event(1)]).await;
+        let published = fixture.publish([event(1)]).await;
         assert_eq!(published.events[0].matched, Some(0));
         assert_eq!(client.next().await, Some(goodbye));
         client.send(close(4001)).await;
         assert_eq!(client.next().await, None);
         let end = client.wait_for_end().await;
         assert_eq!((end.at - start, end.was_reset), (LIFETIME, false));
-        assert_eq!(bench.closed("token_expired"), 1);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.closed("token_expired"), 1);
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_token_that_expired_during_the_handshake_lets_nothing_through() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect_until(Some(NOW), WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect_until(Some(NOW), WIDE);
         client.send(subscribe("s", "project:p")).await;
         assert_eq!(client.rest_after_close().await, expired());
-        assert_eq!(bench.tally().subscriptions.get(), 0);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.tally().subscriptions.get(), 0);
+        fixture.check_nothing_is_left();
     });
 }
 
@@ -73,9 +73,9 @@ fn a_client_that_floods_cannot_delay_its_token_expiry() {
     ];
     for message in floods {
         simulate(async {
-            let bench = ConnectionFixture::new();
+            let fixture = ConnectionFixture::new();
             let start = Instant::now();
-            let mut client = bench.connect_until(Some(NOW + LIFETIME), 4096);
+            let mut client = fixture.connect_until(Some(NOW + LIFETIME), 4096);
             sleep(LIFETIME - Duration::from_millis(100)).await;
             client.flood(message.repeat(100), Duration::from_millis(1));
             let mut heard = Vec::new();
@@ -87,7 +87,7 @@ fn a_client_that_floods_cannot_delay_its_token_expiry() {
             let end = client.wait_for_end().await;
             assert_eq!(end.at - start, LIFETIME + CLOSE_ANSWER_TIMEOUT);
             assert_eq!(client.next().await, None);
-            assert_eq!(bench.closed("token_expired"), 1);
+            assert_eq!(fixture.closed("token_expired"), 1);
         });
     }
 }
@@ -95,44 +95,47 @@ fn a_client_that_floods_cannot_delay_its_token_expiry() {
 #[test]
 fn a_client_not_reading_when_its_token_expires_is_cut_off_at_the_write_deadline() {
     simulate(async {
-        let bench = ConnectionFixture::new();
+        let fixture = ConnectionFixture::new();
         let start = Instant::now();
-        let mut client = bench.connect_until(Some(NOW + LIFETIME), 64);
+        let mut client = fixture.connect_until(Some(NOW + LIFETIME), 64);
         let stalled = LIFETIME - Duration::from_secs(4);
         sleep(stalled).await;
-        bench.publish([event(100), event(100), event(100)]).await;
+        fixture.publish([event(100), event(100), event(100)]).await;
         sleep_until(start + LIFETIME).await;
         settle().await;
         // A frame in progress is kept, the rest is discarded.
-        assert_eq!(bench.tally().queued.get(), 1);
-        assert_eq!(bench.tally().dropped_closed.get(), 2);
+        assert_eq!(fixture.tally().queued.get(), 1);
+        assert_eq!(fixture.tally().dropped_closed.get(), 2);
         let end = client.wait_for_end().await;
         assert_eq!(end.at - start, stalled + Duration::from_secs(10));
         assert!(end.was_reset);
-        assert_eq!(bench.closed("token_expired"), 1);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.closed("token_expired"), 1);
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_token_expiry_drops_queued_frames_but_not_a_begun_one() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect_until(Some(NOW + LIFETIME), 64);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect_until(Some(NOW + LIFETIME), 64);
         sleep(LIFETIME - Duration::from_secs(4)).await;
-        bench.publish([event(100), event(100)]).await;
+        fixture.publish([event(100), event(100)]).await;
         sleep(Duration::from_secs(5)).await;
         let mut expected = vec![ReceivedFrame::Event(1)];
         expected.extend(expired());
         assert_eq!(client.rest_after_close().await, expected);
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 const RETRY_AFTER: Duration = Duration::from_millis(1234);
 
-fn drain(bench: &ConnectionFixture) {
-    bench.shard.hub.end_all(|| CloseReason::drain(RETRY_AFTER));
+fn drain(fixture: &ConnectionFixture) {
+    fixture
+        .shard
+        .hub
+        .end_all(|| CloseReason::drain(RETRY_AFTER));
 }
 
 fn going_away() -> ReceivedFrame {
@@ -142,14 +145,14 @@ fn going_away() -> ReceivedFrame {
 #[test]
 fn a_drain_writes_queued_frames_and_then_closes_with_a_retry_delay() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(64);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(64);
         client.send(subscribe("s", "project:p")).await;
-        bench.publish((0..100).map(|_| event(100))).await;
-        drain(&bench);
+        fixture.publish((0..100).map(|_| event(100))).await;
+        drain(&fixture);
         settle().await;
         // It receives nothing of what comes after.
-        let published = bench.publish([event(1)]).await;
+        let published = fixture.publish([event(1)]).await;
         assert_eq!(published.events[0].matched, Some(0));
         let mut heard = client.rest_after_close().await;
         assert_eq!(heard.pop(), Some(going_away()));
@@ -161,38 +164,38 @@ fn a_drain_writes_queued_frames_and_then_closes_with_a_retry_delay() {
             heard,
             (1..=100).map(ReceivedFrame::Event).collect::<Vec<_>>()
         );
-        assert_eq!(bench.tally().written.get(), 100);
-        assert_eq!(bench.closed("drain"), 1);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.tally().written.get(), 100);
+        assert_eq!(fixture.closed("drain"), 1);
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_drain_delivers_an_event_that_is_already_in_the_inbox() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(WIDE);
         settle().await;
-        let mut publishing = pin!(bench.publish([event(1)]));
+        let mut publishing = pin!(fixture.publish([event(1)]));
         // The event is in the shard's inbox, and the shard has not seen it yet.
         let published = poll_fn(|cx| Poll::Ready(publishing.as_mut().poll(cx))).await;
         assert!(published.is_pending());
-        drain(&bench);
+        drain(&fixture);
         assert_eq!(publishing.await.events[0].matched, Some(1));
         let heard = client.rest_after_close().await;
         assert_eq!(heard, [ReceivedFrame::Event(1), going_away()]);
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_client_that_never_answers_the_close_is_dropped_after_two_seconds() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(WIDE);
         let start = Instant::now();
-        bench.publish([event(1)]).await;
-        drain(&bench);
+        fixture.publish([event(1)]).await;
+        drain(&fixture);
         let end = client.wait_for_end().await;
         assert_eq!(end.at - start, CLOSE_ANSWER_TIMEOUT);
         // The Close was written, and the client can read it.
@@ -201,18 +204,18 @@ fn a_client_that_never_answers_the_close_is_dropped_after_two_seconds() {
             client.remaining_frames().await,
             [ReceivedFrame::Event(1), going_away()]
         );
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_client_that_keeps_sending_after_the_close_is_dropped_after_two_seconds() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(WIDE);
         settle().await;
         let start = Instant::now();
-        drain(&bench);
+        drain(&fixture);
         let sending = async {
             while client.is_served() {
                 client.send_some(&subscribe("s", "project:p")).await;
@@ -222,18 +225,18 @@ fn a_client_that_keeps_sending_after_the_close_is_dropped_after_two_seconds() {
         sending.await;
         assert_eq!(client.wait_for_end().await.at - start, CLOSE_ANSWER_TIMEOUT);
         assert_eq!(client.remaining_frames().await, [going_away()]);
-        assert_eq!(bench.tally().subscriptions.get(), 0);
+        assert_eq!(fixture.tally().subscriptions.get(), 0);
     });
 }
 
 #[test]
 fn a_client_that_does_not_read_during_a_drain_is_cut_off_and_delays_no_other() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let (mut silent, mut good) = (bench.connect(64), bench.connect(WIDE));
+        let fixture = ConnectionFixture::new();
+        let (mut silent, mut good) = (fixture.connect(64), fixture.connect(WIDE));
         let start = Instant::now();
-        bench.publish([event(100)]).await;
-        drain(&bench);
+        fixture.publish([event(100)]).await;
+        drain(&fixture);
         assert_eq!(
             good.rest_after_close().await,
             [ReceivedFrame::Event(1), going_away()]
@@ -241,19 +244,19 @@ fn a_client_that_does_not_read_during_a_drain_is_cut_off_and_delays_no_other() {
         assert_eq!(start.elapsed(), Duration::ZERO);
         let ObservedEnd { at, was_reset } = silent.wait_for_end().await;
         assert_eq!((at - start, was_reset), (Duration::from_secs(10), true));
-        assert_eq!(bench.tally().written.get(), 1);
-        assert_eq!(bench.tally().dropped_closed.get(), 1);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.tally().written.get(), 1);
+        assert_eq!(fixture.tally().dropped_closed.get(), 1);
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_client_that_reads_slowly_during_a_drain_is_not_cut_off_by_its_connection() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect_until(Some(NOW + LIFETIME), 64);
-        bench.publish((0..100).map(|_| event(100))).await;
-        drain(&bench);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect_until(Some(NOW + LIFETIME), 64);
+        fixture.publish((0..100).map(|_| event(100))).await;
+        drain(&fixture);
         let mut heard = Vec::new();
         // It takes longer than any deadline, and longer than its token is valid.
         while client.is_served() {
@@ -265,6 +268,6 @@ fn a_client_that_reads_slowly_during_a_drain_is_not_cut_off_by_its_connection() 
         let mut expected: Vec<_> = (1..=100).map(ReceivedFrame::Event).collect();
         expected.push(going_away());
         assert_eq!(heard, expected);
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }

@@ -26,7 +26,7 @@ const FLOOD_FRAMES: usize = 400_000;
 const FRAMES_PER_TURN: usize = 64;
 
 /// Creates a shard with the limits of the default configuration.
-fn bench() -> ConnectionFixture {
+fn fixture() -> ConnectionFixture {
     ConnectionFixture::with_settings(|config| config.limits = LimitsSection::default())
 }
 
@@ -56,15 +56,15 @@ fn subscribe_of_len(id: &str, len: usize) -> Vec<u8> {
 
 fn check_closed_for(flood: Vec<u8>) {
     simulate(async move {
-        let bench = bench();
-        let mut client = bench.connect(WIDE);
+        let fixture = fixture();
+        let mut client = fixture.connect(WIDE);
         client.send(flood).await;
         let heard = client.rest_after_close().await;
         let (last, refusals) = heard.split_last().unwrap();
         assert!(matches!(last, ReceivedFrame::Close(4005, _)), "{last:?}");
         let refused = ReceivedFrame::Refused("RATE_LIMIT_EXCEEDED".to_owned());
         assert_eq!(refusals, vec![refused; 100]);
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
@@ -83,8 +83,8 @@ fn a_client_that_sends_endless_empty_fragments_is_closed() {
 #[test]
 fn ordinary_pongs_pings_and_fragments_are_never_refused() {
     simulate(async {
-        let bench = bench();
-        let mut client = bench.connect(WIDE);
+        let fixture = fixture();
+        let mut client = fixture.connect(WIDE);
         let largest = subscribe_of_len("bytes", 64 * 1024);
         client.send(in_fragments(&largest, 1)).await;
         assert_eq!(
@@ -113,8 +113,8 @@ fn ordinary_pongs_pings_and_fragments_are_never_refused() {
 /// Checks that the relay does other work between a client's frames. `last` is answered.
 fn check_taken_in_turns(frames: Vec<u8>, last: Vec<u8>) {
     simulate(async move {
-        let bench = bench();
-        let mut client = bench.connect(WIDE);
+        let fixture = fixture();
+        let mut client = fixture.connect(WIDE);
         let turns = Rc::new(Cell::new(0));
         let counted = Rc::clone(&turns);
         spawn_local(async move {

@@ -24,10 +24,10 @@ fn offsets(heard: &[ReceivedFrame]) -> Vec<u64> {
 fn a_client_that_reads_a_byte_at_a_time_sees_whole_frames_in_order() {
     for buffer in TIGHT {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            let mut client = bench.connect(buffer);
+            let fixture = ConnectionFixture::new();
+            let mut client = fixture.connect(buffer);
             client.piece = 1;
-            bench.publish((0..10).map(|_| event(70))).await;
+            fixture.publish((0..10).map(|_| event(70))).await;
             // A Subscribe in fragments, with pings in between.
             let envelope = subscribe_envelope("s1", "project:p1");
             let (start, end) = envelope.split_at(9);
@@ -41,7 +41,7 @@ fn a_client_that_reads_a_byte_at_a_time_sees_whole_frames_in_order() {
             ] {
                 client.send(&part).await;
             }
-            bench.publish((0..10).map(|_| event(3))).await;
+            fixture.publish((0..10).map(|_| event(3))).await;
             // 20 events, 2 confirmations, and the second pong at least.
             let mut heard = client.next_frames(23).await;
             settle().await;
@@ -61,7 +61,7 @@ fn a_client_that_reads_a_byte_at_a_time_sees_whole_frames_in_order() {
                 heard.iter().position(|it| *it == confirmed).unwrap()
             };
             assert!(confirmed("s1") < confirmed("s2"));
-            bench.check_sums();
+            fixture.check_sums();
         });
     }
 }
@@ -69,9 +69,9 @@ fn a_client_that_reads_a_byte_at_a_time_sees_whole_frames_in_order() {
 #[test]
 fn a_pong_is_written_before_queued_frames_and_after_a_begun_one() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(64);
-        bench.publish([event(500), event(500), event(500)]).await;
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(64);
+        fixture.publish([event(500), event(500), event(500)]).await;
         settle().await;
         // 64 bytes of the first event are being written, and there is no room for more.
         client.send(ping(b"now")).await;
@@ -84,8 +84,8 @@ fn a_pong_is_written_before_queued_frames_and_after_a_begun_one() {
 #[test]
 fn a_burst_of_pings_is_answered_in_full_while_the_kernel_takes_the_pongs() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(WIDE);
         let pings: Vec<_> = (0..100).map(|number| ping(&[number])).collect();
         client.send(pings.concat()).await;
         let heard = client.next_frames(100).await;
@@ -103,9 +103,9 @@ fn a_burst_of_pings_is_answered_in_full_while_the_kernel_takes_the_pongs() {
 #[test]
 fn at_most_one_pong_waits_and_it_answers_the_last_ping() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(64);
-        bench.publish([event(500)]).await;
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(64);
+        fixture.publish([event(500)]).await;
         settle().await;
         for number in 0..100_u8 {
             client.send(ping(&[number; 40])).await;
@@ -124,8 +124,8 @@ fn at_most_one_pong_waits_and_it_answers_the_last_ping() {
 #[test]
 fn a_begun_pong_is_finished_and_the_newest_follows() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(16);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(16);
         for number in 0..20_u8 {
             client.send(ping(&[number; 20])).await;
             settle().await;
@@ -144,34 +144,34 @@ fn a_begun_pong_is_finished_and_the_newest_follows() {
 #[test]
 fn a_batch_or_event_beyond_the_outbox_limits_reaches_an_idle_client_whole() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(1000);
-        let limits = &bench.shard.relay.live().config.limits;
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(1000);
+        let limits = &fixture.shard.relay.live().config.limits;
         assert_eq!((limits.outbox_frames, limits.outbox_bytes), (1000, 1 << 20));
 
-        bench.publish((0..1500).map(|_| event(10))).await;
+        fixture.publish((0..1500).map(|_| event(10))).await;
         let heard = client.next_frames(1500).await;
         assert_eq!(offsets(&heard), (1..=1500).collect::<Vec<_>>());
 
-        bench.publish([event(3 << 20)]).await;
+        fixture.publish([event(3 << 20)]).await;
         assert_eq!(client.next_frames(1).await, [ReceivedFrame::Event(1501)]);
 
-        bench.publish((0..8).map(|_| event(1 << 20))).await;
+        fixture.publish((0..8).map(|_| event(1 << 20))).await;
         let heard = client.next_frames(8).await;
         assert_eq!(offsets(&heard), (1502..=1509).collect::<Vec<_>>());
         settle().await;
-        assert_eq!(bench.tally().written.get(), 1509);
-        assert_eq!(bench.event_bytes(), 0);
+        assert_eq!(fixture.tally().written.get(), 1509);
+        assert_eq!(fixture.event_bytes(), 0);
     });
 }
 
 #[test]
 fn under_load_frames_are_written_together_and_in_order() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(WIDE);
         for _ in 0..5 {
-            bench.publish((0..500).map(|_| event(1))).await;
+            fixture.publish((0..500).map(|_| event(1))).await;
         }
         let heard = client.next_frames(2500).await;
         assert_eq!(offsets(&heard), (1..=2500).collect::<Vec<_>>());
@@ -182,17 +182,17 @@ fn under_load_frames_are_written_together_and_in_order() {
 fn events_posted_before_a_connection_writes_leave_in_one_write() {
     const CLIENTS: u64 = 50;
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut clients: Vec<_> = (0..CLIENTS).map(|_| bench.connect(WIDE)).collect();
+        let fixture = ConnectionFixture::new();
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| fixture.connect(WIDE)).collect();
         settle().await;
-        let posts = (0..10).map(|_| bench.publish([event(1)]));
+        let posts = (0..10).map(|_| fixture.publish([event(1)]));
         futures_util::future::join_all(posts).await;
         for client in &mut clients {
             let heard = client.next_frames(10).await;
             assert_eq!(offsets(&heard), (1..=10).collect::<Vec<_>>());
         }
         settle().await;
-        assert_eq!(bench.tally().frames_written.get(), 10 * CLIENTS);
-        assert_eq!(bench.tally().writes.get(), CLIENTS);
+        assert_eq!(fixture.tally().frames_written.get(), 10 * CLIENTS);
+        assert_eq!(fixture.tally().writes.get(), CLIENTS);
     });
 }

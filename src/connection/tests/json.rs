@@ -50,46 +50,46 @@ async fn hears(client: &mut FrameClient, heard: impl IntoIterator<Item = Receive
 #[test]
 fn an_event_reaches_json_and_binary_clients_and_is_rendered_once() {
     simulate(async {
-        let bench = ConnectionFixture::new();
+        let fixture = ConnectionFixture::new();
         let mut clients = [
-            bench.connect(WIDE),
-            bench.connect_json(WIDE),
-            bench.connect_json(WIDE),
+            fixture.connect(WIDE),
+            fixture.connect_json(WIDE),
+            fixture.connect_json(WIDE),
         ];
-        assert!(bench.shard.relay.publisher.has_json_connection(&acme()));
+        assert!(fixture.shard.relay.publisher.has_json_connection(&acme()));
         for _ in 0..3 {
-            bench.publish([event(10)]).await;
+            fixture.publish([event(10)]).await;
         }
-        bench.publish([event(10), event(20)]).await;
+        fixture.publish([event(10), event(20)]).await;
         for client in &mut clients {
             hears(client, (1..=5).map(ReceivedFrame::Event)).await;
         }
-        assert_eq!(bench.tally().json_delivered.get(), 5);
-        assert_eq!(bench.tally().json_connections.get(), 2);
+        assert_eq!(fixture.tally().json_delivered.get(), 5);
+        assert_eq!(fixture.tally().json_connections.get(), 2);
         drop(clients);
         settle().await;
-        assert!(!bench.shard.relay.publisher.has_json_connection(&acme()));
-        assert_eq!(bench.tally().json_connections.get(), 0);
-        bench.check_nothing_is_left();
+        assert!(!fixture.shard.relay.publisher.has_json_connection(&acme()));
+        assert_eq!(fixture.tally().json_connections.get(), 0);
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn without_json_clients_no_json_is_rendered() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(WIDE);
-        bench.publish([event(10)]).await;
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(WIDE);
+        fixture.publish([event(10)]).await;
         assert_eq!(client.next().await, Some(ReceivedFrame::Event(1)));
-        assert_eq!(bench.tally().json_delivered.get(), 0);
+        assert_eq!(fixture.tally().json_delivered.get(), 0);
     });
 }
 
 #[test]
 fn a_message_in_json_is_answered_in_json() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect_json(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect_json(WIDE);
         client.send(subscribe_json("s", "project:p")).await;
         client
             .send(text(
@@ -128,7 +128,7 @@ fn a_message_in_json_is_answered_in_json() {
         }
         drop(client);
         settle().await;
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
@@ -152,8 +152,8 @@ async fn refused(client: &mut FrameClient, frame: &str) -> (Value, Value) {
 #[test]
 fn a_refusal_names_the_message_and_the_field_if_the_text_is_json() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect_json(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect_json(WIDE);
         let long_id = "i".repeat(129);
         for (frame, id, field) in [
             (
@@ -210,15 +210,15 @@ fn a_refusal_names_the_message_and_the_field_if_the_text_is_json() {
         }
         drop(client);
         settle().await;
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_refusal_repeats_no_more_than_a_kilobyte_of_what_the_client_sent() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect_json(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect_json(WIDE);
         let long = "x".repeat(30_000);
         for frame in [
             format!(r#"{{"messageId":"m","subscribe":{{"topics":{{"{long}":1}}}}}}"#),
@@ -235,11 +235,11 @@ fn a_refusal_repeats_no_more_than_a_kilobyte_of_what_the_client_sent() {
 #[test]
 fn a_frame_is_charged_by_its_kind_before_it_is_read() {
     simulate(async {
-        let bench = ConnectionFixture::with_settings(|config| {
+        let fixture = ConnectionFixture::with_settings(|config| {
             config.limits.user_burst = NonZeroU32::MIN;
             config.limits.heartbeat_burst = NonZeroU32::MIN;
         });
-        let mut client = bench.connect_json(WIDE);
+        let mut client = fixture.connect_json(WIDE);
         client.send(subscribe_json("first", "project:p")).await;
         client.send(subscribe_json("second", "project:q")).await;
         client.send(text(r#"{"ping":{}}"#)).await;
@@ -270,8 +270,8 @@ fn a_frame_is_charged_by_its_kind_before_it_is_read() {
 #[test]
 fn small_frames_with_many_values_are_offloaded() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect_json(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect_json(WIDE);
         let topics = vec!["\"a:1\""; 300].join(",");
         let frame = format!(r#"{{"messageId":"s","subscribe":{{"topics":[{topics}]}}}}"#);
         assert!(frame.len() < READ_AT_ONCE_MAX);
@@ -282,30 +282,30 @@ fn small_frames_with_many_values_are_offloaded() {
             ReceivedFrame::Answered(Some(0)),
         ];
         hears(&mut client, heard).await;
-        assert_eq!(bench.tally().subscriptions.get(), 1);
+        assert_eq!(fixture.tally().subscriptions.get(), 1);
     });
 }
 
 #[test]
 fn frames_of_the_other_kind_are_answered_with_1003() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect_json(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect_json(WIDE);
         client.send(subscribe("s", "project:p")).await;
         let reason = "this connection speaks text frames".to_owned();
         assert_eq!(
             client.rest_after_close().await,
             [ReceivedFrame::Close(1003, reason)]
         );
-        let mut client = bench.connect(WIDE);
+        let mut client = fixture.connect(WIDE);
         client.send(subscribe_json("s", "project:p")).await;
         let reason = "this connection speaks binary frames".to_owned();
         assert_eq!(
             client.rest_after_close().await,
             [ReceivedFrame::Close(1003, reason)]
         );
-        assert_eq!(bench.closed("wrong_frame_type"), 2);
-        let mut client = bench.connect_json(WIDE);
+        assert_eq!(fixture.closed("wrong_frame_type"), 2);
+        let mut client = fixture.connect_json(WIDE);
         client.send(frame(TEXT, true, b"{\"\xff\": 1}")).await;
         let heard = client.rest_after_close().await;
         assert!(
@@ -314,15 +314,15 @@ fn frames_of_the_other_kind_are_answered_with_1003() {
         );
         drop(client);
         settle().await;
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn large_frames_are_offloaded_and_answered_in_order() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect_json(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect_json(WIDE);
         let mut sent = Vec::new();
         let mut expected = Vec::new();
         for (number, len) in [
@@ -351,18 +351,18 @@ fn large_frames_are_offloaded_and_answered_in_order() {
         );
         drop(client);
         settle().await;
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn missed_events_are_replayed_as_json_and_counted() {
     simulate(async {
-        let bench = ConnectionFixture::with_log(|config| config.limits.outbox_frames = 20);
-        let first = bench.publish([event(10)]).await.events[0].position;
-        bench.publish((0..100).map(|_| event(3_000))).await;
+        let fixture = ConnectionFixture::with_log(|config| config.limits.outbox_frames = 20);
+        let first = fixture.publish([event(10)]).await.events[0].position;
+        fixture.publish((0..100).map(|_| event(3_000))).await;
         let start = Position { offset: 0, ..first };
-        let mut client = bench.connect_json(WIDE);
+        let mut client = fixture.connect_json(WIDE);
         client.send(resume_json("r", "project:p", start)).await;
         client.send(text(r#"{"ping": {}}"#)).await;
         assert_eq!(
@@ -379,7 +379,7 @@ fn missed_events_are_replayed_as_json_and_counted() {
             heard,
             (1..=101).map(ReceivedFrame::Event).collect::<Vec<_>>()
         );
-        bench.publish([event(10)]).await;
+        fixture.publish([event(10)]).await;
         client.send(text(r#"{"ping": {}}"#)).await;
         hears(
             &mut client,
@@ -389,41 +389,41 @@ fn missed_events_are_replayed_as_json_and_counted() {
             ],
         )
         .await;
-        assert_eq!(bench.tally().json_replayed.get(), 101);
-        assert_eq!(bench.tally().json_delivered.get(), 1);
-        bench.check_sums();
+        assert_eq!(fixture.tally().json_replayed.get(), 101);
+        assert_eq!(fixture.tally().json_delivered.get(), 1);
+        fixture.check_sums();
     });
 }
 
 #[test]
 fn large_events_are_replayed_and_delivered_as_json_in_order() {
     simulate(async {
-        let bench = ConnectionFixture::with_log(|_| {});
+        let fixture = ConnectionFixture::with_log(|_| {});
         let sizes = [10, 100_000, 10, 5_000];
-        let first = bench.publish(sizes.map(event)).await.events[0].position;
+        let first = fixture.publish(sizes.map(event)).await.events[0].position;
         let start = Position { offset: 0, ..first };
-        let mut live = bench.connect_json(WIDE);
+        let mut live = fixture.connect_json(WIDE);
         live.send(text(r#"{"ping": {}}"#)).await;
         assert_eq!(live.next().await, Some(ReceivedFrame::Answered(Some(4))));
-        let mut resumed = bench.connect_json(WIDE);
+        let mut resumed = fixture.connect_json(WIDE);
         resumed.send(resume_json("r", "project:p", start)).await;
         hears(&mut resumed, [ReceivedFrame::Resumed("r".to_owned(), 4)]).await;
-        bench.publish(sizes.map(event)).await;
+        fixture.publish(sizes.map(event)).await;
         hears(&mut resumed, (1..=8).map(ReceivedFrame::Event)).await;
         hears(&mut live, (5..=8).map(ReceivedFrame::Event)).await;
-        bench.check_sums();
+        fixture.check_sums();
     });
 }
 
 #[test]
 fn a_pong_has_the_position_of_the_connection_unless_a_replay_is_running() {
     simulate(async {
-        let bench = ConnectionFixture::with_log(|config| config.limits.outbox_frames = 20);
-        let mut client = bench.connect(WIDE);
+        let fixture = ConnectionFixture::with_log(|config| config.limits.outbox_frames = 20);
+        let mut client = fixture.connect(WIDE);
         client.send(ping_message()).await;
         assert_eq!(client.next().await, Some(ReceivedFrame::Answered(Some(0))));
         let events = (0..100).map(|_| event(10));
-        let first = bench.publish(events).await.events[0].position;
+        let first = fixture.publish(events).await.events[0].position;
         client.send(ping_message()).await;
         hears(&mut client, (1..=100).map(ReceivedFrame::Event)).await;
         assert_eq!(
@@ -431,7 +431,7 @@ fn a_pong_has_the_position_of_the_connection_unless_a_replay_is_running() {
             Some(ReceivedFrame::Answered(Some(100)))
         );
         let start = Position { offset: 0, ..first };
-        let mut other = bench.connect(WIDE);
+        let mut other = fixture.connect(WIDE);
         other
             .send([resume("r", "project:p", start), ping_message()].concat())
             .await;
@@ -445,38 +445,41 @@ fn a_pong_has_the_position_of_the_connection_unless_a_replay_is_running() {
 #[test]
 fn a_json_client_that_reads_nothing_is_closed_for_the_bytes_of_its_json() {
     simulate(async {
-        let bench = ConnectionFixture::with_settings(|config| {
+        let fixture = ConnectionFixture::with_settings(|config| {
             config.limits.outbox_bytes = 10_000;
             config.limits.outbox_frames = 1_000;
         });
-        let mut neighbour = bench.connect(WIDE);
-        let _client = bench.connect_json(64);
+        let mut neighbour = fixture.connect(WIDE);
+        let _client = fixture.connect_json(64);
         for _ in 0..500 {
-            bench.publish([event(1)]).await;
+            fixture.publish([event(1)]).await;
         }
         settle().await;
         // The binary frame of each has 60 bytes or so, its JSON 110.
-        assert!((50..120).contains(&bench.tally().dropped_slow.get()));
-        bench.check_sums();
+        assert!((50..120).contains(&fixture.tally().dropped_slow.get()));
+        fixture.check_sums();
         hears(&mut neighbour, (1..=500).map(ReceivedFrame::Event)).await;
         drop(neighbour);
         sleep(Duration::from_secs(11)).await;
-        assert_eq!(bench.closed("too_slow"), 1);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.closed("too_slow"), 1);
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_drain_waits_for_the_answer_to_an_offloaded_frame() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect_json(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect_json(WIDE);
         client.send(padded("s", "project:p", 60 * 1024)).await;
         // It is read, but not handled yet.
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         let retry_after = Duration::from_secs(1);
-        bench.shard.hub.end_all(|| CloseReason::drain(retry_after));
+        fixture
+            .shard
+            .hub
+            .end_all(|| CloseReason::drain(retry_after));
         let heard = client.rest_after_close().await;
         let reason = "retry_after_ms=1000".to_owned();
         let expected = [
@@ -484,31 +487,31 @@ fn a_drain_waits_for_the_answer_to_an_offloaded_frame() {
             ReceivedFrame::Close(1001, reason),
         ];
         assert_eq!(heard, expected);
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn without_memory_for_json_only_json_connections_are_closed() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect_json(WIDE);
-        let mut neighbour = bench.connect(WIDE);
-        bench.stop_delivering();
-        let publisher = &bench.shard.relay.publisher;
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect_json(WIDE);
+        let mut neighbour = fixture.connect(WIDE);
+        fixture.stop_delivering();
+        let publisher = &fixture.shard.relay.publisher;
         drop(publisher.append(&acme(), vec![event(10)]).await.unwrap());
-        bench.bound_memory(1);
-        bench.resume_delivering();
+        fixture.bound_memory(1);
+        fixture.resume_delivering();
         assert_eq!(neighbour.next().await, Some(ReceivedFrame::Event(1)));
         let heard = client.rest_after_close().await;
         assert!(
             matches!(heard[..], [ReceivedFrame::Close(4003, _)]),
             "{heard:?}"
         );
-        assert_eq!(bench.tally().dropped_slow.get(), 1);
+        assert_eq!(fixture.tally().dropped_slow.get(), 1);
         drop(neighbour);
         settle().await;
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 

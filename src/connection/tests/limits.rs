@@ -17,7 +17,7 @@ fn count(count: u32) -> NonZeroU32 {
 }
 
 /// Creates a shard with the limits of the default configuration, except for these settings.
-fn bench(settings: impl FnOnce(&mut Config)) -> ConnectionFixture {
+fn fixture(settings: impl FnOnce(&mut Config)) -> ConnectionFixture {
     ConnectionFixture::with_settings(|config| {
         config.limits = LimitsSection::default();
         settings(config);
@@ -40,9 +40,9 @@ async fn next(client: &mut FrameClient) -> ReceivedFrame {
 #[test]
 fn a_flood_of_bad_messages_is_refused_a_hundred_times_and_then_closed() {
     simulate(async {
-        let bench = bench(|_| ());
-        let mut client = bench.connect(WIDE);
-        bench.publish([event(10)]).await;
+        let fixture = fixture(|_| ());
+        let mut client = fixture.connect(WIDE);
+        fixture.publish([event(10)]).await;
         client.send(bad().repeat(500)).await;
         let heard = client.rest_after_close().await;
         assert_eq!(heard[0], ReceivedFrame::Event(1));
@@ -51,16 +51,16 @@ fn a_flood_of_bad_messages_is_refused_a_hundred_times_and_then_closed() {
             matches!(heard[101..], [ReceivedFrame::Close(4005, _)]),
             "{heard:?}"
         );
-        assert_eq!(bench.closed("refused"), 1);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.closed("refused"), 1);
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn refusals_that_are_spread_out_do_not_close_the_connection() {
     simulate(async {
-        let bench = bench(|it| it.limits.refusals_per_minute = count(3));
-        let mut client = bench.connect(WIDE);
+        let fixture = fixture(|it| it.limits.refusals_per_minute = count(3));
+        let mut client = fixture.connect(WIDE);
         for _ in 0..20 {
             client.send(bad()).await;
             assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
@@ -76,66 +76,66 @@ fn refusals_that_are_spread_out_do_not_close_the_connection() {
         ));
         drop(client);
         settle().await;
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_client_that_is_refused_too_often_and_does_not_read_is_cut_off() {
     simulate(async {
-        let bench = bench(|it| it.limits.refusals_per_minute = count(3));
+        let fixture = fixture(|it| it.limits.refusals_per_minute = count(3));
         let start = Instant::now();
-        let mut client = bench.connect(64);
+        let mut client = fixture.connect(64);
         client.send(bad().repeat(3)).await;
         let end = client.wait_for_end().await;
-        let timeout = bench.shard.relay.live().config.client.write_timeout;
+        let timeout = fixture.shard.relay.live().config.client.write_timeout;
         assert_eq!((end.at - start, end.was_reset), (timeout, true));
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_client_that_is_refused_too_often_during_catch_up_is_disconnected_too() {
     simulate(async {
-        let bench = ConnectionFixture::with_log(|it| it.limits.refusals_per_minute = count(2));
-        let published = bench.publish((0..2_000).map(|_| event(10))).await;
+        let fixture = ConnectionFixture::with_log(|it| it.limits.refusals_per_minute = count(2));
+        let published = fixture.publish((0..2_000).map(|_| event(10))).await;
         let mut from = published.events[0].position;
         from.offset = 0;
-        let mut client = bench.connect(WIDE);
+        let mut client = fixture.connect(WIDE);
         let request = [resume("r", "project:p1", from), bad(), bad()].concat();
         client.send(request).await;
         settle().await;
-        bench.publish([event(10)]).await;
+        fixture.publish([event(10)]).await;
         let heard = client.rest_after_close().await;
         assert!(matches!(heard.last(), Some(ReceivedFrame::Close(4005, _))));
         let refusals = heard
             .iter()
             .filter(|it| matches!(it, ReceivedFrame::Refused(_)));
         assert_eq!(refusals.count(), 2);
-        bench.check_sums();
-        assert_eq!(bench.tally().queued.get(), 0);
+        fixture.check_sums();
+        assert_eq!(fixture.tally().queued.get(), 0);
     });
 }
 
 #[test]
 fn a_token_expiry_does_not_count_as_a_refusal() {
     simulate(async {
-        let bench = bench(|it| it.limits.refusals_per_minute = count(1));
-        let mut client = bench.connect_until(Some(NOW + Duration::from_secs(1)), WIDE);
+        let fixture = fixture(|it| it.limits.refusals_per_minute = count(1));
+        let mut client = fixture.connect_until(Some(NOW + Duration::from_secs(1)), WIDE);
         let heard = client.rest_after_close().await;
         assert!(
             matches!(&heard[..], [error, ReceivedFrame::Close(4001, _)] if *error == refused("AUTHENTICATION_FAILED")),
             "{heard:?}"
         );
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn the_first_subscribe_is_free_and_one_over_the_rate_has_no_effect() {
     simulate(async {
-        let bench = bench(|it| it.limits.user_burst = count(1));
-        let mut client = bench.connect(WIDE);
+        let fixture = fixture(|it| it.limits.user_burst = count(1));
+        let mut client = fixture.connect(WIDE);
         let id = |id: &str| ReceivedFrame::Subscribed(id.to_owned());
         for (name, heard) in [
             ("first", id("first")),
@@ -147,12 +147,12 @@ fn the_first_subscribe_is_free_and_one_over_the_rate_has_no_effect() {
                 .await;
             assert_eq!(next(&mut client).await, heard);
         }
-        assert_eq!(bench.tally().subscriptions.get(), 2);
+        assert_eq!(fixture.tally().subscriptions.get(), 2);
         client.send(unsubscribe("u", "project:first")).await;
         assert_eq!(next(&mut client).await, refused("RATE_LIMIT_EXCEEDED"));
-        assert_eq!(bench.tally().subscriptions.get(), 2);
+        assert_eq!(fixture.tally().subscriptions.get(), 2);
         // The user's other connection shares the bucket, and has a first Subscribe.
-        let mut other = bench.connect(WIDE);
+        let mut other = fixture.connect(WIDE);
         other.send(subscribe("other", "project:p1")).await;
         assert_eq!(next(&mut other).await, id("other"));
         other.send(bad()).await;
@@ -162,18 +162,18 @@ fn the_first_subscribe_is_free_and_one_over_the_rate_has_no_effect() {
         assert_eq!(next(&mut client).await, id("third"));
         drop((client, other));
         settle().await;
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_rate_limited_client_gets_pongs_but_a_flood_of_pings_is_refused() {
     simulate(async {
-        let bench = bench(|it| {
+        let fixture = fixture(|it| {
             it.limits.user_burst = count(1);
             it.limits.heartbeat_burst = count(3);
         });
-        let mut client = bench.connect(WIDE);
+        let mut client = fixture.connect(WIDE);
         client.send(bad().repeat(2)).await;
         assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
         assert_eq!(next(&mut client).await, refused("RATE_LIMIT_EXCEEDED"));
@@ -192,18 +192,18 @@ fn a_rate_limited_client_gets_pongs_but_a_flood_of_pings_is_refused() {
         client.send(ping(b"p").repeat(200)).await;
         let heard = client.rest_after_close().await;
         assert!(matches!(heard.last(), Some(ReceivedFrame::Close(4005, _))));
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_reload_changes_the_limits_of_open_connections() {
     simulate(async {
-        let bench = bench(|_| ());
-        let mut client = bench.connect(WIDE);
+        let fixture = fixture(|_| ());
+        let mut client = fixture.connect(WIDE);
         client.send(bad()).await;
         assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
-        bench.reload(|it| {
+        fixture.reload(|it| {
             it.limits.user_burst = count(1);
             it.limits.heartbeat_burst = count(1);
             it.limits.refusals_per_minute = count(4);
@@ -218,41 +218,41 @@ fn a_reload_changes_the_limits_of_open_connections() {
                 && matches!(heard.last(), Some(ReceivedFrame::Close(4005, _))),
             "{heard:?}"
         );
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_lower_limit_on_messages_applies_to_the_first_message_after_the_reload() {
     simulate(async {
-        let bench = bench(|_| ());
-        let mut client = bench.connect(WIDE);
+        let fixture = fixture(|_| ());
+        let mut client = fixture.connect(WIDE);
         client.send(bad()).await;
         assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
-        bench.reload(|it| it.client.message_max = 100);
+        fixture.reload(|it| it.client.message_max = 100);
         client.send(frame(BINARY, true, &[0; 101])).await;
         let heard = client.rest_after_close().await;
         assert!(
             matches!(heard[..], [ReceivedFrame::Close(1009, _)]),
             "{heard:?}"
         );
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn nothing_is_kept_for_a_client_that_has_left_once_its_buckets_are_full() {
     simulate(async {
-        let bench = bench(|_| ());
-        let limits = &bench.shard.relay.limits;
+        let fixture = fixture(|_| ());
+        let limits = &fixture.shard.relay.limits;
         for _ in 0..50 {
-            let mut client = bench.connect(WIDE);
+            let mut client = fixture.connect(WIDE);
             client.send(bad()).await;
             next(&mut client).await;
             drop(client);
         }
         settle().await;
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
         // Disconnected, but still counted: it could come back to send more.
         limits.sweep();
         assert!(limits.census.is_empty() && !limits.is_empty());

@@ -18,8 +18,8 @@ use crate::{
 
 const NO_MEMORY: &str = "too slow: the relay needed the memory";
 
-fn begun_bytes(bench: &ConnectionFixture) -> u64 {
-    let memory = bench.shard.relay.publisher.memory();
+fn begun_bytes(fixture: &ConnectionFixture) -> u64 {
+    let memory = fixture.shard.relay.publisher.memory();
     memory.held_bytes(MemoryUse::BegunMessages)
 }
 
@@ -33,45 +33,45 @@ fn begun() -> Vec<u8> {
 #[test]
 fn a_message_is_charged_to_memory_while_it_arrives_unless_it_arrives_at_once() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(WIDE);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(WIDE);
         client.send(subscribe("s", "project:p1")).await;
         assert_eq!(
             client.next_frames(1).await,
             [ReceivedFrame::Subscribed("s".to_owned())]
         );
-        assert_eq!(begun_bytes(&bench), 0);
+        assert_eq!(begun_bytes(&fixture), 0);
 
         // The announced length counts from the first bytes on.
         client.send(&begun()[..20]).await;
         settle().await;
-        assert!((60_000..70_000).contains(&begun_bytes(&bench)));
+        assert!((60_000..70_000).contains(&begun_bytes(&fixture)));
         client.send(&begun()[20..]).await;
         settle().await;
-        assert!((60_000..70_000).contains(&begun_bytes(&bench)));
+        assert!((60_000..70_000).contains(&begun_bytes(&fixture)));
         client.send([1]).await;
         settle().await;
-        assert_eq!(begun_bytes(&bench), 0);
+        assert_eq!(begun_bytes(&fixture), 0);
 
         // Fragments are joined in a buffer that doubles.
         client.send(frame(BINARY, false, &[1; 10_000])).await;
         client.send(frame(CONTINUATION, false, &[1; 10_000])).await;
         settle().await;
-        assert!((40_000..50_000).contains(&begun_bytes(&bench)));
+        assert!((40_000..50_000).contains(&begun_bytes(&fixture)));
         drop(client);
         settle().await;
-        assert_eq!(begun_bytes(&bench), 0);
-        bench.check_nothing_is_left();
+        assert_eq!(begun_bytes(&fixture), 0);
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn without_memory_the_connection_with_the_oldest_begun_message_is_closed() {
     simulate(async {
-        let bench = ConnectionFixture::new();
+        let fixture = ConnectionFixture::new();
         // Room for two such messages, when nothing else is held.
-        bench.bound_memory(400_000);
-        let mut clients = [(); 3].map(|()| bench.connect(WIDE));
+        fixture.bound_memory(400_000);
+        let mut clients = [(); 3].map(|()| fixture.connect(WIDE));
         for client in &mut clients {
             client.send(begun()).await;
             settle().await;
@@ -82,16 +82,16 @@ fn without_memory_the_connection_with_the_oldest_begun_message_is_closed() {
             Some(ReceivedFrame::Close(4003, NO_MEMORY.to_owned()))
         );
         assert_eq!(
-            bench.metric("sidewire_limits_exceeded_total{limit=\"memory\"}"),
+            fixture.metric("sidewire_limits_exceeded_total{limit=\"memory\"}"),
             0
         );
-        assert!((120_000..140_000).contains(&begun_bytes(&bench)));
+        assert!((120_000..140_000).contains(&begun_bytes(&fixture)));
         // The rest of its message is discarded, and it may close in its own time.
         oldest.send([1]).await;
         oldest.send(close(4003)).await;
         oldest.half_close().await;
         assert!(!oldest.wait_for_end().await.was_reset);
-        assert_eq!(bench.closed("no_memory"), 1);
+        assert_eq!(fixture.closed("no_memory"), 1);
         for client in [other, newest] {
             client.send([1]).await;
             assert!(matches!(
@@ -100,39 +100,39 @@ fn without_memory_the_connection_with_the_oldest_begun_message_is_closed() {
             ));
         }
         settle().await;
-        assert_eq!(begun_bytes(&bench), 0);
+        assert_eq!(begun_bytes(&fixture), 0);
     });
 }
 
 #[test]
 fn a_message_for_which_there_is_no_memory_at_all_closes_its_connection() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        bench.bound_memory(50_000);
-        let mut client = bench.connect(WIDE);
+        let fixture = ConnectionFixture::new();
+        fixture.bound_memory(50_000);
+        let mut client = fixture.connect(WIDE);
         client.send(begun()).await;
         assert_eq!(
             client.next().await,
             Some(ReceivedFrame::Close(4003, NO_MEMORY.to_owned()))
         );
         assert_eq!(
-            bench.metric("sidewire_limits_exceeded_total{limit=\"memory\"}"),
+            fixture.metric("sidewire_limits_exceeded_total{limit=\"memory\"}"),
             1
         );
-        assert_eq!(begun_bytes(&bench), 0);
+        assert_eq!(begun_bytes(&fixture), 0);
         drop(client);
         settle().await;
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_connection_for_which_there_is_no_memory_is_refused_with_503() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        bench.bound_memory(5_000);
+        let fixture = ConnectionFixture::new();
+        fixture.bound_memory(5_000);
         let (mut ours, theirs) = duplex(4096);
-        let served = serve_stream(Rc::clone(&bench.shard), theirs, PEER, ());
+        let served = serve_stream(Rc::clone(&fixture.shard), theirs, PEER, ());
         spawn_local(async move { drop(served.await) });
         let request = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -143,14 +143,14 @@ fn a_connection_for_which_there_is_no_memory_is_refused_with_503() {
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
         assert!(answer.contains("retry-after: "), "{answer}");
         assert!(answer.contains("limits.memory_max"), "{answer}");
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
         // The memory of a connection is released when it ends.
-        bench.bound_memory(100_000);
-        let memory = bench.shard.relay.publisher.memory();
-        let client = bench.connect(WIDE);
+        fixture.bound_memory(100_000);
+        let memory = fixture.shard.relay.publisher.memory();
+        let client = fixture.connect(WIDE);
         assert!(memory.held_bytes(MemoryUse::ClientConnections) > 0);
         drop(client);
         settle().await;
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }

@@ -64,7 +64,7 @@ impl Player {
         self.subscribes.to_string()
     }
 
-    async fn play(&mut self, bench: &ConnectionFixture, step: Step) {
+    async fn play(&mut self, fixture: &ConnectionFixture, step: Step) {
         match step {
             Step::Read(max) => self.read(max).await,
             Step::Ping(len) => self.ping(len),
@@ -80,14 +80,14 @@ impl Player {
                 self.unsent.extend(frame(CONTINUATION, true, end));
             }
             Step::Publish(sizes) => {
-                bench.publish(sizes.into_iter().map(event)).await;
+                fixture.publish(sizes.into_iter().map(event)).await;
             }
             Step::Wait(millis) => sleep(Duration::from_millis(millis)).await,
         }
         let sent = self.client.send_some(&self.unsent).await;
         self.unsent.drain(..sent);
         settle().await;
-        bench.check_sums();
+        fixture.check_sums();
     }
 
     async fn read(&mut self, max: usize) {
@@ -98,11 +98,11 @@ impl Player {
     }
 
     /// Reads and sends until nothing changes any more.
-    async fn finish(&mut self, bench: &ConnectionFixture) {
+    async fn finish(&mut self, fixture: &ConnectionFixture) {
         let mut still = 0;
         while still < 3 {
             let before = (self.unsent.len(), self.client.read_some(1000).await);
-            self.play(bench, Step::Read(1000)).await;
+            self.play(fixture, Step::Read(1000)).await;
             let moved = before != (self.unsent.len(), 0);
             still = if moved { 0 } else { still + 1 };
         }
@@ -111,10 +111,10 @@ impl Player {
 
 fn run(steps: Vec<Step>, buffer: usize, outbox_frames: usize) {
     simulate(async {
-        let bench =
+        let fixture =
             ConnectionFixture::with_settings(|config| config.limits.outbox_frames = outbox_frames);
         let mut player = Player {
-            client: bench.connect(buffer),
+            client: fixture.connect(buffer),
             unsent: Vec::new(),
             pings: 0,
             subscribes: 0,
@@ -125,21 +125,21 @@ fn run(steps: Vec<Step>, buffer: usize, outbox_frames: usize) {
             if let Step::Publish(sizes) = &step {
                 published += sizes.len();
             }
-            player.play(&bench, step).await;
+            player.play(&fixture, step).await;
         }
-        player.finish(&bench).await;
-        judge(&bench, &player, published);
+        player.finish(&fixture).await;
+        judge(&fixture, &player, published);
 
         let was_told = matches!(player.heard.last(), Some(ReceivedFrame::Close(..)));
         let Player { mut client, .. } = player;
         let was_cut_off = !client.is_served() && !was_told;
         client.half_close().await;
         assert_eq!(client.wait_for_end().await.was_reset, was_cut_off);
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
-fn judge(bench: &ConnectionFixture, player: &Player, published: usize) {
+fn judge(fixture: &ConnectionFixture, player: &Player, published: usize) {
     let (mut offsets, mut confirmed, mut pongs, mut close) = (vec![], vec![], vec![], None);
     for heard in &player.heard {
         assert_eq!(close, None, "something came after the Close");
@@ -164,7 +164,7 @@ fn judge(bench: &ConnectionFixture, player: &Player, published: usize) {
     assert!(pongs.is_sorted_by(|a, b| a < b), "{pongs:?}");
     assert!(pongs.last().is_none_or(|last| *last <= player.pings));
 
-    let tally = bench.tally();
+    let tally = fixture.tally();
     if player.client.is_served() && close.is_none() {
         assert_eq!(offsets.len(), published);
         assert_eq!(confirmed.len(), player.subscribes);

@@ -19,64 +19,64 @@ fn small_outbox() -> ConnectionFixture {
 #[test]
 fn a_client_that_reads_nothing_is_cut_off_at_the_write_deadline_and_harms_no_other() {
     simulate(async {
-        let bench = small_outbox();
-        let mut neighbour = bench.connect(WIDE);
-        let mut client = bench.connect(64);
+        let fixture = small_outbox();
+        let mut neighbour = fixture.connect(WIDE);
+        let mut client = fixture.connect(64);
         let start = Instant::now();
         for _ in 0..20 {
-            bench.publish([event(100)]).await;
+            fixture.publish([event(100)]).await;
         }
-        assert!(bench.event_bytes() > 0);
+        assert!(fixture.event_bytes() > 0);
         let end = client.wait_for_end().await;
         assert_eq!(end.at - start, WRITE_TIMEOUT);
         assert!(end.was_reset);
 
         // The first is being written; the next 9 fill the outbox; the next finds it full. After
         // that the connection receives nothing.
-        let tally = bench.tally();
+        let tally = fixture.tally();
         assert_eq!(tally.matched.get(), 20 + 11);
         assert_eq!(tally.dropped_slow.get(), 11);
         assert_eq!(tally.dropped_closed.get(), 0);
-        assert_eq!(bench.closed("too_slow"), 1);
-        assert_eq!(bench.event_bytes(), 0);
+        assert_eq!(fixture.closed("too_slow"), 1);
+        assert_eq!(fixture.event_bytes(), 0);
         for offset in 1..=20 {
             assert_eq!(neighbour.next().await, Some(ReceivedFrame::Event(offset)));
         }
-        bench.publish([event(1)]).await;
+        fixture.publish([event(1)]).await;
         assert_eq!(neighbour.next().await, Some(ReceivedFrame::Event(21)));
         drop(neighbour);
         settle().await;
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn the_queue_of_a_slow_client_is_freed_long_before_it_is_cut_off() {
     simulate(async {
-        let bench = small_outbox();
-        let _client = bench.connect(64);
+        let fixture = small_outbox();
+        let _client = fixture.connect(64);
         for _ in 0..11 {
-            bench.publish([event(1000)]).await;
+            fixture.publish([event(1000)]).await;
         }
         settle().await;
-        let begun = bench.event_bytes();
+        let begun = fixture.event_bytes();
         assert!(
             (1000..2000).contains(&begun),
             "only the begun frame: {begun}"
         );
-        assert_eq!(bench.tally().queued.get(), 1);
-        assert_eq!(bench.tally().dropped_slow.get(), 10);
-        bench.check_sums();
+        assert_eq!(fixture.tally().queued.get(), 1);
+        assert_eq!(fixture.tally().dropped_slow.get(), 10);
+        fixture.check_sums();
     });
 }
 
 #[test]
 fn a_client_that_reads_again_in_time_gets_the_begun_frame_and_4003() {
     simulate(async {
-        let bench = small_outbox();
-        let mut client = bench.connect(64);
+        let fixture = small_outbox();
+        let mut client = fixture.connect(64);
         for _ in 0..20 {
-            bench.publish([event(100)]).await;
+            fixture.publish([event(100)]).await;
         }
         sleep(WRITE_TIMEOUT - Duration::from_millis(1)).await;
         let heard = client.rest_after_close().await;
@@ -85,35 +85,35 @@ fn a_client_that_reads_again_in_time_gets_the_begun_frame_and_4003() {
             heard,
             [ReceivedFrame::Event(1), ReceivedFrame::Close(4003, reason)]
         );
-        assert_eq!(bench.tally().written.get(), 1);
-        assert_eq!(bench.tally().dropped_slow.get(), 10);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.tally().written.get(), 1);
+        assert_eq!(fixture.tally().dropped_slow.get(), 10);
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_client_that_reads_nothing_is_cut_off_even_if_its_outbox_is_not_full() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(64);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(64);
         sleep(Duration::from_secs(3)).await;
         let start = Instant::now();
-        bench.publish([event(100), event(100)]).await;
+        fixture.publish([event(100), event(100)]).await;
         let end = client.wait_for_end().await;
         assert_eq!((end.at - start, end.was_reset), (WRITE_TIMEOUT, true));
-        assert_eq!(bench.tally().dropped_closed.get(), 2);
-        assert_eq!(bench.closed("reset"), 1);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.tally().dropped_closed.get(), 2);
+        assert_eq!(fixture.closed("reset"), 1);
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn the_write_deadline_restarts_with_each_frame_and_not_with_each_byte() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(64);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(64);
         let start = Instant::now();
-        bench.publish((0..3).map(|_| event(200))).await;
+        fixture.publish((0..3).map(|_| event(200))).await;
         // A frame in 9 seconds.
         sleep(Duration::from_secs(9)).await;
         assert_eq!(client.next().await, Some(ReceivedFrame::Event(1)));
@@ -131,8 +131,8 @@ fn the_write_deadline_restarts_with_each_frame_and_not_with_each_byte() {
         };
         let end = dripping.await;
         assert_eq!(end - start, Duration::from_secs(9) + WRITE_TIMEOUT);
-        assert_eq!(bench.tally().written.get(), 1);
-        assert_eq!(bench.tally().dropped_closed.get(), 2);
+        assert_eq!(fixture.tally().written.get(), 1);
+        assert_eq!(fixture.tally().dropped_closed.get(), 2);
     });
 }
 
@@ -144,8 +144,8 @@ fn a_client_that_never_reads_its_answers_is_not_read_from_and_is_cut_off() {
         frame(BINARY, true, b""),
     ] {
         simulate(async {
-            let bench = ConnectionFixture::new();
-            let mut client = bench.connect(4096);
+            let fixture = ConnectionFixture::new();
+            let mut client = fixture.connect(4096);
             let start = Instant::now();
             let len = message.len();
             let sent = client.flood(message, Duration::ZERO);
@@ -157,7 +157,7 @@ fn a_client_that_never_reads_its_answers_is_not_read_from_and_is_cut_off() {
             assert_eq!(sent.get(), taken, "it is read from though it reads nothing");
             let end = client.wait_for_end().await;
             assert_eq!((end.at - start, end.was_reset), (WRITE_TIMEOUT, true));
-            bench.check_nothing_is_left();
+            fixture.check_nothing_is_left();
         });
     }
 }
@@ -165,8 +165,8 @@ fn a_client_that_never_reads_its_answers_is_not_read_from_and_is_cut_off() {
 #[test]
 fn a_client_that_only_pings_and_never_reads_is_cut_off() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(64);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(64);
         let start = Instant::now();
         let pinging = async {
             while client.is_served() {
@@ -190,8 +190,8 @@ fn a_client_that_only_pings_and_never_reads_is_cut_off() {
 #[test]
 fn five_thousand_subscribes_at_once_get_five_thousand_answers() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(4096);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(4096);
         let all: Vec<u8> = (0..5000)
             .flat_map(|number| subscribe(&number.to_string(), &format!("project:{number}")))
             .collect();
@@ -217,21 +217,21 @@ fn five_thousand_subscribes_at_once_get_five_thousand_answers() {
                 heard += 1;
             }
         }
-        assert_eq!(bench.tally().subscriptions.get(), 5000);
+        assert_eq!(fixture.tally().subscriptions.get(), 5000);
     });
 }
 
 #[test]
 fn a_client_with_many_pending_answers_still_has_room_for_events() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect(256);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect(256);
         let sent = client.flood(subscribe("s", "project:p"), Duration::ZERO);
         settle().await;
         let taken = sent.get();
         assert!(taken > 10_000, "the relay has much to answer: {taken}");
-        bench.publish([event(10)]).await;
-        bench.publish([event(10)]).await;
+        fixture.publish([event(10)]).await;
+        fixture.publish([event(10)]).await;
         let mut events = 0;
         while events < 2 {
             match client.next().await.expect("it stays open") {
@@ -246,58 +246,58 @@ fn a_client_with_many_pending_answers_still_has_room_for_events() {
 #[test]
 fn frames_that_a_stream_has_buffered_count_as_written_only_once_flushed() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect_encrypted(64);
-        bench.publish([event(100), event(100)]).await;
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect_encrypted(64);
+        fixture.publish([event(100), event(100)]).await;
         settle().await;
-        assert_eq!(bench.tally().written.get(), 0);
-        assert_eq!(bench.tally().queued.get(), 2);
-        bench.check_sums();
+        assert_eq!(fixture.tally().written.get(), 0);
+        assert_eq!(fixture.tally().queued.get(), 2);
+        fixture.check_sums();
         // Later frames wait until the accepted data is flushed.
-        bench.publish([event(100)]).await;
+        fixture.publish([event(100)]).await;
         settle().await;
-        assert_eq!(bench.tally().queued.get(), 3);
+        assert_eq!(fixture.tally().queued.get(), 3);
         for offset in 1..=3 {
             assert_eq!(client.next().await, Some(ReceivedFrame::Event(offset)));
         }
-        assert_eq!(bench.tally().written.get(), 3);
-        assert_eq!(bench.tally().queued.get(), 0);
+        assert_eq!(fixture.tally().written.get(), 3);
+        assert_eq!(fixture.tally().queued.get(), 0);
         drop(client);
         settle().await;
-        bench.check_nothing_is_left();
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_client_of_a_buffering_stream_that_reads_nothing_is_cut_off_in_time() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let mut client = bench.connect_encrypted(64);
+        let fixture = ConnectionFixture::new();
+        let mut client = fixture.connect_encrypted(64);
         let start = Instant::now();
         // The outbox is empty from the first write on.
-        bench.publish([event(100), event(100)]).await;
+        fixture.publish([event(100), event(100)]).await;
         let end = client.wait_for_end().await;
         assert_eq!(end.at - start, WRITE_TIMEOUT);
         assert!(end.was_reset);
-        assert_eq!(bench.closed("reset"), 1);
-        assert_eq!(bench.tally().written.get(), 0);
-        assert_eq!(bench.tally().dropped_closed.get(), 2);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.closed("reset"), 1);
+        assert_eq!(fixture.tally().written.get(), 0);
+        assert_eq!(fixture.tally().dropped_closed.get(), 2);
+        fixture.check_nothing_is_left();
     });
 }
 
 #[test]
 fn unflushed_frames_of_a_client_that_leaves_are_dropped_and_counted_once() {
     simulate(async {
-        let bench = ConnectionFixture::new();
-        let client = bench.connect_encrypted(64);
-        bench.publish([event(100), event(100)]).await;
+        let fixture = ConnectionFixture::new();
+        let client = fixture.connect_encrypted(64);
+        fixture.publish([event(100), event(100)]).await;
         settle().await;
-        bench.publish([event(100)]).await;
+        fixture.publish([event(100)]).await;
         drop(client);
         settle().await;
-        assert_eq!(bench.tally().written.get(), 0);
-        assert_eq!(bench.tally().dropped_closed.get(), 3);
-        bench.check_nothing_is_left();
+        assert_eq!(fixture.tally().written.get(), 0);
+        assert_eq!(fixture.tally().dropped_closed.get(), 3);
+        fixture.check_nothing_is_left();
     });
 }

@@ -51,7 +51,7 @@ impl ResolvesServerCert for NotesTurns {
 }
 
 struct Server {
-    bench: ConnectionFixture,
+    fixture: ConnectionFixture,
     listener: TcpListener,
     notes: Arc<NotesTurns>,
     /// What a client sends first.
@@ -70,8 +70,8 @@ impl Server {
             computed: Mutex::default(),
         });
         config.cert_resolver = Arc::clone(&notes) as _;
-        let bench = ConnectionFixture::new();
-        bench.replace_settings(|live| live.tls = Some(Arc::new(config)));
+        let fixture = ConnectionFixture::new();
+        fixture.replace_settings(|live| live.tls = Some(Arc::new(config)));
         let trusting = tls::client_config(Some(made.cert.pem().as_bytes())).unwrap();
         let name = ServerName::try_from("relay.test").unwrap();
         let mut hello = Vec::new();
@@ -80,7 +80,7 @@ impl Server {
             .write_tls(&mut hello)
             .unwrap();
         Self {
-            bench,
+            fixture,
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             notes,
             hello,
@@ -92,7 +92,7 @@ impl Server {
         let mut client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         client.write_all(&self.hello).unwrap();
         let (stream, peer) = self.listener.accept().await.unwrap();
-        let shard = Rc::clone(&self.bench.shard);
+        let shard = Rc::clone(&self.fixture.shard);
         let serving = spawn_local(serve_tcp(shard, stream, peer.ip(), (), ()));
         (client, serving)
     }

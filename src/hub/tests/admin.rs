@@ -7,11 +7,13 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Returns the result of a call while the shards of `answering` answer.
 pub(super) async fn asked<T>(
-    bench: &HubFixture,
+    fixture: &HubFixture,
     answering: &[ShardId],
     question: impl Future<Output = T>,
 ) -> T {
-    let shards = answering.iter().map(|id| bench.shards[*id].answer_calls());
+    let shards = answering
+        .iter()
+        .map(|id| fixture.shards[*id].answer_calls());
     tokio::select! {
         biased;
         _ = futures_util::future::join_all(shards), if !answering.is_empty() => unreachable!("the publisher keeps the inboxes open"),
@@ -21,29 +23,41 @@ pub(super) async fn asked<T>(
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_does_not_answer_is_named_after_the_timeout() {
-    let bench = HubFixture::new(3, WIDE);
-    let admin = bench.publisher.admin();
-    assert_eq!(asked(&bench, &[0, 1, 2], admin.ping(SECOND)).await, Ok(()));
+    let fixture = HubFixture::new(3, WIDE);
+    let admin = fixture.publisher.admin();
+    assert_eq!(
+        asked(&fixture, &[0, 1, 2], admin.ping(SECOND)).await,
+        Ok(())
+    );
     let began = Instant::now();
-    let silent = asked(&bench, &[0, 2], admin.ping(SECOND)).await;
+    let silent = asked(&fixture, &[0, 2], admin.ping(SECOND)).await;
     assert_eq!((silent, began.elapsed()), (Err(ShardTimeout(1)), SECOND));
     // Calls that wait for it in vain take up slots of a bounded inbox.
     for _ in 0..200 {
         assert!(admin.ping(SECOND).await.is_err());
     }
-    assert_eq!(asked(&bench, &[0, 1, 2], admin.ping(SECOND)).await, Ok(()));
+    assert_eq!(
+        asked(&fixture, &[0, 1, 2], admin.ping(SECOND)).await,
+        Ok(())
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_already_closing_is_not_counted_or_closed_again() {
-    let bench = HubFixture::new(2, WIDE);
-    let admin = bench.publisher.admin();
-    let [slow, one, other] = [0, 0, 1].map(|shard| bench.connect(shard, "acme", "ann"));
-    let namesake = bench.connect(1, "globex", "ann");
+    let fixture = HubFixture::new(2, WIDE);
+    let admin = fixture.publisher.admin();
+    let [slow, one, other] = [0, 0, 1].map(|shard| fixture.connect(shard, "acme", "ann"));
+    let namesake = fixture.connect(1, "globex", "ann");
     slow.outbox.signals().request_end(CloseReason::TooSlow);
     let ann = UserName::parse("ann").unwrap();
     let acme = name("acme");
-    let disconnect = || asked(&bench, &[0, 1], admin.disconnect_user(&acme, &ann, SECOND));
+    let disconnect = || {
+        asked(
+            &fixture,
+            &[0, 1],
+            admin.disconnect_user(&acme, &ann, SECOND),
+        )
+    };
     assert_eq!(disconnect().await, Ok(2));
     assert_eq!(disconnect().await, Ok(0));
     let endings = [&slow, &one, &other, &namesake].map(|client| client.outbox.signals().ending());
@@ -56,8 +70,8 @@ async fn a_connection_that_is_already_closing_is_not_counted_or_closed_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_ping_does_not_wait_behind_other_calls() {
-    let bench = HubFixture::new(1, WIDE);
-    let admin = bench.publisher.admin();
+    let fixture = HubFixture::new(1, WIDE);
+    let admin = fixture.publisher.admin();
     let (acme, ann) = (name("acme"), UserName::parse("ann").unwrap());
     let mut context = Context::from_waker(Waker::noop());
     // More calls than the inbox has slots.
@@ -69,7 +83,7 @@ async fn a_ping_does_not_wait_behind_other_calls() {
     }
     let mut ping = pin!(unconstrained(admin.ping(SECOND)));
     assert!(ping.as_mut().poll(&mut context).is_pending());
-    let mut answering = pin!(unconstrained(bench.shards[0].answer_calls()));
+    let mut answering = pin!(unconstrained(fixture.shards[0].answer_calls()));
     assert!(answering.as_mut().poll(&mut context).is_pending());
     assert_eq!(ping.as_mut().poll(&mut context), Poll::Ready(Ok(())));
     // One of the others is answered: the shard yields in between.
@@ -82,13 +96,13 @@ async fn a_ping_does_not_wait_behind_other_calls() {
 
 #[test]
 fn a_tenant_view_asks_no_shard_and_counts_shared_users_and_topics_once() {
-    let bench = HubFixture::new(2, WIDE);
-    let admin = bench.publisher.admin();
+    let fixture = HubFixture::new(2, WIDE);
+    let admin = fixture.publisher.admin();
     let acme = name("acme");
     let look = || admin.view_tenant(&acme);
     assert_eq!(look(), None);
     let clients = [(0, "ann"), (1, "ann"), (1, "bob")].map(|(shard, user)| {
-        let client = bench.connect(shard, "acme", user);
+        let client = fixture.connect(shard, "acme", user);
         client.subscribe(&["project:1", &format!("board:{user}")]);
         client
     });
@@ -109,17 +123,17 @@ fn a_tenant_view_asks_no_shard_and_counts_shared_users_and_topics_once() {
 
 #[tokio::test(start_paused = true)]
 async fn lowered_limits_apply_from_then_on() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     let timeouts = PublishTimeouts {
         inbox: SECOND,
         ack: 2 * SECOND,
     };
-    let first = bench.connect(0, "acme", "ann");
-    bench
+    let first = fixture.connect(0, "acme", "ann");
+    fixture
         .publisher
         .configure(timeouts, 1, MemoryLimits::UNBOUNDED);
     let full = append(
-        &bench.publisher,
+        &fixture.publisher,
         &name("globex"),
         vec![draft("m1", &["a:1"])],
     )
@@ -127,14 +141,24 @@ async fn lowered_limits_apply_from_then_on() {
     assert_eq!(full, Err(AppendError::TenantsFull(TenantsFull)));
     // The shard does not poll its inbox.
     let began = Instant::now();
-    let published = append(&bench.publisher, &name("acme"), vec![draft("m2", &["a:1"])]).await;
+    let published = append(
+        &fixture.publisher,
+        &name("acme"),
+        vec![draft("m2", &["a:1"])],
+    )
+    .await;
     assert!(!published.unwrap().acknowledged);
     assert_eq!(began.elapsed(), 2 * SECOND);
-    bench
+    fixture
         .publisher
         .configure(timeouts, 2, MemoryLimits { max: 0, window: 0 });
     let began = Instant::now();
-    let no_memory = append(&bench.publisher, &name("acme"), vec![draft("m3", &["a:1"])]).await;
+    let no_memory = append(
+        &fixture.publisher,
+        &name("acme"),
+        vec![draft("m3", &["a:1"])],
+    )
+    .await;
     assert_eq!(no_memory, Err(AppendError::NoMemory));
     assert!(
         (SECOND..2 * SECOND).contains(&began.elapsed()),

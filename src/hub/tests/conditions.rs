@@ -11,15 +11,15 @@ fn acme() -> TenantName {
 
 /// A tenant whose window is full of events of other topics.
 async fn full(topics: &[&str]) -> HubFixture {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     for _ in 0..WINDOW / 1000 {
-        post(&bench, vec![draft("m", topics); 1000]).await;
+        post(&fixture, vec![draft("m", topics); 1000]).await;
     }
-    bench
+    fixture
 }
 
-async fn post(bench: &HubFixture, drafts: Vec<EventDraft>) -> Vec<PlacedEvent> {
-    let published = append(&bench.publisher, &acme(), drafts).await;
+async fn post(fixture: &HubFixture, drafts: Vec<EventDraft>) -> Vec<PlacedEvent> {
+    let published = append(&fixture.publisher, &acme(), drafts).await;
     published.unwrap().events
 }
 
@@ -45,11 +45,11 @@ fn finish<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> (usize,
 
 /// Posts an event of another topic on that condition. Returns the number of pauses before it was
 /// accepted.
-fn pauses_of_a_post(bench: &HubFixture) -> usize {
+fn pauses_of_a_post(fixture: &HubFixture) -> usize {
     let (conditions, tenant) = (nothing_of_doc(), acme());
     let check = ConditionCheck::new(&conditions);
     let drafts = vec![draft("m", &["b:2"])];
-    let appended = bench.publisher.append_if(&tenant, drafts, check);
+    let appended = fixture.publisher.append_if(&tenant, drafts, check);
     let (pauses, appended) = finish(pin!(unconstrained(appended)));
     assert_eq!(appended.unwrap().new_len(), 1);
     pauses
@@ -57,19 +57,19 @@ fn pauses_of_a_post(bench: &HubFixture) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn a_log_is_searched_in_parts_and_events_appended_meanwhile_are_seen() {
-    let bench = full(&["b:1"]).await;
+    let fixture = full(&["b:1"]).await;
     let (conditions, tenant) = (nothing_of_doc(), acme());
     let check = ConditionCheck::new(&conditions);
     let drafts = vec![draft("m", &["doc:1"])];
-    let appended = bench.publisher.append_if(&tenant, drafts, check);
+    let appended = fixture.publisher.append_if(&tenant, drafts, check);
     let mut appended = pin!(unconstrained(appended));
     let mut context = Context::from_waker(Waker::noop());
     for _ in 0..10 {
         assert!(appended.as_mut().poll(&mut context).is_pending());
     }
-    let other = post(&bench, vec![draft("other", &["doc:1"])]).await;
+    let other = post(&fixture, vec![draft("other", &["doc:1"])]).await;
     // More events than the append itself searches.
-    post(&bench, vec![draft("m", &["b:1"]); 2 * EVENTS_PER_PART]).await;
+    post(&fixture, vec![draft("m", &["b:1"]); 2 * EVENTS_PER_PART]).await;
     let (pauses, refused) = finish(appended);
     let parts = (WINDOW + 1 + 2 * EVENTS_PER_PART).div_ceil(EVENTS_PER_PART);
     assert!((parts - 13..=parts - 10).contains(&pauses), "{pauses}");
@@ -83,42 +83,42 @@ async fn a_log_is_searched_in_parts_and_events_appended_meanwhile_are_seen() {
 
 #[tokio::test(start_paused = true)]
 async fn each_search_indexes_a_part_until_the_whole_log_is_indexed() {
-    let bench = full(&["b:1"]).await;
+    let fixture = full(&["b:1"]).await;
     let parts = WINDOW / EVENTS_PER_PART;
     for question in 0..parts {
-        assert_eq!(pauses_of_a_post(&bench), parts - question, "{question}");
+        assert_eq!(pauses_of_a_post(&fixture), parts - question, "{question}");
     }
-    assert_eq!(pauses_of_a_post(&bench), 0);
+    assert_eq!(pauses_of_a_post(&fixture), 0);
     // A batch is not indexed by its append, and needs no more parts than its size requires.
     let topics: Vec<_> = (0..100).map(|number| format!("c:{number}")).collect();
     let topics: Vec<_> = topics.iter().map(String::as_str).collect();
-    post(&bench, vec![draft("m", &topics); 1000]).await;
+    post(&fixture, vec![draft("m", &topics); 1000]).await;
     assert_eq!(
-        pauses_of_a_post(&bench),
+        pauses_of_a_post(&fixture),
         1000_usize.div_ceil(EVENTS_PER_PART)
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_index_drops_evicted_events_and_everything_when_it_is_unused() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     let old = draft("m", &["b:1"]);
     let old_topics = Arc::clone(old.topics());
-    post(&bench, vec![old]).await;
-    assert_eq!(pauses_of_a_post(&bench), 0);
+    post(&fixture, vec![old]).await;
+    assert_eq!(pauses_of_a_post(&fixture), 0);
     // Held by this test, the log and the index.
     assert_eq!(Arc::strong_count(&old_topics), 3);
     tokio::time::advance(WIDE.window.age - Duration::from_secs(30)).await;
     let new = draft("m", &["b:1"]);
     let new_topics = Arc::clone(new.topics());
-    post(&bench, vec![new]).await;
-    assert_eq!(pauses_of_a_post(&bench), 0);
+    post(&fixture, vec![new]).await;
+    assert_eq!(pauses_of_a_post(&fixture), 0);
     tokio::time::advance(Duration::from_secs(30)).await;
-    bench.registry.sweep(Instant::now());
+    fixture.registry.sweep(Instant::now());
     assert_eq!(Arc::strong_count(&old_topics), 1);
     assert_eq!(Arc::strong_count(&new_topics), 3);
     tokio::time::advance(Duration::from_secs(30)).await;
-    bench.registry.sweep(Instant::now());
+    fixture.registry.sweep(Instant::now());
     assert_eq!(Arc::strong_count(&new_topics), 2);
-    assert_eq!(pauses_of_a_post(&bench), 0);
+    assert_eq!(pauses_of_a_post(&fixture), 0);
 }

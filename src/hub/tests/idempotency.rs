@@ -32,25 +32,25 @@ fn condition(topic: &str, last: ExpectedLast) -> AppendCondition {
 
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_has_its_first_position_and_is_not_delivered_again() {
-    let bench = HubFixture::new(2, WIDE);
+    let fixture = HubFixture::new(2, WIDE);
     let (a, b) = (
-        bench.connect(0, "acme", "ann"),
-        bench.connect(1, "acme", "bob"),
+        fixture.connect(0, "acme", "ann"),
+        fixture.connect(1, "acme", "bob"),
     );
     let post = |id, body| vec![known(id, body, &["tenant:*"])];
-    let first = bench.publish("acme", post("m", "x")).await;
-    bench.publish("acme", post("n", "x")).await;
-    let again = bench.publish("acme", post("m", "x")).await;
+    let first = fixture.publish("acme", post("m", "x")).await;
+    fixture.publish("acme", post("n", "x")).await;
+    let again = fixture.publish("acme", post("m", "x")).await;
     let expected = PlacedEvent {
         matched: Some(0),
         duplicate: true,
         ..first.events[0]
     };
     assert_eq!((again.events, again.acknowledged), (vec![expected], true));
-    let conflict = append(&bench.publisher, &name("acme"), post("m", "y")).await;
+    let conflict = append(&fixture.publisher, &name("acme"), post("m", "y")).await;
     assert_eq!(conflict, Err(AppendError::Conflicts(vec![0])));
     // Ids of different tenants do not conflict.
-    let elsewhere = bench.publish("other", post("m", "y")).await;
+    let elsewhere = fixture.publish("other", post("m", "y")).await;
     assert_eq!(places(&elsewhere), [(1, false)]);
     for client in [a, b] {
         assert_eq!(
@@ -58,18 +58,18 @@ async fn a_duplicate_has_its_first_position_and_is_not_delivered_again() {
             [("m".to_owned(), 1), ("n".to_owned(), 2)]
         );
     }
-    let next = bench.publish("acme", post("o", "x")).await;
+    let next = fixture.publish("acme", post("o", "x")).await;
     assert_eq!(places(&next), [(3, false)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_new_events_of_a_batch_are_consecutive_despite_duplicates_between_them() {
-    let bench = HubFixture::new(1, WIDE);
-    let a = bench.connect(0, "acme", "ann");
+    let fixture = HubFixture::new(1, WIDE);
+    let a = fixture.connect(0, "acme", "ann");
     let post = |id| known(id, "x", &["tenant:*"]);
-    bench.publish("acme", vec![post("old")]).await;
+    fixture.publish("acme", vec![post("old")]).await;
     let batch = ["a", "old", "a", "b", "c", "b", "old"].map(post).into();
-    let published = bench.publish("acme", batch).await;
+    let published = fixture.publish("acme", batch).await;
     let expected = [
         (2, false),
         (1, true),
@@ -92,9 +92,9 @@ async fn the_new_events_of_a_batch_are_consecutive_despite_duplicates_between_th
         known("e", "y", &["tenant:*"]),
         known("b", "x", &["tenant:*", "a:1"]),
     ];
-    let refused = append(&bench.publisher, &name("acme"), batch).await;
+    let refused = append(&fixture.publisher, &name("acme"), batch).await;
     assert_eq!(refused, Err(AppendError::Conflicts(vec![1, 3, 4])));
-    let published = bench.publish("acme", vec![post("d"), post("e")]).await;
+    let published = fixture.publish("acme", vec![post("d"), post("e")]).await;
     assert_eq!(places(&published), [(5, false), (6, false)]);
     assert_eq!(a.received_ids(), ["d", "e"]);
 }
@@ -105,23 +105,27 @@ async fn an_event_without_a_permit_is_not_remembered_and_a_duplicate_needs_none(
         places: 1,
         places_per_tenant: 1,
     };
-    let bench = HubFixture::new(1, RegistryLimits { inbox, ..WIDE });
-    let a = bench.connect(0, "acme", "ann");
+    let fixture = HubFixture::new(1, RegistryLimits { inbox, ..WIDE });
+    let a = fixture.connect(0, "acme", "ann");
     let (tenant, post) = (name("acme"), |id| vec![known(id, "x", &["tenant:*"])]);
     // The shard does not drain its inbox.
-    let first = append(&bench.publisher, &tenant, post("m")).await.unwrap();
+    let first = append(&fixture.publisher, &tenant, post("m"))
+        .await
+        .unwrap();
     assert!(!first.acknowledged);
-    let refused = append(&bench.publisher, &tenant, post("n")).await;
+    let refused = append(&fixture.publisher, &tenant, post("n")).await;
     assert_eq!(refused, Err(AppendError::NoRoom));
     // The first is still waiting for its shard.
     let begun = Instant::now();
-    let again = append(&bench.publisher, &tenant, post("m")).await.unwrap();
+    let again = append(&fixture.publisher, &tenant, post("m"))
+        .await
+        .unwrap();
     assert_eq!(
         (again.acknowledged, begun.elapsed()),
         (true, Duration::ZERO)
     );
     assert_eq!(places(&again), [(1, true)]);
-    let published = bench.publish("acme", post("n")).await;
+    let published = fixture.publish("acme", post("n")).await;
     assert_eq!(places(&published), [(2, false)]);
     assert_eq!(a.received_ids(), ["m", "n"]);
 }
@@ -132,33 +136,33 @@ async fn a_message_id_outlives_its_event_and_a_tenant_outlives_its_last_event() 
         events: 0,
         ..WIDE.window
     };
-    let bench = HubFixture::new(1, RegistryLimits { window, ..WIDE });
+    let fixture = HubFixture::new(1, RegistryLimits { window, ..WIDE });
     let post = || vec![known("m", "x", &["a:1"])];
-    let first = bench.publish("acme", post()).await.events[0].position;
+    let first = fixture.publish("acme", post()).await.events[0].position;
     let age = WIDE.message_ids.age;
     tokio::time::advance(age - Duration::from_secs(1)).await;
-    bench.registry.sweep(Instant::now());
-    let again = bench.publish("acme", post()).await;
+    fixture.registry.sweep(Instant::now());
+    let again = fixture.publish("acme", post()).await;
     assert_eq!(
         (again.events[0].position, again.events[0].duplicate),
         (first, true)
     );
     tokio::time::advance(Duration::from_secs(1)).await;
-    bench.registry.sweep(Instant::now());
-    assert!(bench.registry.is_empty());
-    assert_eq!(bench.registry.message_ids().bytes(), 0);
-    let anew = bench.publish("acme", post()).await;
+    fixture.registry.sweep(Instant::now());
+    assert!(fixture.registry.is_empty());
+    assert_eq!(fixture.registry.message_ids().bytes(), 0);
+    let anew = fixture.publish("acme", post()).await;
     assert_eq!(places(&anew), [(2, false)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_id_made_by_the_relay_is_not_remembered() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     for offset in 1..3 {
-        let published = bench.publish("acme", vec![draft("m", &["a:1"])]).await;
+        let published = fixture.publish("acme", vec![draft("m", &["a:1"])]).await;
         assert_eq!(places(&published), [(offset, false)]);
     }
-    assert_eq!(bench.registry.message_ids().bytes(), 0);
+    assert_eq!(fixture.registry.message_ids().bytes(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,7 +171,7 @@ async fn a_flood_of_one_tenant_leaves_the_ids_of_another_alone() {
         bytes: 80 * MESSAGE_ID_BYTES,
         ..WIDE.message_ids
     };
-    let bench = HubFixture::new(
+    let fixture = HubFixture::new(
         1,
         RegistryLimits {
             message_ids: limits,
@@ -176,28 +180,28 @@ async fn a_flood_of_one_tenant_leaves_the_ids_of_another_alone() {
     );
     let post = |id: usize| vec![known(&id.to_string(), "x", &["a:1"])];
     for id in 0..200 {
-        bench.publish("flood", post(id)).await;
-        assert!(bench.registry.message_ids().bytes() <= limits.bytes);
+        fixture.publish("flood", post(id)).await;
+        assert!(fixture.registry.message_ids().bytes() <= limits.bytes);
     }
     // A latecomer gets room at the cost of the tenant with the most ids.
     for id in 0..30 {
-        bench.publish("small", post(id)).await;
-        bench.publish("flood", post(1000 + id)).await;
-        assert!(bench.registry.message_ids().bytes() <= limits.bytes);
+        fixture.publish("small", post(id)).await;
+        fixture.publish("flood", post(1000 + id)).await;
+        assert!(fixture.registry.message_ids().bytes() <= limits.bytes);
     }
     for id in 0..30 {
-        assert!(bench.publish("small", post(id)).await.events[0].duplicate);
+        assert!(fixture.publish("small", post(id)).await.events[0].duplicate);
     }
-    let newest = bench.publish("flood", post(1029)).await;
+    let newest = fixture.publish("flood", post(1029)).await;
     assert!(newest.events[0].duplicate);
-    let oldest = bench.publish("flood", post(100)).await;
+    let oldest = fixture.publish("flood", post(100)).await;
     assert!(!oldest.events[0].duplicate);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_condition_is_checked_with_the_append_and_after_duplicates() {
-    let bench = HubFixture::new(1, WIDE);
-    let (tenant, publisher) = (name("acme"), &bench.publisher);
+    let fixture = HubFixture::new(1, WIDE);
+    let (tenant, publisher) = (name("acme"), &fixture.publisher);
     let post = async |id: &str, condition: &AppendCondition| {
         let drafts = vec![known(id, "x", &["doc:1"])];
         let check = ConditionCheck::new(std::slice::from_ref(condition));
@@ -206,7 +210,7 @@ async fn a_condition_is_checked_with_the_append_and_after_duplicates() {
     };
     let never = condition("doc:1", ExpectedLast::None);
     assert_eq!(post("m1", &never).await, Ok(1));
-    let head = bench.registry.get_or_create(&tenant).unwrap().head();
+    let head = fixture.registry.get_or_create(&tenant).unwrap().head();
     let unmet = UnmetCondition {
         topic: never.topic.clone(),
         epoch: Some(head.epoch),
@@ -222,21 +226,26 @@ async fn a_condition_is_checked_with_the_append_and_after_duplicates() {
     // An accepted post may be retried, although its condition no longer holds.
     assert_eq!(post("m1", &never).await, Ok(0));
     assert_eq!(
-        bench.registry.get_or_create(&tenant).unwrap().head().offset,
+        fixture
+            .registry
+            .get_or_create(&tenant)
+            .unwrap()
+            .head()
+            .offset,
         2
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_condition_that_cannot_hold_creates_no_tenant() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     let (tenant, epoch) = (name("acme"), Epoch::from_bits(1));
     let position = Position { epoch, offset: 1 };
     for last in [ExpectedLast::At(position), ExpectedLast::NoneIn(epoch)] {
         let conditions = [condition("a:1", last), condition("b:2", ExpectedLast::None)];
         let drafts = vec![draft("m", &["a:1"])];
         let check = ConditionCheck::new(&conditions);
-        let refused = bench.publisher.append_if(&tenant, drafts, check);
+        let refused = fixture.publisher.append_if(&tenant, drafts, check);
         let unmet = UnmetCondition {
             topic: conditions[0].topic.clone(),
             epoch: None,
@@ -244,12 +253,12 @@ async fn a_condition_that_cannot_hold_creates_no_tenant() {
         };
         let expected = AppendError::Unmet(vec![unmet]);
         assert_eq!(refused.await.unwrap_err(), expected);
-        assert!(bench.registry.is_empty());
+        assert!(fixture.registry.is_empty());
     }
     let drafts = vec![draft("m", &["a:1"])];
     let never = [condition("a:1", ExpectedLast::None)];
     let check = ConditionCheck::new(&never);
-    let appended = bench.publisher.append_if(&tenant, drafts, check);
+    let appended = fixture.publisher.append_if(&tenant, drafts, check);
     assert_eq!(appended.await.unwrap().new_len(), 1);
 }
 
@@ -287,8 +296,8 @@ proptest! {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let bench = HubFixture::new(2, WIDE);
-            let a = bench.connect(1, "acme", "ann");
+            let fixture = HubFixture::new(2, WIDE);
+            let a = fixture.connect(1, "acme", "ann");
             let (mut taken, mut expected_ids) = (Vec::new(), Vec::new());
             for batch in batches {
                 let batch: Vec<_> = batch.iter().map(|(id, other)| (*id, u8::from(*other))).collect();
@@ -298,12 +307,12 @@ proptest! {
                     .collect();
                 let expected = judged(&taken, &batch);
                 let Ok(places_of_all) = &expected else {
-                    let refused = append(&bench.publisher, &name("acme"), drafts).await;
+                    let refused = append(&fixture.publisher, &name("acme"), drafts).await;
                     let conflicts = expected.unwrap_err();
                     assert_eq!(refused, Err(AppendError::Conflicts(conflicts)));
                     continue;
                 };
-                let published = bench.publish("acme", drafts).await;
+                let published = fixture.publish("acme", drafts).await;
                 assert_eq!(places(&published), *places_of_all);
                 for (event, (_, duplicate)) in batch.iter().zip(places_of_all) {
                     if !duplicate {

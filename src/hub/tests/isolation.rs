@@ -53,22 +53,22 @@ async fn operate(operations: usize) -> Seen {
         tenants: TENANTS - 2,
         ..WIDE
     };
-    let bench = HubFixture::new(2, limits);
+    let fixture = HubFixture::new(2, limits);
     let mut random = StdRng::seed_from_u64(1);
     let mut members: Vec<Member> = Vec::new();
     let mut seen = Seen::default();
     while seen.operations < operations {
         seen.operations += 1;
         match random.random_range(0..20) {
-            0 | 1 if members.len() < CLIENTS => members.extend(connect(&bench, &mut random)),
+            0 | 1 if members.len() < CLIENTS => members.extend(connect(&fixture, &mut random)),
             2 if !members.is_empty() => {
                 let gone = random.random_range(0..members.len());
                 drop(members.swap_remove(gone));
             }
-            3 => bench
+            3 => fixture
                 .registry
                 .sweep(Instant::now() + Duration::from_millis(1)),
-            4..10 => publish(&bench, &mut random, seen.operations).await,
+            4..10 => publish(&fixture, &mut random, seen.operations).await,
             _ if !members.is_empty() => {
                 let index = random.random_range(0..members.len());
                 let member = &mut members[index];
@@ -85,12 +85,12 @@ async fn operate(operations: usize) -> Seen {
     seen
 }
 
-fn connect(bench: &HubFixture, random: &mut StdRng) -> Option<Member> {
+fn connect(fixture: &HubFixture, random: &mut StdRng) -> Option<Member> {
     let tenant = random.random_range(0..TENANTS);
     let shard = random.random_range(0..2);
     let user = UserName::parse(["ann", "bob"][random.random_range(0..2)]).unwrap();
     let outbox = Rc::new(Outbox::new(&OutboxPool::new(ROOMY)));
-    let joined = bench.shards[shard].join_tenant(&tenant_name(tenant), &user, Rc::clone(&outbox));
+    let joined = fixture.shards[shard].join_tenant(&tenant_name(tenant), &user, Rc::clone(&outbox));
     let hub = RefCell::new(joined.ok()?);
     Some(Member {
         tenant,
@@ -100,7 +100,7 @@ fn connect(bench: &HubFixture, random: &mut StdRng) -> Option<Member> {
 }
 
 /// Each event's id begins with its tenant.
-async fn publish(bench: &HubFixture, random: &mut StdRng, number: usize) {
+async fn publish(fixture: &HubFixture, random: &mut StdRng, number: usize) {
     let tenant = random.random_range(0..TENANTS);
     let topics: BTreeSet<_> = (0..random.random_range(1..4))
         .map(|_| TOPICS[random.random_range(0..TOPICS.len())])
@@ -108,8 +108,8 @@ async fn publish(bench: &HubFixture, random: &mut StdRng, number: usize) {
     let topics: Vec<_> = topics.into_iter().collect();
     let event = draft(&format!("{tenant}.{number}"), &topics);
     let name = tenant_name(tenant);
-    let appended = bench.publisher.append(&name, vec![event]).await;
-    for shard in &bench.shards {
+    let appended = fixture.publisher.append(&name, vec![event]).await;
+    for shard in &fixture.shards {
         turn(shard);
     }
     if let Ok(appended) = appended {

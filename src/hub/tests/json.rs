@@ -28,12 +28,12 @@ fn growing(characters: usize) -> EventDraft {
     })
 }
 
-fn json_client(bench: &HubFixture, shard: ShardId) -> HubClient {
-    bench.connect_speaking(EnvelopeEncoding::Json, shard, "acme", "ann", ROOMY)
+fn json_client(fixture: &HubFixture, shard: ShardId) -> HubClient {
+    fixture.connect_speaking(EnvelopeEncoding::Json, shard, "acme", "ann", ROOMY)
 }
 
-fn delivered(bench: &HubFixture) -> u64 {
-    let tallies = bench.shards.iter().map(|shard| shard.tally());
+fn delivered(fixture: &HubFixture) -> u64 {
+    let tallies = fixture.shards.iter().map(|shard| shard.tally());
     tallies.map(|tally| tally.json_delivered.get()).sum()
 }
 
@@ -52,17 +52,17 @@ fn written(client: &HubClient) -> (usize, u64) {
 
 #[tokio::test(start_paused = true)]
 async fn json_is_rendered_once_for_all_shards_and_freed_when_it_is_written() {
-    let bench = HubFixture::new(2, WIDE);
+    let fixture = HubFixture::new(2, WIDE);
     let clients: Vec<_> = [0, 0, 1, 1]
-        .map(|shard| json_client(&bench, shard))
+        .map(|shard| json_client(&fixture, shard))
         .into_iter()
-        .chain([bench.connect(1, "acme", "bob")])
+        .chain([fixture.connect(1, "acme", "bob")])
         .collect();
-    let published = bench.publish("acme", vec![growing(1000)]).await;
+    let published = fixture.publish("acme", vec![growing(1000)]).await;
     assert_eq!(published.events[0].matched, Some(5));
-    assert_eq!(delivered(&bench), 1);
-    let with_json = bench.registry.memory().held_bytes(MemoryUse::Events);
-    let log = bench.registry.log_bytes();
+    assert_eq!(delivered(&fixture), 1);
+    let with_json = fixture.registry.memory().held_bytes(MemoryUse::Events);
+    let log = fixture.registry.log_bytes();
     assert!((log + 6000..log + 6500).contains(&with_json), "{with_json}");
     let sizes = clients.iter().map(written);
     let sizes: Vec<_> = sizes
@@ -70,51 +70,51 @@ async fn json_is_rendered_once_for_all_shards_and_freed_when_it_is_written() {
         .collect();
     assert_eq!(sizes[..4], [(true, 1); 4]);
     assert_eq!(sizes[4], (false, 1));
-    assert_eq!(bench.registry.memory().held_bytes(MemoryUse::Events), log);
+    assert_eq!(fixture.registry.memory().held_bytes(MemoryUse::Events), log);
 
     // An event rendered before the append is not rendered again.
     let mut draft = growing(1000);
     draft.render_json().unwrap();
-    bench.publish("acme", vec![draft]).await;
-    assert_eq!(delivered(&bench), 1);
+    fixture.publish("acme", vec![draft]).await;
+    assert_eq!(delivered(&fixture), 1);
     assert_eq!(clients[0].received(), [("grows".to_owned(), 2)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn json_is_rendered_only_for_tenants_with_a_json_connection() {
-    let bench = HubFixture::new(2, WIDE);
-    let other = bench.connect_speaking(EnvelopeEncoding::Json, 0, "other", "ann", ROOMY);
-    let binary = bench.connect(0, "acme", "ann");
-    assert!(bench.publisher.has_json_connection(&name("other")));
-    assert!(!bench.publisher.has_json_connection(&name("acme")));
-    bench.publish("acme", vec![growing(10)]).await;
-    assert_eq!((delivered(&bench), written(&binary).1), (0, 1));
-    let json = json_client(&bench, 1);
-    assert!(bench.publisher.has_json_connection(&name("acme")));
+    let fixture = HubFixture::new(2, WIDE);
+    let other = fixture.connect_speaking(EnvelopeEncoding::Json, 0, "other", "ann", ROOMY);
+    let binary = fixture.connect(0, "acme", "ann");
+    assert!(fixture.publisher.has_json_connection(&name("other")));
+    assert!(!fixture.publisher.has_json_connection(&name("acme")));
+    fixture.publish("acme", vec![growing(10)]).await;
+    assert_eq!((delivered(&fixture), written(&binary).1), (0, 1));
+    let json = json_client(&fixture, 1);
+    assert!(fixture.publisher.has_json_connection(&name("acme")));
     drop((other, json));
-    assert!(!bench.publisher.has_json_connection(&name("other")));
-    assert!(!bench.publisher.has_json_connection(&name("acme")));
+    assert!(!fixture.publisher.has_json_connection(&name("other")));
+    assert!(!fixture.publisher.has_json_connection(&name("acme")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn when_memory_is_short_stalled_json_is_freed_while_the_log_keeps_its_events() {
-    let bench = HubFixture::new(2, WIDE);
-    let stalled = json_client(&bench, 1);
-    let binary = bench.connect(1, "acme", "bob");
+    let fixture = HubFixture::new(2, WIDE);
+    let stalled = json_client(&fixture, 1);
+    let binary = fixture.connect(1, "acme", "bob");
     for _ in 0..20 {
-        bench.publish("acme", vec![growing(1000)]).await;
+        fixture.publish("acme", vec![growing(1000)]).await;
     }
     // Each event takes 1 kB in the log, and 6 kB as JSON.
-    assert!(bench.registry.memory().held_bytes(MemoryUse::Events) > 120_000);
-    bench.registry.memory().set_limits(MemoryLimits {
+    assert!(fixture.registry.memory().held_bytes(MemoryUse::Events) > 120_000);
+    fixture.registry.memory().set_limits(MemoryLimits {
         max: 100_000,
         window: 0,
     });
-    let relief = futures_util::future::join_all(bench.shards.iter().map(|s| s.relieve_memory()));
+    let relief = futures_util::future::join_all(fixture.shards.iter().map(|s| s.relieve_memory()));
     tokio::select! {
         biased;
         _ = relief => unreachable!("it never ends"),
-        published = bench.publish("acme", vec![growing(1000)]) => {
+        published = fixture.publish("acme", vec![growing(1000)]) => {
             assert_eq!(published.events[0].matched, Some(1));
         }
     }
@@ -124,10 +124,10 @@ async fn when_memory_is_short_stalled_json_is_freed_while_the_log_keeps_its_even
     );
     assert_eq!(binary.outbox.signals().ending(), None);
     assert_eq!(
-        bench.registry.memory().held_bytes(MemoryUse::Events),
-        bench.registry.log_bytes()
+        fixture.registry.memory().held_bytes(MemoryUse::Events),
+        fixture.registry.log_bytes()
     );
-    let tally = bench.shards[1].tally();
+    let tally = fixture.shards[1].tally();
     assert_eq!(tally.dropped_slow.get(), 20);
     assert_eq!((tally.matched.get(), tally.queued.get()), (41, 21));
     assert_eq!(written(&binary).1, 21);
@@ -142,21 +142,21 @@ async fn a_batch_without_memory_for_its_json_closes_only_json_connections() {
         },
         ..WIDE
     };
-    let bench = HubFixture::new(1, limits);
-    let (json, binary) = (json_client(&bench, 0), bench.connect(0, "acme", "bob"));
+    let fixture = HubFixture::new(1, limits);
+    let (json, binary) = (json_client(&fixture, 0), fixture.connect(0, "acme", "bob"));
     let batch = (0..50).map(|_| growing(1000)).collect();
-    let published = bench.publish("acme", batch).await;
+    let published = fixture.publish("acme", batch).await;
     assert_eq!(json.outbox.signals().ending(), Some(CloseReason::NoMemory));
     // All of it would take 300 kB. Events that did not fit are dropped with the rest.
-    assert!(bench.registry.memory().held_bytes(MemoryUse::Events) < 110_000);
+    assert!(fixture.registry.memory().held_bytes(MemoryUse::Events) < 110_000);
     let matched: u64 = published.events.iter().map(|it| it.matched.unwrap()).sum();
-    let tally = bench.shards[0].tally();
+    let tally = fixture.shards[0].tally();
     assert_eq!(json.outbox.discard_all() + 50, matched);
     assert_eq!(tally.matched.get(), matched);
     assert_eq!(written(&binary).1, 50);
     assert_eq!(
-        bench.registry.memory().held_bytes(MemoryUse::Events),
-        bench.registry.log_bytes()
+        fixture.registry.memory().held_bytes(MemoryUse::Events),
+        fixture.registry.log_bytes()
     );
 }
 
@@ -170,16 +170,16 @@ fn replayed_events(confirmed: SubscribeProgress) -> u64 {
 
 #[tokio::test(start_paused = true)]
 async fn a_slice_of_a_replay_renders_a_quantum_of_json_and_counts_its_cost() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     let batch = (0..40).map(|_| growing(1000)).collect();
-    let first = bench.publish("acme", batch).await.events[0].position;
-    let client = json_client(&bench, 0);
+    let first = fixture.publish("acme", batch).await.events[0].position;
+    let client = json_client(&fixture, 0);
     let start = Position { offset: 0, ..first };
     let resumed = client.hub().subscribe(&[], 10, Some(Ok(start)));
     assert_eq!(resumed, Ok(None), "there is something to replay");
     let confirmed = client.hub().run_step(&mut all());
     assert_eq!(replayed_events(confirmed), 40);
-    let tally = bench.shards[0].tally();
+    let tally = fixture.shards[0].tally();
     let mut slices = Vec::new();
     loop {
         let before = tally.json_replayed.get();
@@ -196,42 +196,42 @@ async fn a_slice_of_a_replay_renders_a_quantum_of_json_and_counts_its_cost() {
     assert_eq!(slices, [vec![3; 13], vec![1]].concat());
     assert_eq!(written(&client).1, 40);
     assert_eq!(
-        bench.registry.memory().held_bytes(MemoryUse::Events),
-        bench.registry.log_bytes()
+        fixture.registry.memory().held_bytes(MemoryUse::Events),
+        fixture.registry.log_bytes()
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_replay_without_memory_for_its_json_ends_the_connection() {
-    let bench = HubFixture::new(1, WIDE);
-    let first = bench.publish("acme", vec![growing(10)]).await.events[0].position;
-    let client = json_client(&bench, 0);
+    let fixture = HubFixture::new(1, WIDE);
+    let first = fixture.publish("acme", vec![growing(10)]).await.events[0].position;
+    let client = json_client(&fixture, 0);
     let start = Position { offset: 0, ..first };
     let resumed = client.hub().subscribe(&[], 10, Some(Ok(start)));
     assert_eq!(resumed, Ok(None), "there is something to replay");
     let confirmed = client.hub().run_step(&mut all());
     assert_eq!(replayed_events(confirmed), 1);
-    bench
+    fixture
         .registry
         .memory()
         .set_limits(MemoryLimits { max: 1, window: 0 });
     let progress = client.hub().run_step(&mut all());
     assert_eq!(progress, SubscribeProgress::NoJson(NoJson::NoMemory));
-    assert_eq!(bench.shards[0].tally().queued.get(), 0);
+    assert_eq!(fixture.shards[0].tally().queued.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn delivery_pauses_when_a_full_write_of_json_waits() {
-    let bench = HubFixture::new(1, WIDE);
-    let client = json_client(&bench, 0);
+    let fixture = HubFixture::new(1, WIDE);
+    let client = json_client(&fixture, 0);
     // 24 kB each: with 22 of them half of the outbox is full.
     let acme = name("acme");
     for _ in 0..30 {
-        let appended = bench.publisher.append(&acme, vec![growing(4_000)]);
+        let appended = fixture.publisher.append(&acme, vec![growing(4_000)]);
         drop(appended.await.unwrap());
     }
     for _ in 0..80 {
-        bench.shards[0].deliver_pending();
+        fixture.shards[0].deliver_pending();
     }
     assert_eq!(written(&client).1, 22);
     assert_eq!(client.outbox.signals().ending(), None);
@@ -263,31 +263,44 @@ async fn with_tasks(test: impl Future<Output = ()>) {
 #[tokio::test(start_paused = true)]
 async fn rendering_a_large_event_delays_only_its_own_tenant() {
     with_tasks(async {
-        let bench = HubFixture::new(2, WIDE);
-        let clients = [0, 1].map(|shard| json_client(&bench, shard));
+        let fixture = HubFixture::new(2, WIDE);
+        let clients = [0, 1].map(|shard| json_client(&fixture, shard));
         let (binary, other) = (
-            bench.connect(0, "acme", "bob"),
-            bench.connect(0, "other", "ann"),
+            fixture.connect(0, "acme", "bob"),
+            fixture.connect(0, "other", "ann"),
         );
         let drafts = vec![growing(10), growing(33_000), growing(10)];
-        let appended = bench.publisher.append(&name("acme"), drafts).await.unwrap();
+        let appended = fixture
+            .publisher
+            .append(&name("acme"), drafts)
+            .await
+            .unwrap();
         let (loud, quiet) = (vec![growing(10)], vec![growing(10)]);
-        drop(bench.publisher.append(&name("acme"), loud).await.unwrap());
-        drop(bench.publisher.append(&name("other"), quiet).await.unwrap());
+        drop(fixture.publisher.append(&name("acme"), loud).await.unwrap());
+        drop(
+            fixture
+                .publisher
+                .append(&name("other"), quiet)
+                .await
+                .unwrap(),
+        );
         for _ in 0..20 {
-            turn(&bench.shards[0]);
+            turn(&fixture.shards[0]);
         }
         assert_eq!(clients[0].hub().position().unwrap().offset, 1);
         assert_eq!(binary.received().len(), 1);
         assert_eq!(other.received().len(), 1);
-        assert!(bench.shards[0].is_idle(), "nothing is to be done meanwhile");
+        assert!(
+            fixture.shards[0].is_idle(),
+            "nothing is to be done meanwhile"
+        );
 
-        let last = bench.publish("acme", vec![growing(10)]).await;
+        let last = fixture.publish("acme", vec![growing(10)]).await;
         let published = appended.wait_acknowledged().await;
         let matched: Vec<_> = published.events.iter().map(|it| it.matched).collect();
         assert_eq!(matched, [Some(3); 3]);
         assert_eq!(last.events[0].matched, Some(3));
-        assert_eq!(delivered(&bench), 5, "once for both shards");
+        assert_eq!(delivered(&fixture), 5, "once for both shards");
         let offsets: Vec<_> = binary
             .received()
             .iter()
@@ -304,15 +317,15 @@ async fn rendering_a_large_event_delays_only_its_own_tenant() {
 #[tokio::test(start_paused = true)]
 async fn a_large_event_is_delivered_at_once_when_all_connections_are_closed() {
     with_tasks(async {
-        let bench = HubFixture::new(1, WIDE);
-        let (acme, client) = (name("acme"), json_client(&bench, 0));
+        let fixture = HubFixture::new(1, WIDE);
+        let (acme, client) = (name("acme"), json_client(&fixture, 0));
         for characters in [33_000, 10] {
-            let appended = bench.publisher.append(&acme, vec![growing(characters)]);
+            let appended = fixture.publisher.append(&acme, vec![growing(characters)]);
             drop(appended.await.unwrap());
         }
-        bench.shards[0].deliver_pending();
+        fixture.shards[0].deliver_pending();
         assert_eq!(client.outbox.queued_frames(), 0);
-        bench.shards[0].end_all(|| CloseReason::Disconnected);
+        fixture.shards[0].end_all(|| CloseReason::Disconnected);
         assert_eq!(client.outbox.queued_frames(), 2);
     })
     .await;
@@ -321,14 +334,14 @@ async fn a_large_event_is_delivered_at_once_when_all_connections_are_closed() {
 #[tokio::test(start_paused = true)]
 async fn without_memory_to_render_a_large_event_json_connections_are_closed_after_a_while() {
     with_tasks(async {
-        let bench = HubFixture::new(1, WIDE);
-        let (json, binary) = (json_client(&bench, 0), bench.connect(0, "acme", "bob"));
-        bench
+        let fixture = HubFixture::new(1, WIDE);
+        let (json, binary) = (json_client(&fixture, 0), fixture.connect(0, "acme", "bob"));
+        fixture
             .registry
             .memory()
             .set_limits(MemoryLimits { max: 1, window: 0 });
         let began = Instant::now();
-        let published = bench.publish("acme", vec![growing(33_000)]).await;
+        let published = fixture.publish("acme", vec![growing(33_000)]).await;
         assert!(
             began.elapsed() >= Duration::from_millis(200),
             "memory may come free"
@@ -343,12 +356,12 @@ async fn without_memory_to_render_a_large_event_json_connections_are_closed_afte
 #[tokio::test(start_paused = true)]
 async fn large_events_of_a_replay_are_offloaded_and_rendered_once_for_all_resumes() {
     with_tasks(async {
-        let bench = HubFixture::new(1, WIDE);
+        let fixture = HubFixture::new(1, WIDE);
         let sizes = [10, 33_000, 10, 5_000];
         let drafts = sizes.map(growing).into();
-        let first = bench.publish("acme", drafts).await.events[0].position;
+        let first = fixture.publish("acme", drafts).await.events[0].position;
         let start = Position { offset: 0, ..first };
-        let clients = [(); 3].map(|()| json_client(&bench, 0));
+        let clients = [(); 3].map(|()| json_client(&fixture, 0));
         let resume = async |client: &HubClient| {
             let resumed = client.hub().subscribe(&[], 10, Some(Ok(start)));
             assert_eq!(resumed, Ok(None), "there is something to replay");
@@ -375,7 +388,7 @@ async fn large_events_of_a_replay_are_offloaded_and_rendered_once_for_all_resume
         assert_eq!(both, (vec![1, 3, 4], vec![1, 3, 4]));
         // It reuses the frames that the others have not written yet.
         assert_eq!(resume(third).await, [1, 3, 4]);
-        let json_replayed = bench.shards[0].tally().json_replayed.get();
+        let json_replayed = fixture.shards[0].tally().json_replayed.get();
         assert_eq!(json_replayed, 3 * 2 + 2, "large ones once for all");
         for client in &clients {
             assert_eq!(json_offsets(client), [1, 2, 3, 4]);

@@ -72,7 +72,7 @@ impl ModelClient {
 
 /// Compares the tenant's snapshot with its clients, counted one by one.
 fn check_counts<'a>(
-    bench: &HubFixture,
+    fixture: &HubFixture,
     tenant: usize,
     clients: impl Iterator<Item = &'a ModelClient>,
 ) {
@@ -82,7 +82,10 @@ fn check_counts<'a>(
         users.insert(client.user);
         topics.extend(&client.topics);
     }
-    let view = bench.publisher.admin().view_tenant(&name(TENANTS[tenant]));
+    let view = fixture
+        .publisher
+        .admin()
+        .view_tenant(&name(TENANTS[tenant]));
     let shown = view.map_or_else(Default::default, |view| {
         (view.connections, view.users, view.topics)
     });
@@ -98,7 +101,7 @@ proptest! {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let bench = HubFixture::new(3, WIDE);
+            let fixture = HubFixture::new(3, WIDE);
             let mut clients: BTreeMap<usize, (HubClient, ModelClient)> = BTreeMap::new();
             let mut heads = [0_u64; 2];
             let mut epochs: [Option<Epoch>; 2] = [None; 2];
@@ -106,7 +109,7 @@ proptest! {
                 match step {
                     Step::Connect { shard, tenant, user, encoding } => {
                         let (tenant_name, user_name) = (TENANTS[tenant], USERS[user]);
-                        let client = bench
+                        let client = fixture
                             .connect_speaking(encoding, shard, tenant_name, user_name, ROOMY);
                         let model = ModelClient {
                             tenant,
@@ -138,12 +141,12 @@ proptest! {
                             names.sort_unstable();
                             names.dedup();
                             let mut draft = draft(&format!("{number}.{index}"), &names);
-                            if index == 0 && bench.publisher.has_json_connection(&name(TENANTS[tenant])) {
+                            if index == 0 && fixture.publisher.has_json_connection(&name(TENANTS[tenant])) {
                                 draft.render_json().unwrap();
                             }
                             draft
                         });
-                        let published = bench.publish(TENANTS[tenant], drafts.collect()).await;
+                        let published = fixture.publish(TENANTS[tenant], drafts.collect()).await;
                         for (index, (topics, placed)) in
                             events.iter().zip(&published.events).enumerate()
                         {
@@ -172,20 +175,20 @@ proptest! {
                     }
                 }
                 for tenant in 0..TENANTS.len() {
-                    check_counts(&bench, tenant, clients.values().map(|(_, model)| model));
+                    check_counts(&fixture, tenant, clients.values().map(|(_, model)| model));
                 }
             }
             for (client, model) in clients.into_values() {
                 assert_eq!(client.received(), model.expected);
             }
-            for shard in &bench.shards {
+            for shard in &fixture.shards {
                 assert!(shard.is_empty());
                 assert_eq!(shard.tally().subscriptions.get(), 0);
                 assert_eq!(shard.tally().json_connections.get(), 0);
             }
-            bench.registry.sweep(Instant::now() + WIDE.window.age);
-            assert!(bench.registry.is_empty());
-            assert_eq!(bench.registry.memory().held_bytes(MemoryUse::Events), 0);
+            fixture.registry.sweep(Instant::now() + WIDE.window.age);
+            assert!(fixture.registry.is_empty());
+            assert_eq!(fixture.registry.memory().held_bytes(MemoryUse::Events), 0);
         });
     }
 }

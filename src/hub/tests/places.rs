@@ -15,27 +15,29 @@ async fn a_full_inbox_refuses_after_the_timeout_and_leaves_nothing_behind() {
         },
     ] {
         // The second shard has room, but nothing refused may reach it.
-        let bench = HubFixture::new(2, RegistryLimits { inbox, ..WIDE });
+        let fixture = HubFixture::new(2, RegistryLimits { inbox, ..WIDE });
         let (a, b) = (
-            bench.connect(0, "acme", "ann"),
-            bench.connect(1, "acme", "bob"),
+            fixture.connect(0, "acme", "ann"),
+            fixture.connect(1, "acme", "bob"),
         );
         let tenant = name("acme");
         for id in ["1", "2"] {
             let drafts = vec![draft(id, &["tenant:*"])];
             let published = tokio::select! {
                 biased;
-                () = bench.shards[1].run(Duration::ZERO) => unreachable!(),
-                published = append(&bench.publisher, &tenant, drafts) => published.unwrap(),
+                () = fixture.shards[1].run(Duration::ZERO) => unreachable!(),
+                published = append(&fixture.publisher, &tenant, drafts) => published.unwrap(),
             };
             assert!(!published.acknowledged, "shard 0 has not answered");
             assert_eq!(published.events[0].matched, None);
         }
         let begun = Instant::now();
-        let refused = append(&bench.publisher, &tenant, vec![draft("3", &["tenant:*"])]).await;
+        let refused = append(&fixture.publisher, &tenant, vec![draft("3", &["tenant:*"])]).await;
         assert_eq!(refused, Err(AppendError::NoRoom));
         assert_eq!(begun.elapsed(), Duration::from_secs(2));
-        let published = bench.publish("acme", vec![draft("4", &["tenant:*"])]).await;
+        let published = fixture
+            .publish("acme", vec![draft("4", &["tenant:*"])])
+            .await;
         assert_eq!(published.events[0].position.offset, 3);
         assert_eq!(a.received_ids(), ["1", "2", "4"]);
         assert_eq!(b.received_ids(), ["1", "2", "4"]);
@@ -54,11 +56,11 @@ async fn a_released_permit_goes_at_once_to_one_of_two_waiting_calls() {
             places_per_tenant: 1,
         },
     ] {
-        let bench = HubFixture::new(1, RegistryLimits { inbox, ..WIDE });
-        let _a = bench.connect(0, "acme", "ann");
+        let fixture = HubFixture::new(1, RegistryLimits { inbox, ..WIDE });
+        let _a = fixture.connect(0, "acme", "ann");
         let tenant = name("acme");
         let post = async || {
-            bench
+            fixture
                 .publisher
                 .append(&tenant, vec![draft("m", &["a:1"])])
                 .await
@@ -70,7 +72,7 @@ async fn a_released_permit_goes_at_once_to_one_of_two_waiting_calls() {
             assert!(first.as_mut().poll(&mut context).is_pending());
             assert!(second.as_mut().poll(&mut context).is_pending());
         }
-        bench.shards[0].deliver_pending();
+        fixture.shards[0].deliver_pending();
         assert!(first.as_mut().poll(&mut context).is_ready());
         assert!(second.as_mut().poll(&mut context).is_pending());
     }
@@ -82,18 +84,18 @@ async fn a_tenant_with_its_share_in_use_does_not_delay_another() {
         places: 10,
         places_per_tenant: 2,
     };
-    let bench = HubFixture::new(1, RegistryLimits { inbox, ..WIDE });
+    let fixture = HubFixture::new(1, RegistryLimits { inbox, ..WIDE });
     let (a, b) = (
-        bench.connect(0, "acme", "ann"),
-        bench.connect(0, "other", "bob"),
+        fixture.connect(0, "acme", "ann"),
+        fixture.connect(0, "other", "bob"),
     );
     let mut drafts: Vec<_> = (0..2).map(|_| draft("m", &["tenant:*"])).collect();
     for draft in drafts.drain(..) {
-        let published = append(&bench.publisher, &name("acme"), vec![draft]).await;
+        let published = append(&fixture.publisher, &name("acme"), vec![draft]).await;
         assert!(!published.unwrap().acknowledged);
     }
     let begun = Instant::now();
-    let published = bench
+    let published = fixture
         .publish("other", vec![draft("n", &["tenant:*"])])
         .await;
     assert_eq!(published.events[0].matched, Some(1));

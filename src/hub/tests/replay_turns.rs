@@ -15,8 +15,8 @@ struct Reader {
 impl Reader {
     /// Creates a connection that has missed all events of its tenant, none of which match it, and
     /// that waits to read them.
-    fn new(bench: &HubFixture, tenant: &str) -> Self {
-        let client = bench.connect(0, tenant, "ann");
+    fn new(fixture: &HubFixture, tenant: &str) -> Self {
+        let client = fixture.connect(0, tenant, "ann");
         client.hub().member.deliver_all();
         let topics = [Topic::parse("a:1").unwrap()];
         let start = Position {
@@ -42,8 +42,8 @@ impl Reader {
 }
 
 /// Runs a turn of the shard. Returns the readers that read something in it, in order.
-fn read_in_turn(bench: &HubFixture, readers: &mut [Reader]) -> Vec<usize> {
-    turn(&bench.shards[0]);
+fn read_in_turn(fixture: &HubFixture, readers: &mut [Reader]) -> Vec<usize> {
+    turn(&fixture.shards[0]);
     let mut order = Vec::new();
     loop {
         let before = order.len();
@@ -59,21 +59,21 @@ fn read_in_turn(bench: &HubFixture, readers: &mut [Reader]) -> Vec<usize> {
 }
 
 /// Publishes `events` events of `topics` topics each, to which no connection subscribes.
-async fn miss(bench: &HubFixture, tenant: &str, events: usize, topics: usize) {
+async fn miss(fixture: &HubFixture, tenant: &str, events: usize, topics: usize) {
     let topics: Vec<_> = (0..topics).map(|number| format!("b:{number}")).collect();
     let topics: Vec<_> = topics.iter().map(String::as_str).collect();
-    bench
+    fixture
         .publish(tenant, vec![draft("m", &topics); events])
         .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_turn_reads_a_fixed_amount_of_a_log_however_many_connections_catch_up() {
-    let bench = HubFixture::new(1, WIDE);
-    miss(&bench, "loud", 2000, 1).await;
-    let mut readers: Vec<_> = (0..100).map(|_| Reader::new(&bench, "loud")).collect();
+    let fixture = HubFixture::new(1, WIDE);
+    miss(&fixture, "loud", 2000, 1).await;
+    let mut readers: Vec<_> = (0..100).map(|_| Reader::new(&fixture, "loud")).collect();
     let turns: Vec<_> = (0..50)
-        .map(|_| read_in_turn(&bench, &mut readers))
+        .map(|_| read_in_turn(&fixture, &mut readers))
         .collect();
     // A slice of 256 events, and the rest of the quantum.
     assert!(turns.iter().all(|order| order.len() == 2));
@@ -86,17 +86,19 @@ async fn a_turn_reads_a_fixed_amount_of_a_log_however_many_connections_catch_up(
 
 #[tokio::test(start_paused = true)]
 async fn the_number_of_tenants_that_read_their_logs_in_a_turn_is_bounded() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     let mut readers = Vec::new();
     let tenants = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9"];
     for tenant in tenants {
-        miss(&bench, tenant, 1000, 100).await;
+        miss(&fixture, tenant, 1000, 100).await;
     }
     for tenant in tenants {
-        readers.extend((0..2).map(|_| Reader::new(&bench, tenant)));
+        readers.extend((0..2).map(|_| Reader::new(&fixture, tenant)));
     }
     // With events of 100 topics, a slice is a quantum.
-    let turns: Vec<_> = (0..3).map(|_| read_in_turn(&bench, &mut readers)).collect();
+    let turns: Vec<_> = (0..3)
+        .map(|_| read_in_turn(&fixture, &mut readers))
+        .collect();
     assert!(turns.iter().all(|order| order.len() == FLOWS_PER_TURN));
     // Each tenant has been served before any is served a third time.
     let served = turns.concat().into_iter().map(|reader| reader / 2);
@@ -112,12 +114,12 @@ async fn the_number_of_tenants_that_read_their_logs_in_a_turn_is_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lone_connection_reads_a_slice_of_its_log_in_every_turn() {
-    let bench = HubFixture::new(1, WIDE);
-    miss(&bench, "acme", 1000, 100).await;
-    let mut reader = [Reader::new(&bench, "acme")];
+    let fixture = HubFixture::new(1, WIDE);
+    miss(&fixture, "acme", 1000, 100).await;
+    let mut reader = [Reader::new(&fixture, "acme")];
     let mut turns = 0;
     while !reader[0].is_confirmed {
-        assert!(!read_in_turn(&bench, &mut reader).is_empty());
+        assert!(!read_in_turn(&fixture, &mut reader).is_empty());
         turns += 1;
     }
     let event = Cost::TOPIC + Cost::STEP.times(100);
@@ -127,9 +129,9 @@ async fn a_lone_connection_reads_a_slice_of_its_log_in_every_turn() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_leaves_or_reads_nothing_does_not_block_other_replays() {
-    let bench = HubFixture::new(1, WIDE);
-    miss(&bench, "acme", 1000, 100).await;
-    let mut readers: Vec<_> = (0..4).map(|_| Reader::new(&bench, "acme")).collect();
+    let fixture = HubFixture::new(1, WIDE);
+    miss(&fixture, "acme", 1000, 100).await;
+    let mut readers: Vec<_> = (0..4).map(|_| Reader::new(&fixture, "acme")).collect();
     // The first uses the quantum, and the others wait.
     assert_eq!(readers[0].go_on(), Some(SubscribeProgress::More));
     assert!(
@@ -145,11 +147,11 @@ async fn a_connection_that_leaves_or_reads_nothing_does_not_block_other_replays(
     }
     assert_eq!(readers[1].go_on(), None);
     drop(readers.remove(2));
-    turn(&bench.shards[0]);
+    turn(&fixture.shards[0]);
     assert_eq!(*order.lock().unwrap(), ["last"]);
     assert_eq!(readers[2].go_on(), Some(SubscribeProgress::More));
     // It continues when there is room.
     readers[1].client.outbox.discard_queued();
     assert_eq!(readers[1].go_on(), None);
-    assert_eq!(read_in_turn(&bench, &mut readers), [1]);
+    assert_eq!(read_in_turn(&fixture, &mut readers), [1]);
 }

@@ -64,13 +64,13 @@ struct Behind {
 }
 
 impl Resuming {
-    fn new(bench: &HubFixture, encoding: EnvelopeEncoding) -> Self {
+    fn new(fixture: &HubFixture, encoding: EnvelopeEncoding) -> Self {
         let limits = OutboxLimits {
             frames: 6,
             bytes: 1 << 20,
         };
         Self {
-            client: bench.connect_speaking(encoding, 0, "acme", "ann", limits),
+            client: fixture.connect_speaking(encoding, 0, "acme", "ann", limits),
             brought: [("user:ann", BTreeSet::new()), ("tenant:*", BTreeSet::new())].into(),
             implicit_resumed: false,
             behind: None,
@@ -230,21 +230,21 @@ proptest! {
             .unwrap();
         runtime.block_on(async {
             let window = LogWindow { events: WINDOW_EVENTS, ..WIDE.window };
-            let bench = HubFixture::new(1, RegistryLimits { window, ..WIDE });
-            let mut clients = EnvelopeEncoding::ALL.map(|encoding| Resuming::new(&bench, encoding));
+            let fixture = HubFixture::new(1, RegistryLimits { window, ..WIDE });
+            let mut clients = EnvelopeEncoding::ALL.map(|encoding| Resuming::new(&fixture, encoding));
             let mut log = Model::default();
             let epoch = clients[0].client.subscribe(&[]).epoch;
             for step in steps {
-                take(step, &bench, &mut clients, &mut log, epoch).await;
+                take(step, &fixture, &mut clients, &mut log, epoch).await;
             }
             for resuming in &mut clients {
                 finish(resuming, &log);
             }
-            let tally = bench.shards[0].tally();
+            let tally = fixture.shards[0].tally();
             drop(clients);
             // Events neither written nor dropped here are dropped with the outboxes, which this
             // test does not count.
-            assert!(bench.shards[0].is_empty());
+            assert!(fixture.shards[0].is_empty());
             assert_eq!(tally.subscriptions.get(), 0);
         });
     }
@@ -252,7 +252,7 @@ proptest! {
 
 async fn take(
     step: Step,
-    bench: &HubFixture,
+    fixture: &HubFixture,
     clients: &mut [Resuming; 2],
     log: &mut Model,
     epoch: Epoch,
@@ -266,7 +266,7 @@ async fn take(
                 // No outbox may overflow: only events from the log may fill one.
                 resuming.read();
             }
-            bench.publish("acme", vec![draft("m", &names)]).await;
+            fixture.publish("acme", vec![draft("m", &names)]).await;
             log.events.push(names.clone());
             log.tail = log.head().saturating_sub(WINDOW_EVENTS as u64);
             for resuming in clients {

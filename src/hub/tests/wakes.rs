@@ -48,9 +48,9 @@ pub(super) struct Sleepers {
 }
 
 impl Sleepers {
-    pub(super) fn connect(&self, bench: &HubFixture, tenant: &'static str, count: usize) {
+    pub(super) fn connect(&self, fixture: &HubFixture, tenant: &'static str, count: usize) {
         for _ in 0..count {
-            let client = bench.connect(0, tenant, "ann");
+            let client = fixture.connect(0, tenant, "ann");
             note_when_woken(&client, tenant, &self.order);
             self.connected.borrow_mut().push(client);
         }
@@ -63,24 +63,24 @@ impl Sleepers {
 
 #[tokio::test(start_paused = true)]
 async fn connections_are_woken_a_quantum_per_tenant_and_those_of_new_tenants_first() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     for (tenant, count) in [("loud", 100), ("other", 50)] {
-        sleepers.connect(&bench, tenant, count);
-        post(&bench, tenant, "m").await;
+        sleepers.connect(&fixture, tenant, count);
+        post(&fixture, tenant, "m").await;
     }
-    turn(&bench.shards[0]);
+    turn(&fixture.shards[0]);
     let both = [["loud"; WOKEN], ["other"; WOKEN]].concat();
     assert_eq!(sleepers.take_woken(), both);
-    sleepers.connect(&bench, "quiet", 10);
-    post(&bench, "quiet", "m").await;
-    turn(&bench.shards[0]);
+    sleepers.connect(&fixture, "quiet", 10);
+    post(&fixture, "quiet", "m").await;
+    turn(&fixture.shards[0]);
     assert_eq!(
         sleepers.take_woken(),
         [["quiet"; 10].to_vec(), both].concat()
     );
     for _ in 0..20 {
-        turn(&bench.shards[0]);
+        turn(&fixture.shards[0]);
     }
     let rest = sleepers.take_woken();
     let of = |tenant| rest.iter().filter(|it| **it == tenant).count();
@@ -89,27 +89,27 @@ async fn connections_are_woken_a_quantum_per_tenant_and_those_of_new_tenants_fir
 
 #[tokio::test(start_paused = true)]
 async fn no_more_connections_of_a_lone_tenant_are_woken_in_a_turn() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
-    sleepers.connect(&bench, "loud", 2 * WOKEN + 1);
-    post(&bench, "loud", "m").await;
+    sleepers.connect(&fixture, "loud", 2 * WOKEN + 1);
+    post(&fixture, "loud", "m").await;
     for expected in [WOKEN, WOKEN, 1] {
-        turn(&bench.shards[0]);
+        turn(&fixture.shards[0]);
         assert_eq!(sleepers.take_woken().len(), expected);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn fewer_connections_are_woken_in_a_turn_when_they_have_many_frames_to_write() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
-    sleepers.connect(&bench, "loud", 100);
-    post_batch(&bench, "loud", batch(FRAMES_PER_WRITE_MAX)).await;
+    sleepers.connect(&fixture, "loud", 100);
+    post_batch(&fixture, "loud", batch(FRAMES_PER_WRITE_MAX)).await;
     while sleepers.connected.borrow()[99].outbox.queued_frames() < FRAMES_PER_WRITE_MAX {
-        bench.shards[0].deliver_pending();
+        fixture.shards[0].deliver_pending();
     }
     for _ in 0..10 {
-        turn(&bench.shards[0]);
+        turn(&fixture.shards[0]);
         let woken = sleepers.take_woken().len();
         assert!(
             (1..=1 + full_write().fits_into(QUANTUM)).contains(&woken),
@@ -120,14 +120,14 @@ async fn fewer_connections_are_woken_in_a_turn_when_they_have_many_frames_to_wri
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_with_a_full_write_waiting_gets_its_next_slice_once_that_starts() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
-    sleepers.connect(&bench, "loud", 48);
-    let quiet = bench.connect(0, "quiet", "bob");
-    post_batch(&bench, "loud", batch(100)).await;
+    sleepers.connect(&fixture, "loud", 48);
+    let quiet = fixture.connect(0, "quiet", "bob");
+    post_batch(&fixture, "loud", batch(100)).await;
     for _ in 0..20 {
-        bench.shards[0].deliver_pending();
-        bench.shards[0].deliver_one_slice(&name("loud"));
+        fixture.shards[0].deliver_pending();
+        fixture.shards[0].deliver_one_slice(&name("loud"));
     }
     let queued = |place: usize| sleepers.connected.borrow()[place].outbox.queued_frames();
     assert_eq!(
@@ -135,29 +135,29 @@ async fn a_tenant_with_a_full_write_waiting_gets_its_next_slice_once_that_starts
         (FRAMES_PER_WRITE_MAX, FRAMES_PER_WRITE_MAX)
     );
     // Other tenants are still served.
-    post(&bench, "quiet", "n").await;
-    bench.shards[0].deliver_pending();
+    post(&fixture, "quiet", "n").await;
+    fixture.shards[0].deliver_pending();
     assert_eq!(quiet.received().len(), 1);
     assert_eq!(queued(0), FRAMES_PER_WRITE_MAX);
     for _ in 0..48_usize.div_ceil(full_write().fits_into(QUANTUM)) {
-        turn(&bench.shards[0]);
+        turn(&fixture.shards[0]);
     }
     assert_eq!((queued(0), queued(47)), (100, 100));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_outbox_is_not_filled_before_its_connection_is_woken_to_write() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     let limits = OutboxLimits {
         frames: 10,
         ..ROOMY
     };
-    let client = bench.connect_with(0, "acme", "ann", limits);
+    let client = fixture.connect_with(0, "acme", "ann", limits);
     for number in 0..20 {
-        post(&bench, "acme", &number.to_string()).await;
+        post(&fixture, "acme", &number.to_string()).await;
     }
     for _ in 0..20 {
-        bench.shards[0].deliver_pending();
+        fixture.shards[0].deliver_pending();
     }
     assert_eq!(client.outbox.queued_frames(), 5);
     assert_eq!(client.outbox.signals().ending(), None);
@@ -165,20 +165,20 @@ async fn an_outbox_is_not_filled_before_its_connection_is_woken_to_write() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_woken_late_is_not_flooded_by_events_that_others_do_not_match() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     // One event is for all; the first connections in the queue match none of the events after it.
-    sleepers.connect(&bench, "loud", 500);
-    let late = bench.connect(0, "loud", "bob");
+    sleepers.connect(&fixture, "loud", 500);
+    let late = fixture.connect(0, "loud", "bob");
     late.subscribe(&["project:p"]);
-    post(&bench, "loud", "m").await;
+    post(&fixture, "loud", "m").await;
     for _ in 0..3 {
         let drafts = (0..1000).map(|number| draft(&format!("p{number}"), &["project:p"]));
-        post_batch(&bench, "loud", drafts.collect()).await;
+        post_batch(&fixture, "loud", drafts.collect()).await;
     }
     note_when_woken(&late, "late", &sleepers.order);
     while !sleepers.take_woken().contains(&"late") {
-        turn(&bench.shards[0]);
+        turn(&fixture.shards[0]);
         assert!(late.outbox.queued_frames() <= FRAMES_PER_WRITE_MAX);
     }
     assert_eq!(late.outbox.signals().ending(), None);
@@ -186,11 +186,11 @@ async fn a_connection_woken_late_is_not_flooded_by_events_that_others_do_not_mat
 
 #[tokio::test(start_paused = true)]
 async fn connections_that_wait_to_subscribe_are_woken_a_few_at_a_time() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
-    sleepers.connect(&bench, "loud", 200);
+    sleepers.connect(&fixture, "loud", 200);
     // More events than a slice delivers.
-    post_batch(&bench, "loud", batch(40)).await;
+    post_batch(&fixture, "loud", batch(40)).await;
     let connected = sleepers.connected.borrow();
     let head = Some(40);
     assert!(
@@ -198,11 +198,11 @@ async fn connections_that_wait_to_subscribe_are_woken_a_few_at_a_time() {
             .iter()
             .all(|client| client.hub().member.await_head() == head)
     );
-    bench.shards[0].deliver_pending();
+    fixture.shards[0].deliver_pending();
     assert!(connected[0].hub().member.has_reached(40));
     let mut told = vec![sleepers.take_woken().len()];
     while told.iter().sum::<usize>() < 200 {
-        bench.shards[0].deliver_pending();
+        fixture.shards[0].deliver_pending();
         told.push(sleepers.take_woken().len());
     }
     // One turn pays off what the first slice took beyond its quantum.
@@ -212,19 +212,19 @@ async fn connections_that_wait_to_subscribe_are_woken_a_few_at_a_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_is_not_ready_to_be_served_does_not_delay_others() {
-    let bench = HubFixture::new(1, WIDE);
+    let fixture = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
-    sleepers.connect(&bench, "full", 1);
+    sleepers.connect(&fixture, "full", 1);
     let (one, other) = (
-        bench.connect(0, "one", "ann"),
-        bench.connect(0, "other", "ann"),
+        fixture.connect(0, "one", "ann"),
+        fixture.connect(0, "other", "ann"),
     );
-    post_batch(&bench, "full", batch(100)).await;
-    bench.shards[0].deliver_pending();
+    post_batch(&fixture, "full", batch(100)).await;
+    fixture.shards[0].deliver_pending();
     for tenant in ["one", "one", "other", "other"] {
-        post(&bench, tenant, "m").await;
+        post(&fixture, tenant, "m").await;
     }
-    bench.shards[0].deliver_pending();
+    fixture.shards[0].deliver_pending();
     assert_eq!((one.received().len(), other.received().len()), (2, 2));
     assert_eq!(
         sleepers.connected.borrow()[0].outbox.queued_frames(),

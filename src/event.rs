@@ -1,6 +1,6 @@
 //! An event on its way through the relay: a byte string that is built once, as the WebSocket
-//! frame that every connection receives. Knows the field numbers of the envelope's relay fields,
-//! and nothing of payloads.
+//! frame that every connection receives. Writes the envelope's relay fields, and knows nothing
+//! of payloads.
 
 mod fingerprint;
 mod json;
@@ -18,22 +18,13 @@ pub use json::{JsonCell, JsonFrame, NoJson};
 use json::JsonDraft;
 use sidewire_protocol::{
     MessageId, Position, Topic,
+    envelope::key,
     frame::{HEADER_BYTES_MAX, binary_header},
     position::EPOCH_CHARS,
     schema::{JsonError, Schema},
 };
 
 use crate::memory::MemoryAccount;
-
-/// Tags of the envelope's relay fields and of Position's fields: the field's
-/// number, then the wire type (0: varint, 2: length-delimited).
-mod tag {
-    pub(super) const MESSAGE_ID: u8 = 1 << 3 | 2;
-    pub(super) const TIMESTAMP: u8 = 8 << 3;
-    pub(super) const POSITION: u8 = 9 << 3 | 2;
-    pub(super) const EPOCH: u8 = 1 << 3 | 2;
-    pub(super) const OFFSET: u8 = 2 << 3;
-}
 
 /// Most bytes of the field `position`: two tags, two lengths, the epoch, a tag and a varint of 64
 /// bits.
@@ -231,24 +222,24 @@ pub(crate) fn write_envelope(
         buffer.extend_from_slice(run);
     }
     if let Some(id) = message_id {
-        buffer.put_u8(tag::MESSAGE_ID);
+        buffer.put_u8(key::MESSAGE_ID);
         encode_varint(id.len() as u64, buffer);
         buffer.extend_from_slice(id.as_bytes());
     }
     if let Some(timestamp) = timestamp {
-        buffer.put_u8(tag::TIMESTAMP);
+        buffer.put_u8(key::TIMESTAMP);
         encode_varint(timestamp.cast_unsigned(), buffer);
     }
 }
 
 fn append_position(buffer: &mut Vec<u8>, position: Position) {
     let offset_len = encoded_len_varint(position.offset);
-    buffer.put_u8(tag::POSITION);
+    buffer.put_u8(key::POSITION);
     encode_varint((2 + EPOCH_CHARS + 1 + offset_len) as u64, buffer);
-    buffer.put_u8(tag::EPOCH);
+    buffer.put_u8(key::EPOCH);
     encode_varint(EPOCH_CHARS as u64, buffer);
     buffer.extend_from_slice(&position.epoch.to_ascii());
-    buffer.put_u8(tag::OFFSET);
+    buffer.put_u8(key::OFFSET);
     encode_varint(position.offset, buffer);
 }
 

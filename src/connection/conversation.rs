@@ -6,6 +6,7 @@ use std::{collections::HashSet, hash::Hash, time::Duration};
 use prost::Message;
 use sidewire_protocol::{
     ErrorCode, MessageId, Position, Topic,
+    envelope::OnlyMessageId,
     position::EpochError,
     reply::{ListedIds, MessageRefusal, Reply},
     schema::{
@@ -454,13 +455,6 @@ fn frame_refusal(frame: &[u8], error: &WireError) -> MessageRefusal {
         Ok(id) => refusal.for_message(id.as_str()),
         Err(_) => refusal,
     }
-}
-
-/// An envelope that is decoded only for its message id.
-#[derive(Clone, PartialEq, Message)]
-struct OnlyMessageId {
-    #[prost(string, tag = "1")]
-    message_id: String,
 }
 
 /// Returns the refusal of a payload that cannot be decoded. The walk has accepted it, so this is

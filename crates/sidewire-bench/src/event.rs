@@ -3,6 +3,7 @@
 
 use sidewire_protocol::{
     EnvelopeEncoding,
+    envelope::key,
     random::RandomSource,
     schema::{EventGenerator, Schema},
 };
@@ -14,11 +15,8 @@ const PREFIX_BYTES: usize = 12;
 /// Number of digits of the event's number, which follow the prefix.
 const NUMBER_DIGITS: usize = 10;
 
-/// The message_id's tag (field 1), its length (the letter and 19 digits) and the letter.
-const MESSAGE_ID: [u8; 3] = [0x0a, 0x14, b'b'];
-
-/// The timestamp's tag: field 8.
-const TIMESTAMP_TAG: u8 = 0x40;
+/// The message_id's key, its length (the letter and 19 digits) and the letter.
+const MESSAGE_ID: [u8; 3] = [key::MESSAGE_ID, 20, b'b'];
 
 /// The message_id prefix of this run's events. It is random, since the relay treats an
 /// event with a known message_id as a duplicate.
@@ -137,7 +135,7 @@ impl EventTemplate {
     pub(super) fn build_envelope(&self, channel: usize) -> Result<Vec<u8>, EventTemplateError> {
         let mut envelope = self.run.0.to_vec();
         envelope.extend([b'0'; NUMBER_DIGITS]);
-        envelope.push(TIMESTAMP_TAG);
+        envelope.push(key::TIMESTAMP);
         prost::encoding::encode_varint(self.timestamp.cast_unsigned(), &mut envelope);
         let rest = self.bytes.checked_sub(envelope.len());
         let payload = rest.and_then(|rest| self.specimen.encode(&channel_id(channel), rest));

@@ -26,8 +26,8 @@ use tokio_tungstenite::{
 };
 
 use super::{
+    ControlMessage, Envelope,
     address::{RelayAddress, UrlSchemes},
-    envelope::{ControlMessage, Envelope},
     handshake::{self, OpenError},
     options::ClientOptions,
     received::{NO_STATUS, ReceiveError, RelayMessage, SendError, decode_message},

@@ -58,7 +58,6 @@
 
 mod address;
 mod connection;
-mod envelope;
 mod group;
 mod handshake;
 mod options;
@@ -74,7 +73,6 @@ mod subscriptions;
 
 pub use address::{AddressError, RelayAddress, UrlSchemes};
 pub use connection::{MESSAGE_BYTES_MAX, RelayConnection};
-pub use envelope::{ControlMessage, Envelope};
 pub use handshake::{OpenError, SUBPROTOCOL};
 pub use options::{ClientOptions, Credential, FetchingToken, TokenSource};
 pub use problem::{EventFault, HttpRefusal};
@@ -83,6 +81,7 @@ pub use publish::{
 };
 pub use received::{ReceiveError, ReceivedEvent, RelayMessage, SendError};
 pub use reconnect::{Backoff, ClientError, DisconnectReason, RETRY_AFTER_MAX};
+pub use sidewire_protocol::envelope::{ControlMessage, Envelope};
 pub use steady::{ClientEvent, ConnectFuture, Connector, RelayClient, TcpConnector};
 pub use stream::RelayStream;
 

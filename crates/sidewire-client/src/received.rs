@@ -8,7 +8,7 @@ use prost::Message as _;
 use sidewire_protocol::wire;
 use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
 
-use super::envelope::{ControlMessage, Envelope};
+use super::{ControlMessage, Envelope};
 
 /// The close code that stands for a Close frame without one (RFC 6455, section 7.1.5).
 pub(super) const NO_STATUS: u16 = 1005;

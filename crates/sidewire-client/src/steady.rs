@@ -12,9 +12,9 @@ use tokio::{
 };
 
 use super::{
+    ControlMessage,
     address::{RelayAddress, UrlSchemes},
     connection::RelayConnection,
-    envelope::ControlMessage,
     group::EventGap,
     handshake::{self, OpenError},
     options::{ClientOptions, FetchingToken},

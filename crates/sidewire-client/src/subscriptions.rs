@@ -10,7 +10,7 @@ use sidewire_protocol::{ErrorCode, wire};
 use tokio::time::Instant;
 
 use super::{
-    envelope::ControlMessage,
+    ControlMessage,
     group::{EventGap, GroupId, split_topics},
     positions::ResumePositions,
     received::ReceivedEvent,

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod close;
 pub mod code;
 pub mod encoding;
+pub mod envelope;
 pub mod frame;
 pub mod name;
 pub mod named;

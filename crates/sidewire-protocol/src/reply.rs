@@ -9,17 +9,10 @@ use prost::{
 };
 
 use super::{ErrorCode, wire};
-use crate::shorten::{ANSWER_BYTES_MAX, truncate_text};
-
-/// The numbers of the envelope's relay fields.
-mod number {
-    pub(super) const MESSAGE_ID: u32 = 1;
-    pub(super) const TIMESTAMP: u32 = 8;
-    pub(super) const SUBSCRIPTION_CONFIRMED: u32 = 11;
-    pub(super) const UNSUBSCRIBE_CONFIRMED: u32 = 13;
-    pub(super) const PONG: u32 = 15;
-    pub(super) const ERROR: u32 = 16;
-}
+use crate::{
+    envelope::number,
+    shorten::{ANSWER_BYTES_MAX, truncate_text},
+};
 
 /// The ids in one of the schema's own lists, in a Subscribe or Unsubscribe and in its
 /// confirmation.

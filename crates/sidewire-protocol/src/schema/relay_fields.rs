@@ -2,26 +2,10 @@
 
 use prost_reflect::{Kind, MessageDescriptor};
 
+pub(super) use crate::envelope::number;
+
 /// The oneof of the envelope that holds the payload.
 pub(super) const PAYLOAD: &str = "payload";
-
-/// The numbers of the envelope's fields that the relay reads itself.
-pub(super) mod number {
-    pub(in crate::schema) const MESSAGE_ID: u32 = 1;
-    pub(in crate::schema) const TIMESTAMP: u32 = 8;
-    pub(in crate::schema) const POSITION: u32 = 9;
-    pub(in crate::schema) const SUBSCRIBE: u32 = 10;
-    pub(in crate::schema) const SUBSCRIPTION_CONFIRMED: u32 = 11;
-    pub(in crate::schema) const UNSUBSCRIBE: u32 = 12;
-    pub(in crate::schema) const UNSUBSCRIBE_CONFIRMED: u32 = 13;
-    pub(in crate::schema) const PING: u32 = 14;
-    pub(in crate::schema) const PONG: u32 = 15;
-    pub(in crate::schema) const ERROR: u32 = 16;
-    pub(in crate::schema) const BATCH: u32 = 17;
-    pub(in crate::schema) const TOPICS: u32 = 18;
-    pub(in crate::schema) const AUTHENTICATE: u32 = 19;
-    pub(in crate::schema) const AUTHENTICATED: u32 = 20;
-}
 
 /// Returns true if a field number of the envelope belongs to the relay.
 pub(super) fn is_relay_number(number: u32) -> bool {
@@ -152,8 +136,8 @@ pub(super) const WITHIN: [(u32, &[RelayField]); 8] = [
     (
         number::POSITION,
         &[
-            singular_field(1, "epoch", RelayFieldType::String),
-            singular_field(2, "offset", RelayFieldType::Uint64),
+            singular_field(number::EPOCH, "epoch", RelayFieldType::String),
+            singular_field(number::OFFSET, "offset", RelayFieldType::Uint64),
         ],
     ),
     (

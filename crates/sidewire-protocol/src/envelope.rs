@@ -1,7 +1,71 @@
-//! The relay's fields of an envelope, with their fixed numbers. All other fields
-//! belong to the application, and decoding skips them.
+//! The relay's fields of an envelope: their numbers, which are the same in every schema, and a
+//! type to decode them with. All other fields belong to the application, and decoding skips them.
 
-use sidewire_protocol::wire;
+use crate::wire;
+
+/// The numbers of the relay's fields.
+pub mod number {
+    /// The message id.
+    pub const MESSAGE_ID: u32 = 1;
+    /// The time in Unix seconds.
+    pub const TIMESTAMP: u32 = 8;
+    /// The position of an event.
+    pub const POSITION: u32 = 9;
+    /// The payload Subscribe.
+    pub const SUBSCRIBE: u32 = 10;
+    /// The payload SubscriptionConfirmed.
+    pub const SUBSCRIPTION_CONFIRMED: u32 = 11;
+    /// The payload Unsubscribe.
+    pub const UNSUBSCRIBE: u32 = 12;
+    /// The payload UnsubscribeConfirmed.
+    pub const UNSUBSCRIBE_CONFIRMED: u32 = 13;
+    /// The payload Ping.
+    pub const PING: u32 = 14;
+    /// The payload Pong.
+    pub const PONG: u32 = 15;
+    /// The payload ErrorResponse.
+    pub const ERROR: u32 = 16;
+    /// A batch of envelopes.
+    pub const BATCH: u32 = 17;
+    /// The topics of an event.
+    pub const TOPICS: u32 = 18;
+    /// The payload Authenticate.
+    pub const AUTHENTICATE: u32 = 19;
+    /// The payload Authenticated.
+    pub const AUTHENTICATED: u32 = 20;
+    /// The field `epoch` of a position.
+    pub const EPOCH: u32 = 1;
+    /// The field `offset` of a position.
+    pub const OFFSET: u32 = 2;
+}
+
+/// The keys of the fields that are written without a library: each is one byte, the field's
+/// number and the wire type.
+pub mod key {
+    use prost::encoding::WireType;
+
+    use super::number;
+
+    /// The message id.
+    pub const MESSAGE_ID: u8 = one_byte(number::MESSAGE_ID, WireType::LengthDelimited);
+    /// The time in Unix seconds.
+    pub const TIMESTAMP: u8 = one_byte(number::TIMESTAMP, WireType::Varint);
+    /// The position of an event.
+    pub const POSITION: u8 = one_byte(number::POSITION, WireType::LengthDelimited);
+    /// The field `epoch` of a position.
+    pub const EPOCH: u8 = one_byte(number::EPOCH, WireType::LengthDelimited);
+    /// The field `offset` of a position.
+    pub const OFFSET: u8 = one_byte(number::OFFSET, WireType::Varint);
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "keys of numbers below 16 have one byte"
+    )]
+    const fn one_byte(number: u32, wire_type: WireType) -> u8 {
+        assert!(number < 16);
+        (number << 3) as u8 | wire_type as u8
+    }
+}
 
 /// The relay's fields of an envelope.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -44,6 +108,14 @@ pub enum ControlMessage {
     /// Relay to client.
     #[prost(message, tag = "16")]
     Error(wire::ErrorResponse),
+}
+
+/// An envelope that is decoded only for its message id.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct OnlyMessageId {
+    /// The message id.
+    #[prost(string, tag = "1")]
+    pub message_id: String,
 }
 
 #[cfg(test)]

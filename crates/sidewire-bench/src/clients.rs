@@ -5,11 +5,14 @@ use std::{io, time::Instant};
 
 use prost::Message as _;
 use sidewire_client::{ControlMessage, Envelope};
-use sidewire_protocol::EnvelopeEncoding;
+use sidewire_protocol::{
+    EnvelopeEncoding,
+    frame::{BINARY, CLOSE, PING, PONG, TEXT, client_frame},
+};
 
 use super::{
     event::RunId,
-    frames::{BINARY, CLOSE, FrameWalker, PING, PONG, ServerFrame, TEXT, masked_frame},
+    frames::{FrameWalker, ServerFrame},
     latency::LatencyHistograms,
     link::{ReadBuffer, ReadOutcome, TargetLink},
     tally::{DeliveryTally, DeliveryTrack},
@@ -229,7 +232,7 @@ impl BenchClient {
         shared: &mut BenchState,
     ) -> Result<(), ClientFailure> {
         match frame.kind {
-            PING => Ok(self.link.write_whole(&masked_frame(PONG, frame.payload))?),
+            PING => Ok(self.link.write_whole(&client_frame(PONG, frame.payload))?),
             CLOSE => Err(close_failure(frame.payload)),
             PONG => Ok(()),
             _ => {

@@ -1,17 +1,12 @@
 //! Finds a server's frames (RFC 6455, section 5.2) in the bytes that were read, without
 //! copying. Knows nothing about sockets and payloads.
 
+use sidewire_protocol::frame::{BINARY, CLOSE, MASKED, PING, PONG, TEXT, payload_len};
+
 /// A fragmented or masked frame, which a relay never sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a frame starts with {0:#04x} {1:#04x}, which a relay never sends")]
 pub(super) struct UnexpectedFrame(u8, u8);
-
-/// The first bytes of frames: the opcode, with the FIN bit set.
-pub(super) const TEXT: u8 = 0x81;
-pub(super) const BINARY: u8 = 0x82;
-pub(super) const CLOSE: u8 = 0x88;
-pub(super) const PING: u8 = 0x89;
-pub(super) const PONG: u8 = 0x8a;
 
 /// Iterates over the complete frames in a buffer.
 #[derive(Debug)]
@@ -38,22 +33,14 @@ impl<'a> FrameWalker<'a> {
         let Some((&[kind, length], rest)) = self.bytes.split_first_chunk() else {
             return Ok(None);
         };
-        let header = match length {
-            126 => rest
-                .split_first_chunk()
-                .map(|(len, rest)| (usize::from(u16::from_be_bytes(*len)), rest)),
-            127 => rest.split_first_chunk().map(|(len, rest)| {
-                let len = usize::try_from(u64::from_be_bytes(*len));
-                (len.unwrap_or(usize::MAX), rest)
-            }),
-            0..126 => Some((usize::from(length), rest)),
-            128.. => return Err(UnexpectedFrame(kind, length)),
-        };
-        if !matches!(kind, TEXT | BINARY | CLOSE | PING | PONG) {
+        if length & MASKED != 0 || !matches!(kind, TEXT | BINARY | CLOSE | PING | PONG) {
             return Err(UnexpectedFrame(kind, length));
         }
-        let Some((payload, rest)) = header.and_then(|(len, rest)| rest.split_at_checked(len))
-        else {
+        let payload = payload_len(length, rest).and_then(|(len, extended)| {
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            rest.get(extended..)?.split_at_checked(len)
+        });
+        let Some((payload, rest)) = payload else {
             return Ok(None);
         };
         self.bytes = rest;
@@ -64,27 +51,6 @@ impl<'a> FrameWalker<'a> {
     pub(super) fn rest(&self) -> &'a [u8] {
         self.bytes
     }
-}
-
-/// Builds a client's frame, masked with zeros: masks protect proxies, and there are none
-/// here.
-pub(super) fn masked_frame(kind: u8, payload: &[u8]) -> Vec<u8> {
-    const MASKED: u8 = 0x80;
-    let mut frame = vec![kind];
-    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(len @ 0..126), _) => frame.push(MASKED | len),
-        (_, Ok(len)) => {
-            frame.push(MASKED | 126);
-            frame.extend(len.to_be_bytes());
-        }
-        _ => {
-            frame.push(MASKED | 127);
-            frame.extend((payload.len() as u64).to_be_bytes());
-        }
-    }
-    frame.extend([0; 4]);
-    frame.extend(payload);
-    frame
 }
 
 #[cfg(test)]
@@ -139,18 +105,5 @@ mod tests {
     fn a_frame_of_unreachable_length_stays_incomplete() {
         let bytes = [&[0x82, 127][..], &[0xff; 8], &[0; 100]].concat();
         assert_eq!(walk(&bytes), (vec![], bytes.clone()));
-    }
-
-    #[test]
-    fn a_clients_frame_is_masked() {
-        assert_eq!(
-            masked_frame(BINARY, b"ab"),
-            [0x82, 0x82, 0, 0, 0, 0, b'a', b'b']
-        );
-        assert_eq!(masked_frame(BINARY, &[7; 200])[..4], [0x82, 0xfe, 0, 200]);
-        assert_eq!(
-            masked_frame(BINARY, &[7; 70_000])[..10],
-            [0x82, 0xff, 0, 0, 0, 0, 0, 1, 0x11, 0x70]
-        );
     }
 }

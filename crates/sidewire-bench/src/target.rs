@@ -13,13 +13,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use prost::Message as _;
 use rustls::{ClientConfig, pki_types::ServerName};
 use sidewire_client::{ControlMessage, Credential, Envelope, RelayAddress, UrlSchemes};
-use sidewire_protocol::{EnvelopeEncoding, TenantName, UserName, wire};
+use sidewire_protocol::{EnvelopeEncoding, TenantName, UserName, frame::client_frame, wire};
 
 use super::{
     BenchError,
     clients::data_kind,
     event::{EventTemplate, write_number},
-    frames::masked_frame,
 };
 
 /// The addresses that clients and backends connect to, and the protocol.
@@ -210,23 +209,21 @@ impl BenchTarget {
         let TargetProtocol::Relay(relay) = &self.speech else {
             return None;
         };
-        if relay.encoding == EnvelopeEncoding::Json {
+        let envelope = if relay.encoding == EnvelopeEncoding::Json {
             let envelope = serde_json::json!({"subscribe": {"topics": [topic]}});
-            let kind = data_kind(relay.encoding);
-            return Some(masked_frame(kind, envelope.to_string().as_bytes()));
-        }
-        let subscribe = wire::Subscribe {
-            topics: vec![topic],
-            resume_from: None,
+            envelope.to_string().into_bytes()
+        } else {
+            let subscribe = wire::Subscribe {
+                topics: vec![topic],
+                resume_from: None,
+            };
+            let envelope = Envelope {
+                control: Some(ControlMessage::Subscribe(subscribe)),
+                ..Envelope::default()
+            };
+            envelope.encode_to_vec()
         };
-        let envelope = Envelope {
-            control: Some(ControlMessage::Subscribe(subscribe)),
-            ..Envelope::default()
-        };
-        Some(masked_frame(
-            data_kind(relay.encoding),
-            &envelope.encode_to_vec(),
-        ))
+        Some(client_frame(data_kind(relay.encoding), &envelope).into_vec())
     }
 
     /// Builds a call that posts this many events of the channel.

@@ -16,7 +16,6 @@ use std::{
 
 use allocation_counter::measure;
 use bytes::Bytes;
-use prost::Message;
 use sidewire::{
     auth::{Grant, Identity},
     config::Config,
@@ -31,14 +30,13 @@ use sidewire::{
     outbox::Outbox,
     relay::{LiveSettings, RelayBuilder, ShardContext},
 };
-use sidewire_client::{ControlMessage, Envelope};
 use sidewire_protocol::{
     EnvelopeEncoding, MessageId, TenantName, Topic, UserName,
     clock::Clock,
     random::RandomSource,
     schema::{BundledSchema, Schema},
-    wire,
 };
+use sidewire_testing::{protobuf, websocket};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     runtime::{Builder, LocalOptions, LocalRuntime},
@@ -277,11 +275,7 @@ fn reading_json_takes_no_more_memory_than_is_reserved() {
 fn decoding_an_envelope_for_its_topics_takes_no_more_memory_than_is_reserved() {
     const COUNT: usize = 5_000;
     let [schema, _] = schemas();
-    let field = |number: u32, value: &[u8]| {
-        let mut bytes = Vec::new();
-        prost::encoding::bytes::encode(number, &value.to_vec(), &mut bytes);
-        bytes
-    };
+    let field = protobuf::bytes;
     // A tree with a left child that occurs twice, so that it has to be decoded.
     let ambiguous = |content: Vec<u8>| {
         let left = field(2, &field(1, b"i"));
@@ -614,21 +608,10 @@ fn connect(shard: &Rc<ShardContext>, number: u64, network: &Rc<Network>) {
     ));
 }
 
-/// Returns a Subscribe frame, masked with zeros because client frames must be masked.
+/// Returns a Subscribe frame.
 fn subscribe() -> Bytes {
-    let envelope = Envelope {
-        control: Some(ControlMessage::Subscribe(wire::Subscribe {
-            topics: vec![TOPIC.to_owned()],
-            resume_from: None,
-        })),
-        ..Envelope::default()
-    }
-    .encode_to_vec();
-    let len = u8::try_from(envelope.len()).unwrap();
-    assert!(len <= 125);
-    [&[0x82, 0x80 | len, 0, 0, 0, 0], &*envelope]
-        .concat()
-        .into()
+    let subscribe = protobuf::bytes(10, &protobuf::text(16, TOPIC));
+    websocket::binary(&subscribe).into()
 }
 
 fn tenant() -> TenantName {

@@ -279,14 +279,9 @@ mod tests {
     }
 
     fn json(frame: &JsonFrame) -> serde_json::Value {
-        let bytes = frame.bytes();
-        assert_eq!(bytes[0], 0x81);
-        let header_len = match bytes[1] {
-            126 => 4,
-            127 => 10,
-            _ => 2,
-        };
-        serde_json::from_slice(&bytes[header_len..]).unwrap()
+        let frame = sidewire_testing::websocket::only_frame(frame.bytes());
+        assert_eq!(frame.opcode, 0x1);
+        serde_json::from_slice(&frame.payload).unwrap()
     }
 
     #[test]

@@ -259,6 +259,8 @@ mod tests {
 
     use tokio::task::spawn_local;
 
+    use sidewire_testing::protobuf::bytes as field;
+
     use super::*;
     use crate::{
         connection::testing::{ConnectionFixture, settle, simulate},
@@ -368,15 +370,6 @@ mod tests {
         let items = item.repeat(if is_ambiguous { 2 } else { 1 });
         let payload = [items, [0x12, 0x00].repeat(changes)].concat();
         field(3, &payload)
-    }
-
-    fn field(number: u32, value: &[u8]) -> Vec<u8> {
-        use prost::encoding::{WireType, encode_key, encode_varint};
-        let mut out = Vec::new();
-        encode_key(number, WireType::LengthDelimited, &mut out);
-        encode_varint(value.len() as u64, &mut out);
-        out.extend_from_slice(value);
-        out
     }
 
     #[test]

@@ -9,14 +9,18 @@ use std::{
 
 use prost::Message as _;
 use sidewire_client::{OpenError, PublishEncoding, RelayConnection, RelayMessage};
+use sidewire_testing::{
+    http::http,
+    process::PATIENCE,
+    relay::{Relay, TOPIC, log_line, subscribe, token},
+    setting,
+};
 use tokio::time::{sleep, timeout};
 
 use crate::{
     backend::envelope,
     kernel::cpu_seconds,
-    process::PATIENCE,
-    relay::{Relay, TOPIC, http, log_line, subscribe, token},
-    site::{assert_unharmed, files, publisher, setting},
+    site::{assert_unharmed, files, publisher},
 };
 
 /// File descriptors of the process; there are twice as many clients.

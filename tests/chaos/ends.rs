@@ -13,13 +13,16 @@ use sidewire_client::{
     RelayConnection, RelayMessage,
 };
 use sidewire_protocol::wire::Position;
+use sidewire_testing::{
+    process::{PATIENCE, Signal},
+    relay::{ConfigLines, Relay, TOPIC, log_line, subscribe, token},
+    setting,
+};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use crate::{
     backend::{Batch, Envelope, envelope},
-    process::{PATIENCE, Signal},
-    relay::{Relay, TOPIC, log_line, subscribe, token},
-    site::{assert_unharmed, configure, files, impatient, publisher, setting},
+    site::{assert_unharmed, files, impatient, publisher},
 };
 
 const TENANTS: [&str; 2] = ["acme", "globex"];
@@ -176,7 +179,11 @@ fn kill_and_restart(relay: Relay) -> Relay {
     process.signal(Signal::KILL);
     assert!(!process.end().status.success());
     let listeners = [client, ingest, ops].map(|it| it.to_string());
-    configure(&files, listeners.each_ref().map(String::as_str), "", "", "");
+    files.configure(ConfigLines {
+        listeners: listeners.each_ref().map(String::as_str),
+        log: "format = \"json\"",
+        ..ConfigLines::default()
+    });
     let restarted = Relay::serve(files);
     assert_eq!(restarted.client, client);
     restarted

@@ -42,29 +42,13 @@ mod backend;
 mod descriptors;
 mod ends;
 mod follower;
-#[path = "../hostile/socket.rs"]
-#[allow(
-    dead_code,
-    clippy::unreachable,
-    reason = "the tests of hostile traffic use all of it, and may fail loudly"
-)]
-mod frames;
 mod kernel;
 mod largest;
 mod ledger;
 mod noisy;
 mod order;
 mod peak;
-#[path = "../cli/process.rs"]
-#[allow(dead_code, reason = "the tests of the command line use all of it")]
-mod process;
-#[path = "../hostile/wire.rs"]
-#[allow(dead_code, reason = "the tests of hostile traffic use all of it")]
-mod protobuf;
 mod proxy;
-#[path = "../cli/relay.rs"]
-#[allow(dead_code, reason = "the tests of the command line use all of it")]
-mod relay;
 mod resume;
 mod silent;
 mod site;

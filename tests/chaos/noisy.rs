@@ -33,6 +33,11 @@ use rustls::ClientConfig;
 use sidewire_client::{
     ClientOptions, Credential, EventPublisher, PublishEncoding, RelayConnection, RelayMessage,
 };
+use sidewire_testing::{
+    process::PATIENCE,
+    relay::{Files, INGEST_KEY, Relay, TOPIC, options, subscribe, token},
+    setting,
+};
 use tokio::{
     runtime::Builder,
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -40,9 +45,7 @@ use tokio::{
 
 use crate::{
     backend::{Batch, envelope},
-    process::PATIENCE,
-    relay::{Files, INGEST_KEY, Relay, TOPIC, options, subscribe, token},
-    site::{assert_unharmed, files, publisher, setting},
+    site::{assert_unharmed, files, publisher},
 };
 
 const QUIET: &str = "quiet";

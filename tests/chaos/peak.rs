@@ -7,11 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    kernel::resident,
-    relay::{INGEST_KEY, Relay},
-    site::files,
-};
+use sidewire_testing::relay::{INGEST_KEY, Relay};
+
+use crate::{kernel::resident, site::files};
 
 const MIB: u64 = 1024 * 1024;
 const BODY_BYTES: usize = 8 * MIB as usize;

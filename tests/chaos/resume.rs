@@ -12,6 +12,10 @@ use std::{
 use futures_util::future::join_all;
 use sidewire_client::RelayClient;
 use sidewire_protocol::random::RandomSource;
+use sidewire_testing::{
+    relay::{Relay, token},
+    setting,
+};
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
@@ -19,8 +23,7 @@ use crate::{
     follower::{Follower, Tally},
     ledger::{EVERYBODY, Entry, Ledger, user_name},
     proxy::{FAULTS, Proxy},
-    relay::{Relay, token},
-    site::{assert_unharmed, files, impatient, publisher, seed, setting},
+    site::{assert_unharmed, files, impatient, publisher, seed},
 };
 
 const RECONNECTS: u64 = if cfg!(debug_assertions) { 250 } else { 500 };
@@ -77,7 +80,7 @@ async fn events_arrive_once_and_every_gap_is_reported_whatever_connections_suffe
 
 /// A small window, so that clients can miss it, and small outboxes and buffers, so that a
 /// stall soon fills them.
-fn relay_files() -> crate::relay::Files {
+fn relay_files() -> sidewire_testing::relay::Files {
     files(
         "send_buffer = \"8KiB\"\nwrite_timeout = \"1s\"",
         // Clients change topics and are disconnected more often than a user may.

@@ -6,12 +6,13 @@ use std::{
 };
 
 use sidewire_client::RelayConnection;
+use sidewire_testing::relay::token;
 use tokio::{
     net::{TcpSocket, TcpStream},
     time::{interval, sleep},
 };
 
-use crate::{descriptors::serve_with, relay::token, site::assert_unharmed};
+use crate::{descriptors::serve_with, site::assert_unharmed};
 
 /// So few that silent peers would take the permits of all clients within a moment.
 const DESCRIPTORS: usize = 256;

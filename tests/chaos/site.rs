@@ -1,23 +1,16 @@
-//! The relay under test, and the settings that the tests read from the environment.
+//! The relay under test.
 
-use std::{env, fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sidewire_client::{ClientOptions, Credential, EventPublisher};
 use sidewire_protocol::random::RandomSource;
-
-use tokio::time::{sleep, timeout};
-
-use crate::{
+use sidewire_testing::{
     process::{PATIENCE, Signal},
-    relay::{Files, INGEST_KEY, Relay},
+    relay::{ConfigLines, Files, INGEST_KEY, Relay},
+    setting,
 };
 
-/// Reads a number from the environment.
-pub(crate) fn setting<T: FromStr<Err: fmt::Debug>>(name: &str) -> Option<T> {
-    let text = env::var(name).ok()?;
-    let number = text.parse();
-    Some(number.unwrap_or_else(|error| panic!("{name}={text}: {error:?}")))
-}
+use tokio::time::{sleep, timeout};
 
 /// Returns the seed of a run, and prints it.
 pub(crate) fn seed(test: &str) -> u64 {
@@ -29,45 +22,12 @@ pub(crate) fn seed(test: &str) -> u64 {
 /// Returns the files of a relay with these lines in `[client]` and `[limits]`, followed by
 /// `more`.
 pub(crate) fn files(client: &str, limits: &str, more: &str) -> Files {
-    let files = Files::new();
-    configure(&files, ["127.0.0.1:0"; 3], client, limits, more);
-    files
-}
-
-/// Writes the config file; the listeners are those for clients, ingest and ops.
-pub(crate) fn configure(
-    files: &Files,
-    [client_at, ingest_at, ops_at]: [&str; 3],
-    client: &str,
-    limits: &str,
-    more: &str,
-) {
-    files.write(
-        "sidewire.toml",
-        &format!(
-            r#"[client]
-listen = "{client_at}"
-{client}
-[[auth.keys]]
-secret_file = "jwt.secret"
-algorithm = "HS256"
-[limits]
-shards = 2
-address_handshakes_per_minute = 4294967295
-{limits}
-[ingest]
-listen = "{ingest_at}"
-[[ingest.keys]]
-name = "tests"
-key_file = "ingest.key"
-[ops]
-listen = "{ops_at}"
-[log]
-format = "json"
-{more}
-"#
-        ),
-    );
+    Files::configured(ConfigLines {
+        client,
+        limits,
+        log: &format!("format = \"json\"\n{more}"),
+        ..ConfigLines::default()
+    })
 }
 
 pub(crate) fn publisher(relay: &Relay) -> EventPublisher {

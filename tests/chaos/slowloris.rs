@@ -7,6 +7,11 @@ use std::{
 
 use futures_util::future::join_all;
 use sidewire_client::RelayConnection;
+use sidewire_testing::{
+    process::PATIENCE,
+    relay::{Relay, TOPIC, options, subscribe, token},
+    setting,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -14,11 +19,7 @@ use tokio::{
     time::{interval, timeout},
 };
 
-use crate::{
-    process::PATIENCE,
-    relay::{Relay, TOPIC, options, subscribe, token},
-    site::{assert_unharmed, files, setting},
-};
+use crate::site::{assert_unharmed, files};
 
 /// As many again send one byte at a time.
 const SILENT: usize = 200;

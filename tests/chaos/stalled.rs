@@ -13,6 +13,10 @@ use prost::Message as _;
 use sidewire_client::{
     ClientEvent, ClientOptions, EventPublisher, PublishEncoding, RelayClient, RelayConnection,
 };
+use sidewire_testing::{
+    relay::{Relay, TOPIC, subscribe, token},
+    setting,
+};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -23,8 +27,7 @@ use crate::{
     backend::envelope,
     kernel::{of_sockets, resident},
     ledger::number_in,
-    relay::{Relay, TOPIC, subscribe, token},
-    site::{assert_unharmed, files, impatient, publisher, setting},
+    site::{assert_unharmed, files, impatient, publisher},
 };
 
 const MIB: u64 = 1024 * 1024;

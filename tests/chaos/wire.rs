@@ -4,11 +4,9 @@
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message as _;
 use sidewire_client::{ControlMessage, Envelope};
+use sidewire_testing::websocket::{BINARY, CLOSE, parse_header};
 
 use crate::order::Order;
-
-const BINARY: u8 = 0x82;
-const CLOSE: u8 = 0x88;
 
 /// A connection as seen from the relay's side.
 #[derive(Debug, Default)]
@@ -39,8 +37,12 @@ impl Wire {
             self.pending.advance(end + 4);
             self.is_open = true;
         }
-        while let Some((kind, payload)) = self.next_frame() {
-            self.frame(kind, payload, seen);
+        loop {
+            match self.next_frame() {
+                Ok(Some((opcode, payload))) => self.frame(opcode, payload, seen),
+                Ok(None) => return,
+                Err(fault) => return seen.faults.push(fault),
+            }
         }
     }
 
@@ -54,24 +56,20 @@ impl Wire {
         self.is_open && !self.pending.is_empty()
     }
 
-    /// Returns the next whole frame: its first byte and its payload.
-    fn next_frame(&mut self) -> Option<(u8, Bytes)> {
-        let bytes = &self.pending[..];
-        let (head, length) = match bytes.get(1)? {
-            126 => (4, number(bytes.get(2..4)?)),
-            127 => (10, number(bytes.get(2..10)?)),
-            length => (2, usize::from(*length)),
+    /// Returns the next whole frame: its opcode and its payload.
+    fn next_frame(&mut self) -> Result<Option<(u8, Bytes)>, String> {
+        let Some((opcode, place)) = parse_header(&self.pending)? else {
+            return Ok(None);
         };
-        let kind = *bytes.first()?;
-        if bytes.len() < head + length {
-            return None;
+        if self.pending.len() < place.end {
+            return Ok(None);
         }
-        self.pending.advance(head);
-        Some((kind, self.pending.split_to(length).freeze()))
+        let frame = self.pending.split_to(place.end).freeze();
+        Ok(Some((opcode, frame.slice(place))))
     }
 
-    fn frame(&mut self, kind: u8, payload: Bytes, seen: &mut Seen) {
-        match kind {
+    fn frame(&mut self, opcode: u8, payload: Bytes, seen: &mut Seen) {
+        match opcode {
             BINARY => match Envelope::decode(payload) {
                 Ok(envelope) => self.envelope(&envelope, seen),
                 Err(error) => seen.faults.push(error.to_string()),
@@ -96,15 +94,10 @@ impl Wire {
     }
 }
 
-fn number(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .fold(0, |number, byte| number << 8 | usize::from(*byte))
-}
-
 #[cfg(test)]
 mod tests {
     use sidewire_protocol::wire::Position;
+    use sidewire_testing::websocket::{FIN, unmasked};
 
     use super::*;
 
@@ -118,10 +111,7 @@ mod tests {
             position: Some(position),
             ..Envelope::default()
         };
-        let payload = envelope.encode_to_vec();
-        let mut frame = vec![BINARY, 126, 0, payload.len() as u8];
-        frame.extend(payload);
-        frame
+        unmasked(FIN | BINARY, &envelope.encode_to_vec())
     }
 
     #[test]

@@ -3,8 +3,7 @@
 use std::{fs, process::Command};
 
 use serde_json::Value;
-
-use crate::{
+use sidewire_testing::{
     process::{Ended, Process, sidewire},
     relay::{Files, Relay},
 };

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use crate::{
+use sidewire_testing::{
     process::{Ended, Process, sidewire},
     relay::{Files, Relay, log_line},
 };

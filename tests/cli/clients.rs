@@ -8,8 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 use sidewire_protocol::schema::Schema;
-
-use crate::{
+use sidewire_testing::{
     process::{Ended, Process, Signal, sidewire},
     relay::{Files, Relay, TOPIC, event, token},
 };
@@ -201,7 +200,7 @@ fn credentials_may_come_from_the_environment() {
     let mut publish = sidewire(&["publish", "--tenant=acme", "--url", &relay.ingest_url()]);
     publish
         .arg(event("hello").to_string())
-        .env("SIDEWIRE_INGEST_KEY", crate::relay::INGEST_KEY);
+        .env("SIDEWIRE_INGEST_KEY", sidewire_testing::relay::INGEST_KEY);
     assert!(Process::run(publish).status.success());
     assert_eq!(titles(&tail, 1), ["hello"]);
 }

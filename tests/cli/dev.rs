@@ -12,12 +12,12 @@ use std::{
 
 use serde_json::Value;
 use sidewire_client::RelayConnection;
-use tempfile::TempDir;
-
-use crate::{
+use sidewire_testing::{
+    http::http,
     process::{Ended, PATIENCE, Process, Signal, is_on_path, sidewire},
-    relay::{http, log_line, options, subscribe},
+    relay::{log_line, options, subscribe},
 };
+use tempfile::TempDir;
 
 /// `sidewire dev` with its own directory for temporary files.
 struct Dev {

@@ -1,6 +1,6 @@
 //! Help texts and the version.
 
-use crate::process::{Process, sidewire};
+use sidewire_testing::process::{Process, sidewire};
 
 #[test]
 fn the_help_of_every_command_has_its_usage_and_an_example() {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{
+use sidewire_testing::{
     process::{Process, sidewire},
     relay::Files,
 };

@@ -9,12 +9,12 @@ use std::{
 
 use serde_json::{Value, json};
 use sidewire_client::{Credential, EventPublisher, PublishEncoding, RelayConnection, RelayMessage};
-use tokio::time::timeout;
-
-use crate::{
+use sidewire_testing::{
+    http::http,
     process::{PATIENCE, Process, Signal},
-    relay::{Files, INGEST_KEY, Relay, TOPIC, event, http, log_line, subscribe, token},
+    relay::{Files, INGEST_KEY, Relay, TOPIC, event, log_line, subscribe, token},
 };
+use tokio::time::timeout;
 
 const LOST: &str = "sidewire_log_lines_lost_total";
 

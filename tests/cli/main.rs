@@ -9,9 +9,6 @@
     reason = "a test may fail loudly"
 )]
 
-mod process;
-mod relay;
-
 mod bench;
 mod check;
 mod clients;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{
+use sidewire_testing::{
     process::{PATIENCE, Signal},
     relay::{Files, Relay, token},
 };

@@ -13,6 +13,11 @@ use serde_json::{Value, json};
 use sidewire::auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules};
 use sidewire_client::{OpenError, ReceiveError, RelayConnection, RelayMessage};
 use sidewire_protocol::{TenantName, UserName, clock::Clock};
+use sidewire_testing::{
+    http::http,
+    process::{PATIENCE, Process, Signal, sidewire},
+    relay::{Files, Relay, log_line, subscribe, token},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -25,11 +30,6 @@ use tokio_rustls::{
         crypto::aws_lc_rs,
         pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     },
-};
-
-use crate::{
-    process::{PATIENCE, Process, Signal, sidewire},
-    relay::{Files, Relay, http, log_line, subscribe, token},
 };
 
 const RELOADED: &str = "config reloaded";
@@ -141,7 +141,7 @@ async fn reloadable_keys_change_under_open_connections_and_the_others_are_named(
     assert!(matches!(old, Err(OpenError::Unauthorized(_))));
     let mut bob = connect(&relay, &token_of(NEW_SECRET, "bob")).await.unwrap();
     is_there(&mut bob).await;
-    let old_key = post(&relay, crate::relay::INGEST_KEY);
+    let old_key = post(&relay, sidewire_testing::relay::INGEST_KEY);
     assert!(old_key.starts_with("HTTP/1.1 401 "), "{old_key}");
     let new_key = post(&relay, NEW_INGEST_KEY);
     assert!(new_key.starts_with("HTTP/1.1 200 "), "{new_key}");
@@ -220,7 +220,7 @@ async fn a_file_with_an_error_changes_nothing_and_is_reported_as_by_check() {
         assert_eq!(relay.metric("sidewire_config_reload_successful"), 0.0);
         let refused = relay.metric("sidewire_config_reloads_total{result=\"refused\"}");
         assert_eq!(refused, times as f64 + 1.0);
-        let old_key = post(&relay, crate::relay::INGEST_KEY);
+        let old_key = post(&relay, sidewire_testing::relay::INGEST_KEY);
         assert!(old_key.starts_with("HTTP/1.1 200 "), "{old_key}");
         is_there(&mut ann).await;
     }

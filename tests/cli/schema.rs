@@ -8,12 +8,11 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-use crate::{
+use sidewire_testing::{
     process::{Ended, Process, sidewire},
     relay::Files,
 };
+use tempfile::TempDir;
 
 const GENERIC: &str = "\
 envelope              generic.v1.Envelope

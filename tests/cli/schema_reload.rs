@@ -6,17 +6,18 @@ use std::fs;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use sidewire_client::{RelayConnection, RelayMessage};
+use sidewire_testing::{
+    http::http,
+    process::{PATIENCE, Signal},
+    relay::{Files, INGEST_KEY, Relay, log_line, subscribe, token},
+};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Message, client::IntoClientRequest},
 };
 
-use crate::{
-    process::{PATIENCE, Signal},
-    relay::{Files, INGEST_KEY, Relay, http, log_line, subscribe, token},
-    reload::{connect, edit, is_there, lines, reload},
-};
+use crate::reload::{connect, edit, is_there, lines, reload};
 
 const CHAT: &str = r#"syntax = "proto3";
 package chat.v1;

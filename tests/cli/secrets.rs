@@ -4,10 +4,10 @@
 use std::process::Command;
 
 use sidewire_client::RelayConnection;
-
-use crate::{
+use sidewire_testing::{
+    http::http,
     process::{Process, Signal, sidewire},
-    relay::{Files, INGEST_KEY, Relay, SECRET, TOPIC, event, http, subscribe, token},
+    relay::{Files, INGEST_KEY, Relay, SECRET, TOPIC, event, subscribe, token},
 };
 
 /// Part of the relay's secret and ingest key, and of each bad credential.

@@ -13,12 +13,11 @@ use sidewire_client::{
     Credential, EventPublisher, PublishEncoding, ReceiveError, RelayConnection, RelayMessage,
     RelayStream,
 };
-use tokio::{net::TcpSocket, time::timeout};
-
-use crate::{
+use sidewire_testing::{
     process::{PATIENCE, Process, Signal},
     relay::{Files, INGEST_KEY, Relay, TOPIC, event, log_line, subscribe, token},
 };
+use tokio::{net::TcpSocket, time::timeout};
 
 /// More than a connection's kernel buffers take, less than its outbox takes.
 const EVENTS: usize = 60;
@@ -117,7 +116,8 @@ fn a_silent_connection_does_not_delay_the_end() {
     let relay = Relay::serve(Files::with(client, ""));
     let silent = TcpStream::connect(relay.client).unwrap();
     // A second request is accepted after it.
-    let answer = crate::relay::http(relay.client, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let answer =
+        sidewire_testing::http::http(relay.client, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     relay.process.signal(Signal::TERM);
     let ended = relay.process.end();

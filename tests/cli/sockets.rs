@@ -12,10 +12,10 @@ use std::{
 };
 
 use serde_json::Value;
-
-use crate::{
+use sidewire_testing::{
+    http::http,
     process::{Ended, PATIENCE, Process, Signal, is_on_path, sidewire},
-    relay::{Files, INGEST_KEY, Relay, TOPIC, event, http, log_line, token},
+    relay::{Files, INGEST_KEY, Relay, TOPIC, event, log_line, token},
 };
 
 /// Starts `sidewire serve` with the socket as descriptor 3, announced as systemd would.

@@ -1,8 +1,7 @@
 //! Output of `sidewire tail`: filters, ends, formats, several users.
 
 use serde_json::{Value, json};
-
-use crate::{
+use sidewire_testing::{
     process::{Ended, Process, Signal},
     relay::{Relay, TOPIC, event, log_line, token},
 };

@@ -7,8 +7,7 @@ use sidewire::{
     cli::{Cli, CliCommand},
     config::Config,
 };
-
-use crate::process::{Process, is_on_path};
+use sidewire_testing::process::{Process, is_on_path};
 
 fn unit() -> String {
     unit_of("service")

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use serde_json::json;
 use sidewire_protocol::wire;
+use sidewire_testing::{http::Answer, socket::Socket};
 
 use crate::{
     ingest_support::{Backend, Call, EVENTS, invalid, refusal},
-    support::{ACME_KEY, Answer, INGEST_KEY, TestRelay},
+    raw::RawClient,
+    support::{ACME_KEY, INGEST_KEY, TestRelay},
     vocabulary::created,
 };
 
@@ -160,14 +162,13 @@ async fn a_tenant_view_covers_all_shards() {
     assert_eq!(left["connections"], 0);
     assert_eq!((&left["users"], &left["topics"]), (&json!(0), &json!(0)));
     assert_eq!(left["log"]["head"], at("2"), "events are enough");
-    let mut backend = Backend::connect(&relay).await;
+    let mut backend = Socket::connect(relay.addresses.ingest).await.unwrap();
     let head = Call::new("HEAD", ACME).key(INGEST_KEY);
-    backend.send(&head.bytes()).await;
-    let said = backend.answers_after_the_end().await;
-    assert!(
-        said.starts_with("HTTP/1.1 200 ") && said.ends_with("\r\n\r\n"),
-        "{said}"
-    );
+    backend.try_send(&head.bytes()).await.unwrap();
+    backend.half_close().await;
+    let answer = backend.next_answer(false).await.unwrap().unwrap();
+    assert_eq!(answer.status, 200);
+    backend.ended().await.unwrap();
     assert!(relay.stop().await);
 }
 
@@ -247,16 +248,13 @@ async fn authorization_is_checked_before_existence() {
 #[tokio::test]
 async fn a_relay_that_drains_neither_shows_nor_disconnects() {
     let mut relay = TestRelay::start();
-    let mut rude = relay.connect_raw("acme", "ann").await;
+    let mut rude = RawClient::open_narrow(&relay, "acme", "ann").await;
     let mut backend = Backend::connect(&relay).await;
     let look = Call::new("GET", ACME).key(INGEST_KEY);
     assert_eq!(backend.call(&look).await.status, 200);
     let drain = relay.begin_drain();
     // It does not answer the Close, so the relay waits.
-    assert_eq!(
-        rude.receive().await.unwrap().unwrap().close_code(),
-        Some(1001)
-    );
+    assert_eq!(rude.frame().await.close_code(), 1001);
     let mut unread = backend;
     let answer = unread.call(&look).await;
     assert_eq!(refusal(&answer), (503, "INTERNAL_ERROR".to_owned(), None));

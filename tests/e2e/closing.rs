@@ -1,9 +1,10 @@
 //! Clients that leave, and that no state of theirs remains.
 
 use serde_json::json;
+use sidewire_testing::websocket::{BINARY, CLOSE, FIN, binary, frame};
 
 use crate::{
-    raw::{BINARY, CLOSE, FIN, RawClient, binary, close_payload, frame},
+    raw::{RawClient, close_payload},
     support::TestRelay,
     vocabulary::{created, subscribe},
 };

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 use sidewire_client::RelayMessage;
 use sidewire_protocol::wire;
+use sidewire_testing::websocket::binary;
 
 use crate::{
-    raw::{RawClient, binary},
+    raw::RawClient,
     support::TestRelay,
     vocabulary::{
         TestSchema, about, also, created, item_created, named, subscribe, subscribed, typing,

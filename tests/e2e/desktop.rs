@@ -1,7 +1,9 @@
 //! Desktop mode: no tokens, one tenant.
 
+use sidewire_testing::http::{handshake, handshake_to};
+
 use crate::{
-    raw::{RawClient, handshake, handshake_to, query},
+    raw::{RawClient, query},
     support::{TestRelay, token},
     vocabulary::{also, created, subscribe, subscribed, topics_of},
 };

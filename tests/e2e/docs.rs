@@ -20,7 +20,8 @@ use tokio::{
 };
 
 use crate::{
-    support::{INGEST_KEY, PATIENCE, TestRelay, http, token},
+    raw::http,
+    support::{INGEST_KEY, PATIENCE, TestRelay, token},
     vocabulary::only_with_tracker,
 };
 

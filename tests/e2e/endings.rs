@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use sidewire_client::{OpenError, PublishEncoding, ReceiveError, RelayMessage};
-use tokio::{io::AsyncWriteExt, task::JoinSet};
+use sidewire_testing::websocket::{BINARY, FIN, close, unmasked};
+use tokio::task::JoinSet;
 
 use crate::{
-    support::{TestRelay, http, token, token_with},
+    raw::{RawClient, http},
+    support::{TestRelay, token, token_with},
     vocabulary::{also, created, item_created},
 };
 
@@ -64,7 +66,7 @@ async fn a_drain_under_load_loses_no_acknowledged_event_and_spreads_the_clients(
         listen(&relay, &mut stories).await;
     }
     // It reads and never answers the Close, so the drain lasts two seconds.
-    let mut rude = relay.connect_raw("acme", "ann").await;
+    let mut rude = RawClient::open_narrow(&relay, "acme", "ann").await;
     let mut backends = JoinSet::new();
     for _ in 0..4 {
         backends.spawn(publish_until_refused(relay.backend(), CLIENTS));
@@ -74,8 +76,7 @@ async fn a_drain_under_load_loses_no_acknowledged_event_and_spreads_the_clients(
         .await;
 
     let drain = relay.begin_drain();
-    let goodbye = rude.receive().await.unwrap().unwrap();
-    assert_eq!(goodbye.close_code(), Some(1001));
+    assert_eq!(rude.frame().await.close_code(), 1001);
     let refused = relay.connect_with(token("acme", "bob")).await.err();
     match refused.expect("nobody is let in any more") {
         OpenError::Refused(problem) => assert_eq!(problem.status, 503),
@@ -112,7 +113,7 @@ async fn a_client_that_does_not_read_delays_the_drain_until_its_deadline() {
         config.client.drain_spread = Duration::ZERO;
         config.client.send_buffer = 4096;
     });
-    let silent = relay.connect_raw("acme", "ann").await;
+    let silent = RawClient::open_narrow(&relay, "acme", "ann").await;
     let mut good = relay.connect("acme", "ann").await;
     let event = item_created("item-1", "p1", &"x".repeat(500_000));
     let event = also(event, &["tenant:*"]);
@@ -131,13 +132,10 @@ async fn a_client_that_does_not_read_delays_the_drain_until_its_deadline() {
 #[tokio::test]
 async fn a_silent_connection_during_a_drain_does_not_delay_it() {
     let mut relay = TestRelay::start();
-    let mut rude = relay.connect_raw("acme", "ann").await;
+    let mut rude = RawClient::open_narrow(&relay, "acme", "ann").await;
     let begun = Instant::now();
     let drain = relay.begin_drain();
-    assert_eq!(
-        rude.receive().await.unwrap().unwrap().close_code(),
-        Some(1001)
-    );
+    assert_eq!(rude.frame().await.close_code(), 1001);
     let _silent = tokio::net::TcpStream::connect(relay.addresses.client).await;
     assert!(drain.await.unwrap());
     // Waiting for it would take until the handshake's deadline, 10 seconds.
@@ -148,15 +146,15 @@ async fn a_silent_connection_during_a_drain_does_not_delay_it() {
 async fn the_close_for_a_violation_reaches_a_client_that_keeps_sending() {
     let relay = TestRelay::start();
     for _ in 0..20 {
-        let mut client = relay.connect_raw("acme", "ann").await;
+        let mut client = RawClient::open_narrow(&relay, "acme", "ann").await;
         // An unmasked frame, followed by a lot of data.
-        client.stream.write_all(&[0x82, 1, 0]).await.unwrap();
+        client.send(&unmasked(FIN | BINARY, &[0])).await;
         let more = vec![0x55; 1 << 20];
         // The relay may read any part of it.
-        let _sent = client.stream.write_all(&more).await;
-        let frame = client.receive().await.unwrap().unwrap();
-        assert_eq!(frame.close_code(), Some(1002));
+        let _sent = client.try_send(&more).await;
+        assert_eq!(client.frame().await.close_code(), 1002);
         assert_eq!(client.receive().await.unwrap(), None);
+        assert!(!client.was_reset());
     }
     let broken = "sidewire_connections_closed_total{reason=\"protocol_error\"}";
     relay.metrics_where(|metrics| metrics[broken] == 20.0).await;
@@ -166,11 +164,11 @@ async fn the_close_for_a_violation_reaches_a_client_that_keeps_sending() {
 #[tokio::test]
 async fn a_clients_close_is_answered_and_the_relay_ends_the_stream() {
     let relay = TestRelay::start();
-    let mut client = relay.connect_raw("acme", "ann").await;
-    client.send(0x8, &1000_u16.to_be_bytes()).await;
-    let frame = client.receive().await.unwrap().unwrap();
-    assert_eq!(frame.close_code(), Some(1000));
+    let mut client = RawClient::open_narrow(&relay, "acme", "ann").await;
+    client.send(&close(1000)).await;
+    assert_eq!(client.frame().await.close_code(), 1000);
     assert_eq!(client.receive().await.unwrap(), None);
+    assert!(!client.was_reset());
     assert!(relay.stop().await);
 }
 

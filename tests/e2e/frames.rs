@@ -2,13 +2,13 @@
 //! and no other connection.
 
 use serde_json::{Value, json};
+use sidewire_testing::websocket::{
+    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, binary, frame, header, masked, unmasked,
+};
 
 use crate::{
     client::TestClient,
-    raw::{
-        BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RawClient, TEXT, binary, close_payload,
-        frame, header, masked, unmasked,
-    },
+    raw::{RawClient, close_payload},
     support::TestRelay,
     vocabulary::{created, named, subscribe, subscribed, topics_of},
 };

@@ -1,6 +1,7 @@
 //! The generic schema: JSON or bytes without a custom .proto.
 
 use serde_json::{Value, json};
+use sidewire_testing::websocket::binary;
 
 use crate::{
     ingest_support::{BATCH, Call, EVENTS, PROTOBUF, invalid, offset, refusal},
@@ -300,7 +301,7 @@ async fn subscribe_has_only_field_16() {
     // On the wire, field numbers 1 to 15 belong to no list in this schema.
     let mut client = RawClient::open(&relay, "acme", "ann").await;
     let subscribe = b"\x0a\x01s\x52\x0d\x0a\x02p1\x82\x01\x06room:1";
-    client.send(&crate::raw::binary(subscribe)).await;
+    client.send(&binary(subscribe)).await;
     let confirmed = client.envelope(&relay).await["subscriptionConfirmed"].take();
     assert_eq!(confirmed["topics"], json!(["room:1"]));
     assert_eq!(relay.metrics().await["sidewire_subscriptions"], 1.0);

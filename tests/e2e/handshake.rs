@@ -4,10 +4,14 @@ use std::num::NonZeroU32;
 
 use serde_json::{Value, json};
 use sidewire::config::WebOrigin;
+use sidewire_testing::{
+    http::{ACCEPT, Answer, bearer, handshake, handshake_to},
+    websocket::binary,
+};
 
 use crate::{
-    raw::{ACCEPT, RawClient, bearer, binary, handshake, handshake_to, query},
-    support::{Answer, TestRelay, token, token_of, token_with},
+    raw::{RawClient, query},
+    support::{TestRelay, token, token_of, token_with},
     vocabulary::{also, created, named, subscribe, subscribed},
 };
 

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
+use sidewire_testing::websocket::{CLOSE, PING};
 use tokio::time::Instant;
 
-use crate::{
-    raw::{CLOSE, PING, RawClient},
-    support::TestRelay,
-};
+use crate::{raw::RawClient, support::TestRelay};
 
 /// Long enough for a busy machine to answer.
 const INTERVAL: Duration = Duration::from_millis(500);

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sidewire_client::PublishEncoding;
+use sidewire_testing::http::Answer;
 
 use crate::{
     ingest_support::{BATCH, Backend, Call, EVENTS, JSON, PROTOBUF, refusal},
-    support::{Answer, TestRelay},
+    support::TestRelay,
     vocabulary::{also, edited_by, item_created, item_created_spelt_otherwise, named},
 };
 

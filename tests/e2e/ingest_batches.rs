@@ -1,10 +1,11 @@
 //! Batches: the answers when they are accepted, and when they are refused.
 
 use serde_json::{Value, json};
+use sidewire_testing::http::Answer;
 
 use crate::{
     ingest_support::{BATCH, Call, JSON, PROTOBUF, Watched},
-    support::{Answer, TestRelay},
+    support::TestRelay,
     vocabulary::{TestSchema, also, created, edited_by, named, typing},
 };
 

@@ -3,10 +3,11 @@
 //! the nearest name in the schema.
 
 use serde_json::{Value, json};
+use sidewire_testing::http::Answer;
 
 use crate::{
     ingest_support::{BATCH, Call, EVENTS, JSON, PROTOBUF, invalid, offset, refusal},
-    support::{Answer, TestRelay},
+    support::TestRelay,
     vocabulary::TestSchema,
 };
 

@@ -8,7 +8,8 @@ use tokio::time::timeout;
 
 use crate::{
     ingest_support::{BATCH, Backend, Call, EVENTS, JSON, PROTOBUF, offset, refusal},
-    support::{INGEST_KEY, PATIENCE, TestRelay, http},
+    raw::http,
+    support::{INGEST_KEY, PATIENCE, TestRelay},
     vocabulary::created,
 };
 

@@ -2,15 +2,13 @@
 //! time, and their contents are checked.
 
 use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
+use sidewire_testing::{http::Answer, socket::Socket};
+use tokio::time::timeout;
 
 use crate::{
     client::TestClient,
-    support::{Answer, INGEST_KEY, PATIENCE, TestRelay, read_next_answer},
+    raw::read_answer,
+    support::{INGEST_KEY, PATIENCE, TestRelay},
     vocabulary::created,
 };
 
@@ -101,27 +99,20 @@ impl Call {
 }
 
 /// A connection to the ingest listener.
-pub struct Backend {
-    stream: TcpStream,
-    unread: Vec<u8>,
-}
+pub struct Backend(Socket);
 
 impl Backend {
     pub async fn connect(relay: &TestRelay) -> Self {
-        Self {
-            stream: TcpStream::connect(relay.addresses.ingest).await.unwrap(),
-            unread: Vec::new(),
-        }
+        Self(Socket::connect(relay.addresses.ingest).await.unwrap())
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.unwrap();
+        self.0.try_send(bytes).await.unwrap();
     }
 
     /// Reads the next answer, including a 100.
     pub async fn answer(&mut self) -> Answer {
-        let answer = read_next_answer(&mut self.stream, &mut self.unread);
-        timeout(PATIENCE, answer).await.expect("an answer comes")
+        read_answer(&mut self.0).await
     }
 
     pub async fn call(&mut self, call: &Call) -> Answer {
@@ -129,23 +120,26 @@ impl Backend {
         self.answer().await
     }
 
-    /// Stops sending, and returns everything that the relay then sends.
-    pub async fn answers_after_the_end(mut self) -> String {
-        self.stream.shutdown().await.unwrap();
-        let read = timeout(PATIENCE, self.stream.read_to_end(&mut self.unread));
-        read.await
-            .expect("the relay closes the connection")
-            .unwrap();
-        String::from_utf8(self.unread).unwrap()
+    /// Stops sending, and returns the answers that the relay then sends.
+    pub async fn answers_after_the_end(mut self) -> Vec<Answer> {
+        self.0.half_close().await;
+        let mut answers = Vec::new();
+        loop {
+            let answer = timeout(PATIENCE, self.0.next_answer(true)).await;
+            match answer.expect("the relay closes the connection").unwrap() {
+                Some(answer) => answers.push(answer),
+                None => break,
+            }
+        }
+        assert!(!self.0.was_reset());
+        answers
     }
 
     /// Waits until the relay has closed the connection cleanly, without sending anything more.
     pub async fn closed(&mut self) {
-        assert_eq!(self.unread, b"");
-        let mut byte = [0];
-        let read = timeout(PATIENCE, self.stream.read(&mut byte));
-        let read = read.await.expect("the relay closes the connection");
-        assert_eq!(read.unwrap(), 0);
+        let ended = timeout(PATIENCE, self.0.ended()).await;
+        ended.expect("the relay closes the connection").unwrap();
+        assert!(!self.0.was_reset());
     }
 }
 

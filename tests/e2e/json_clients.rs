@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sidewire_client::PublishEncoding;
+use sidewire_testing::{
+    http::handshake,
+    websocket::{CLOSE, FIN, TEXT, frame},
+};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::{
     json_client::{JsonClient, browsers_request},
-    raw::{CLOSE, FIN, RawClient, TEXT, frame, handshake},
+    raw::RawClient,
     support::{TestRelay, token, token_with},
     vocabulary::{TestSchema, created, item_created, subscribe, subscribed, topics, topics_of},
 };

@@ -23,7 +23,8 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::support::{TestRelay, http};
+use crate::raw::http;
+use crate::support::TestRelay;
 
 /// A key pair as PEM: the private and the public half.
 #[derive(Clone, Copy)]

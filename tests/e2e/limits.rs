@@ -6,12 +6,16 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 use serde_json::{Value, json};
 use sidewire::config::{Config, LimitsOverride};
 use sidewire_protocol::TenantName;
-use tokio::{io::AsyncWriteExt, net::TcpSocket, time::timeout};
+use sidewire_testing::{
+    http::{Answer, bearer, handshake},
+    websocket::binary,
+};
+use tokio::{net::TcpSocket, time::timeout};
 
 use crate::{
     ingest_support::{BATCH, Call, EVENTS, JSON},
-    raw::{RawClient, bearer, binary, handshake},
-    support::{ACME_KEY, Answer, PATIENCE, TestRelay, http, read_answer, token},
+    raw::{RawClient, http, http_over},
+    support::{ACME_KEY, PATIENCE, TestRelay, token},
     vocabulary::{created, is_created, named, subscribe},
 };
 
@@ -100,11 +104,9 @@ async fn a_connection_over_a_cap_is_refused_and_open_ones_stay() {
 async fn ask_from(address: [u8; 4], relay: &TestRelay) -> u16 {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((address, 0).into()).unwrap();
-    let mut stream = socket.connect(relay.addresses.client).await.unwrap();
+    let stream = socket.connect(relay.addresses.client).await.unwrap();
     let request = handshake(&bearer(&token("acme", "ann")));
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let answer = timeout(PATIENCE, read_answer(&mut stream)).await.unwrap();
-    answer.status
+    http_over(stream, &request, b"").await.status
 }
 
 #[tokio::test]

@@ -3,10 +3,11 @@
 
 use serde_json::{Value, json};
 use sidewire_client::{EventPublisher, PublishEncoding, PublishFailure};
+use sidewire_testing::http::Answer;
 
 use crate::{
     ingest_support::{BATCH, Call, EVENTS, Watched, offset, refusal},
-    support::{Answer, TestRelay},
+    support::TestRelay,
     vocabulary::{created, edited_by, named},
 };
 

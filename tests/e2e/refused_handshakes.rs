@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use sidewire::config::WebOrigin;
+use sidewire_testing::http::{Answer, KEY, bearer, handshake, handshake_to};
 
 use crate::{
-    raw::{KEY, RawClient, bearer, handshake, handshake_to},
-    support::{Answer, TestRelay, token, token_of},
+    raw::RawClient,
+    support::{TestRelay, token, token_of},
 };
 
 /// Sends the request, which must be refused with this status, after which the socket must

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use sidewire_testing::http::{bearer, handshake};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    raw::{RawClient, bearer, handshake},
+    raw::RawClient,
     support::{TestRelay, token},
 };
 

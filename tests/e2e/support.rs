@@ -1,9 +1,6 @@
 //! A relay under test, and common operations of tests.
 
-use std::{
-    collections::BTreeMap, fmt::Write as _, net::SocketAddr, num::NonZeroU32, sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
@@ -21,16 +18,12 @@ use sidewire_protocol::{
     TenantName, Topic, UserName, clock::Clock, random::RandomSource, schema::Schema,
 };
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpStream, UnixStream},
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 
 use crate::{
     client::{TestClient, is_json_under_test},
     json_client::JsonClient,
+    raw::{http, http_over},
     vocabulary::TestSchema,
 };
 
@@ -161,27 +154,6 @@ impl TestRelay {
         RelayConnection::open(&self.options().with_token(token))
             .await
             .map(TestClient::of)
-    }
-
-    /// Connects a client with a bare socket. The kernel's buffers for it are small, so that
-    /// the relay soon notices if it does not read.
-    pub async fn connect_raw(&self, tenant: &str, user: &str) -> RawClient {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        let mut stream = socket.connect(self.addresses.client).await.unwrap();
-        let head = format!(
-            "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
-             Authorization: Bearer {}\r\n\r\n",
-            token(tenant, user)
-        );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let answer = timeout(PATIENCE, read_answer(&mut stream)).await.unwrap();
-        assert_eq!(answer.status, 101);
-        RawClient {
-            stream,
-            unparsed: answer.body,
-        }
     }
 
     /// Returns a client's options, without its token.
@@ -336,209 +308,4 @@ pub fn signing_key() -> SigningKey {
 pub fn token_of(claims: &Value) -> String {
     let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
-}
-
-/// An HTTP answer as received.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    pub fn text(&self) -> &str {
-        str::from_utf8(&self.body).unwrap()
-    }
-
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
-    }
-
-    /// Checks the problem document and returns its `code`.
-    pub fn problem_code(&self) -> String {
-        assert_eq!(self.headers["content-type"], "application/problem+json");
-        let document = self.json();
-        assert_eq!(document["status"], self.status);
-        assert!(
-            document["detail"]
-                .as_str()
-                .is_some_and(|detail| !detail.is_empty())
-        );
-        document["code"].as_str().unwrap().to_owned()
-    }
-}
-
-/// Sends one HTTP request as written: `line` and the header lines include their line
-/// endings. `Host` and `Content-Length` are added.
-pub async fn http(address: SocketAddr, line: &str, headers: &str, body: &[u8]) -> Answer {
-    let mut head = format!("{line}Host: {address}\r\n{headers}");
-    if !body.is_empty() {
-        write!(head, "Content-Length: {}\r\n", body.len()).unwrap();
-    }
-    head.push_str("\r\n");
-    let stream = TcpStream::connect(address).await.unwrap();
-    http_over(stream, &head, body).await
-}
-
-/// Sends a request with this complete head over a stream.
-pub async fn http_over<S>(mut stream: S, head: &str, body: &[u8]) -> Answer
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    // The relay may answer and close before it has read everything.
-    let _sent = stream.write_all(&[head.as_bytes(), body].concat()).await;
-    timeout(PATIENCE, read_answer(&mut stream)).await.unwrap()
-}
-
-/// Reads one answer.
-pub async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Answer {
-    read_next_answer(stream, &mut Vec::new()).await
-}
-
-/// Reads one answer, and leaves the bytes after it in `unread`.
-pub async fn read_next_answer(
-    stream: &mut (impl AsyncRead + Unpin),
-    unread: &mut Vec<u8>,
-) -> Answer {
-    let mut bytes = std::mem::take(unread);
-    let head_len = loop {
-        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            break end + 4;
-        }
-        let read = stream.read_buf(&mut bytes).await.unwrap();
-        assert_ne!(read, 0, "no answer: {}", String::from_utf8_lossy(&bytes));
-    };
-    let head = String::from_utf8(bytes[..head_len].to_vec()).unwrap();
-    let mut lines = head.lines();
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse();
-    let headers: BTreeMap<_, _> = lines
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
-        .collect();
-    if headers
-        .get("transfer-encoding")
-        .is_some_and(|it| it == "chunked")
-    {
-        let mut rest = bytes.split_off(head_len);
-        let body = read_chunks(stream, &mut rest).await;
-        *unread = rest;
-        return Answer {
-            status: status.unwrap(),
-            headers,
-            body,
-        };
-    }
-    let body_len = headers
-        .get("content-length")
-        .map_or(0, |len| len.parse().unwrap());
-    let mut body = bytes.split_off(head_len);
-    while body.len() < body_len {
-        let read = stream.read_buf(&mut body).await.unwrap();
-        assert_ne!(read, 0, "the body is cut short");
-    }
-    *unread = body.split_off(body_len);
-    Answer {
-        status: status.unwrap(),
-        headers,
-        body,
-    }
-}
-
-/// Reads a chunked body (RFC 9112, 7.1) that begins with `bytes`, and leaves the bytes
-/// after it in `bytes`.
-async fn read_chunks(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> Vec<u8> {
-    let mut body = Vec::new();
-    loop {
-        let line_len = loop {
-            if let Some(end) = bytes.windows(2).position(|window| window == b"\r\n") {
-                break end;
-            }
-            assert_ne!(
-                stream.read_buf(bytes).await.unwrap(),
-                0,
-                "a chunk is cut short"
-            );
-        };
-        let size = str::from_utf8(&bytes[..line_len]).unwrap();
-        let size = usize::from_str_radix(size, 16).unwrap();
-        let whole = line_len + 2 + size + 2;
-        while bytes.len() < whole {
-            assert_ne!(
-                stream.read_buf(bytes).await.unwrap(),
-                0,
-                "a chunk is cut short"
-            );
-        }
-        body.extend_from_slice(&bytes[line_len + 2..whole - 2]);
-        bytes.drain(..whole);
-        if size == 0 {
-            return body;
-        }
-    }
-}
-
-/// A client's bare socket after its handshake: bytes are sent as a test writes them, and
-/// nothing is read or answered unless the test does so.
-pub struct RawClient {
-    pub stream: TcpStream,
-    unparsed: Vec<u8>,
-}
-
-/// A frame from the relay.
-#[derive(Debug, PartialEq, Eq)]
-pub struct RawFrame {
-    pub opcode: u8,
-    pub payload: Vec<u8>,
-}
-
-impl RawFrame {
-    /// Returns the code of a Close frame.
-    pub fn close_code(&self) -> Option<u16> {
-        let code = self.payload.first_chunk()?;
-        (self.opcode == 0x8).then(|| u16::from_be_bytes(*code))
-    }
-}
-
-impl RawClient {
-    /// Sends a frame, masked with zeros.
-    pub async fn send(&mut self, opcode: u8, payload: &[u8]) {
-        let len = u8::try_from(payload.len()).unwrap();
-        assert!(len <= 125);
-        let head = [0x80 | opcode, 0x80 | len, 0, 0, 0, 0];
-        let frame = [&head, payload].concat();
-        self.stream.write_all(&frame).await.unwrap();
-    }
-
-    /// Reads the next frame. Returns `None` if the relay has ended the stream cleanly.
-    pub async fn receive(&mut self) -> std::io::Result<Option<RawFrame>> {
-        loop {
-            if let Some(frame) = take_frame(&mut self.unparsed) {
-                return Ok(Some(frame));
-            }
-            let reading = self.stream.read_buf(&mut self.unparsed);
-            if timeout(PATIENCE, reading).await.expect("something comes")? == 0 {
-                assert!(self.unparsed.is_empty(), "the stream ends in mid-frame");
-                return Ok(None);
-            }
-        }
-    }
-}
-
-fn take_frame(bytes: &mut Vec<u8>) -> Option<RawFrame> {
-    let (&[first, second], rest) = bytes.split_first_chunk()?;
-    let (head_len, len) = match second {
-        126 => (4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
-        127 => (10, u64::from_be_bytes(*rest.first_chunk()?) as usize),
-        len => (2, usize::from(len)),
-    };
-    if bytes.len() < head_len + len {
-        return None;
-    }
-    let payload = bytes[head_len..head_len + len].to_vec();
-    bytes.drain(..head_len + len);
-    Some(RawFrame {
-        opcode: first & 0x0f,
-        payload,
-    })
 }

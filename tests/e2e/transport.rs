@@ -11,18 +11,19 @@ use sidewire::{
     tls::client_config,
 };
 use sidewire_client::{EventPublisher, OpenError, PublishEncoding, RelayConnection};
+use sidewire_testing::http::{bearer, handshake};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream, UnixStream},
+    net::{TcpStream, UnixStream},
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     client::TestClient,
-    raw::{RawClient, bearer, handshake},
-    support::{PATIENCE, TestRelay, http_over, read_answer, token},
+    raw::{RawClient, connect_narrow, http_over},
+    support::{PATIENCE, TestRelay, token},
     vocabulary::{also, item_created},
 };
 
@@ -65,9 +66,7 @@ impl Certified {
 
     /// Opens TLS over a connection that begins with these bytes, with small kernel buffers.
     async fn stream(&self, relay: &TestRelay, begun: &[u8]) -> TlsStream<TcpStream> {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        let mut stream = socket.connect(relay.addresses.client).await.unwrap();
+        let mut stream = connect_narrow(relay.addresses.client).await;
         stream.write_all(begun).await.unwrap();
         let host = ServerName::try_from("127.0.0.1").unwrap();
         let connector = TlsConnector::from(Arc::clone(&self.trust));
@@ -78,8 +77,7 @@ impl Certified {
     async fn let_in(&self, relay: &TestRelay, begun: &[u8]) -> TlsStream<TcpStream> {
         let mut stream = self.stream(relay, begun).await;
         let request = handshake(&bearer(&token("acme", "ann")));
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let answer = timeout(PATIENCE, read_answer(&mut stream)).await.unwrap();
+        let answer = http_over(&mut stream, &request, b"").await;
         assert_eq!(answer.status, 101);
         stream
     }

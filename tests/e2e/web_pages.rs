@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 use sidewire::config::{Config, HostName, ListenAddress};
+use sidewire_testing::http::{Answer, bearer, handshake};
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::{
-    raw::{RawClient, handshake},
-    support::{Answer, TestRelay, http_over, token},
+    raw::{RawClient, http_over},
+    support::{TestRelay, token},
     vocabulary::created,
 };
 
@@ -225,7 +226,7 @@ async fn clients_without_tokens_connect_by_an_address_or_localhost() {
 #[tokio::test]
 async fn a_client_with_a_token_must_give_exactly_one_host() {
     let relay = TestRelay::start();
-    let request = handshake(&crate::raw::bearer(&token("acme", "ann")));
+    let request = handshake(&bearer(&token("acme", "ann")));
     for (hosts, told) in [
         ("", "the Host header is missing"),
         (
@@ -245,7 +246,7 @@ async fn a_client_with_a_token_must_give_exactly_one_host() {
 #[tokio::test]
 async fn clients_with_tokens_connect_by_any_name() {
     let relay = TestRelay::start();
-    let request = handshake(&crate::raw::bearer(&token("acme", "ann")));
+    let request = handshake(&bearer(&token("acme", "ann")));
     let request = request.replace("Host: localhost", "Host: relay.example");
     let mut client = RawClient::open_with(&relay, request.as_bytes()).await;
     client

@@ -2,6 +2,7 @@
 //! Knows nothing about their contents.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sidewire_testing::socket::Socket;
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::forge::{Forge, Site};
@@ -42,6 +44,14 @@ impl<C> Mutator<C> {
             make: Box::new(make),
         }
     }
+}
+
+/// Connects to the relay. The connection ends with a reset: so many would use up the ports if
+/// each lingered.
+pub(crate) async fn connect(address: SocketAddr) -> Result<Socket, String> {
+    let socket = Socket::connect(address).await?;
+    socket.reset_on_drop();
+    Ok(socket)
 }
 
 /// Runs the cases of one family, one after another. It may keep a connection from one case

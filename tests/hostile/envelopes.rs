@@ -10,13 +10,16 @@ use std::sync::Arc;
 
 use prost::Message;
 use sidewire_protocol::wire::ErrorResponse;
+use sidewire_testing::{
+    protobuf::{self, Envelope},
+    socket::Socket,
+    websocket::{BINARY, binary},
+};
 
 use crate::{
-    campaign::{Attacker, Mutator},
+    campaign::{Attacker, Mutator, connect},
     forge::{Forge, Site},
     handshakes::good,
-    socket::{BINARY, Socket, binary},
-    wire::{self, Envelope},
 };
 
 /// Field numbers of the envelope.
@@ -134,7 +137,7 @@ impl Attacker for EnvelopeAttacker {
             None => self.open().await?,
         };
         // Answers come in the order of the requests.
-        let alive = wire::bytes(PING, &wire::number(1, self.cases as u64));
+        let alive = protobuf::bytes(PING, &protobuf::number(1, self.cases as u64));
         let frames = [binary(&case.bytes), binary(&alive)].concat();
         socket.send(&frames).await;
         case.check(&next(&mut socket).await?)?;
@@ -150,7 +153,7 @@ impl Attacker for EnvelopeAttacker {
 
 impl EnvelopeAttacker {
     async fn open(&self) -> Result<Socket, String> {
-        let mut socket = Socket::connect(self.site.client).await?;
+        let mut socket = connect(self.site.client).await?;
         let forge = Forge::new(&self.site, 0, Self::FAMILY, 0);
         socket.send(&good(&forge).bytes()).await;
         match socket.answer(true).await? {
@@ -177,7 +180,7 @@ async fn next(socket: &mut Socket) -> Result<Envelope, String> {
 
 impl Said {
     fn new(forge: &Forge, fields: &[Vec<u8>], wanted: Wanted) -> Self {
-        let id = wire::text(ID, &forge.message_id);
+        let id = protobuf::text(ID, &forge.message_id);
         Self::bare([&id[..], &fields.concat()].concat(), forge, wanted)
     }
 
@@ -260,9 +263,9 @@ fn said(
 }
 
 fn subscribe(fields: &[Vec<u8>]) -> Vec<u8> {
-    wire::bytes(SUBSCRIBE, &fields.concat())
+    protobuf::bytes(SUBSCRIBE, &fields.concat())
 }
 
 fn ping() -> Vec<u8> {
-    wire::bytes(PING, b"")
+    protobuf::bytes(PING, b"")
 }

@@ -3,14 +3,12 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use aws_lc_rs::hmac;
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Value, json};
-
-use crate::{
+use sidewire_testing::{
+    protobuf,
     relay::{INGEST_KEY, Relay, SECRET},
-    wire,
+    token,
 };
 
 pub(crate) const ISSUER: &str = "https://id.example";
@@ -62,22 +60,7 @@ pub(crate) fn token(user: &str) -> String {
 
 /// Returns a token with this header and these claims, signed with the relay's key.
 pub(crate) fn signed(header: impl AsRef<[u8]>, claims: impl AsRef<[u8]>) -> String {
-    signed_by(SECRET.as_bytes(), header, claims)
-}
-
-pub(crate) fn signed_by(
-    secret: &[u8],
-    header: impl AsRef<[u8]>,
-    claims: impl AsRef<[u8]>,
-) -> String {
-    let text = format!("{}.{}", base64url(header), base64url(claims));
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-    let signature = hmac::sign(&key, text.as_bytes());
-    format!("{text}.{}", base64url(signature))
-}
-
-pub(crate) fn base64url(bytes: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
+    token::signed(SECRET.as_bytes(), header, claims)
 }
 
 /// The source of one case: the same seed makes the same case.
@@ -191,14 +174,14 @@ impl Forge {
     /// Returns a valid event for a backend to publish, with a random id and topic.
     pub(crate) fn event(&mut self) -> Vec<u8> {
         let item = [
-            wire::text(1, &self.id()),
-            wire::text(3, &self.id()),
-            wire::text(7, &self.word(8)),
+            protobuf::text(1, &self.id()),
+            protobuf::text(3, &self.id()),
+            protobuf::text(7, &self.word(8)),
         ];
-        let created = [wire::bytes(1, &item.concat()), wire::text(2, "ann")];
+        let created = [protobuf::bytes(1, &item.concat()), protobuf::text(2, "ann")];
         [
-            wire::text(1, &self.message_id),
-            wire::bytes(2, &created.concat()),
+            protobuf::text(1, &self.message_id),
+            protobuf::bytes(2, &created.concat()),
         ]
         .concat()
     }

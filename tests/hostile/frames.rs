@@ -8,13 +8,16 @@ mod messages;
 use std::sync::Arc;
 
 use prost::Message;
+use sidewire_testing::{
+    protobuf::{self, Envelope},
+    socket::Socket,
+    websocket::{BINARY, CLOSE, PONG, binary, close},
+};
 
 use crate::{
-    campaign::{Attacker, Mutator},
+    campaign::{Attacker, Mutator, connect},
     forge::{Forge, Site},
     handshakes::good,
-    socket::{BINARY, CLOSE, PONG, Socket, binary, close},
-    wire::{self, Envelope},
 };
 
 /// Maximum bytes of a message: the default of `client.message_max`.
@@ -120,14 +123,14 @@ impl Attacker for FrameAttacker {
     }
 
     async fn attempt(&mut self, case: &Frames) -> Result<(), String> {
-        let mut socket = Socket::connect(self.0.client).await?;
+        let mut socket = connect(self.0.client).await?;
         let forge = Forge::new(&self.0, 0, Self::FAMILY, 0);
         socket.send(&good(&forge).bytes()).await;
         socket.send_cut(&case.bytes, &case.cuts).await;
         if case.ends.contains(&End::Cut) {
             socket.half_close().await;
         } else if case.ends.contains(&End::Alive) {
-            let ping = wire::bytes(14, &wire::number(1, ALIVE));
+            let ping = protobuf::bytes(14, &protobuf::number(1, ALIVE));
             socket.send(&binary(&ping)).await;
         }
         match socket.answer(true).await? {
@@ -211,5 +214,5 @@ fn mutator(
 
 /// Returns an envelope that is answered with another.
 fn ping(forge: &mut Forge) -> Vec<u8> {
-    wire::bytes(14, &wire::number(1, forge.number() >> 40))
+    protobuf::bytes(14, &protobuf::number(1, forge.number() >> 40))
 }

@@ -7,17 +7,18 @@ mod syntax;
 
 use std::sync::Arc;
 
+use sidewire_testing::{
+    http::KEY,
+    socket::Socket,
+    websocket::{CLOSE, close},
+};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
-    campaign::{Attacker, Mutator},
+    campaign::{Attacker, Mutator, connect},
     forge::{Forge, Site},
     http::{Expected, Request},
-    socket::{CLOSE, Socket, close},
 };
-
-/// The key of RFC 6455, 1.3.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 pub(crate) const PROTOBUF: &str = "sidewire.v1.protobuf";
 
@@ -86,7 +87,7 @@ impl Attacker for HandshakeAttacker {
     }
 
     async fn attempt(&mut self, case: &Handshake) -> Result<(), String> {
-        let mut socket = Socket::connect(self.0.client).await?;
+        let mut socket = connect(self.0.client).await?;
         socket.send_cut(&case.bytes, &case.cuts).await;
         if case.ends {
             socket.half_close().await;

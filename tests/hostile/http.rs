@@ -1,8 +1,7 @@
 //! The contract's rules for the relay's HTTP answers, on any listener.
 
 use serde_json::Value;
-
-use crate::socket::Answer;
+use sidewire_testing::http::Answer;
 
 /// The allowed answers.
 #[derive(Debug, Clone)]

@@ -11,12 +11,12 @@ mod taken;
 use std::sync::Arc;
 
 use serde_json::Value;
+use sidewire_testing::socket::Socket;
 
 use crate::{
-    campaign::{Attacker, Mutator},
+    campaign::{Attacker, Mutator, connect},
     forge::{Forge, INGEST_TENANT, Site},
     http::{Expected, Request},
-    socket::Socket,
 };
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -84,7 +84,7 @@ impl Attacker for IngestAttacker {
     async fn attempt(&mut self, case: &Call) -> Result<(), String> {
         let mut socket = match self.connection.take() {
             Some(socket) => socket,
-            None => Socket::connect(self.site.ingest).await?,
+            None => connect(self.site.ingest).await?,
         };
         socket.send_cut(&case.bytes, &case.cuts).await;
         if case.ends {

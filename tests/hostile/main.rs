@@ -35,20 +35,11 @@ mod handshakes;
 mod http;
 mod ingest;
 mod neighbour;
-#[path = "../cli/process.rs"]
-#[allow(dead_code, reason = "the tests of the command line use all of it")]
-mod process;
-#[path = "../cli/relay.rs"]
-#[allow(dead_code, reason = "the tests of the command line use all of it")]
-mod relay;
-mod socket;
 mod tokens;
-mod wire;
 
 use std::{
     collections::HashSet,
-    env, fmt,
-    str::FromStr,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -59,8 +50,12 @@ use std::{
 use campaign::{Pace, Report};
 use forge::{AUDIENCE, INGEST_TENANT, ISSUER, LIMITED_KEY, ORIGIN, Site};
 use neighbour::Neighbour;
-use process::{Process, Signal};
-use relay::{Files, Relay};
+use sidewire_testing::{
+    http::http,
+    process::{Ended, Process, Signal},
+    relay::{Files, Relay},
+    setting,
+};
 
 /// Default number of cases.
 const CASES: u64 = 5_000;
@@ -105,15 +100,6 @@ async fn every_hostile_case_is_answered_as_the_contract_says() {
     report.assert_as_expected();
     assert!(received > 0);
     assert_unharmed(relay);
-}
-
-/// Reads a number from the environment.
-fn setting<T: FromStr<Err: fmt::Debug>>(name: &str) -> Option<T> {
-    let text = env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|error| panic!("{name}={text}: {error:?}")),
-    )
 }
 
 /// Runs all families at the same time.
@@ -200,7 +186,7 @@ format = "json"
 /// successfully.
 fn assert_unharmed(relay: Relay) {
     assert_eq!(relay.metric("sidewire_panics_total"), 0.0);
-    let answer = relay::http(
+    let answer = http(
         relay.ops,
         "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     );
@@ -212,7 +198,7 @@ fn assert_unharmed(relay: Relay) {
     drop(files);
 }
 
-fn stop(process: Process) -> process::Ended {
+fn stop(process: Process) -> Ended {
     process.signal(Signal::TERM);
     process.end()
 }

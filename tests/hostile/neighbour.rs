@@ -11,16 +11,19 @@ use std::{
 
 use serde_json::{Value, json};
 use sidewire_protocol::schema::Schema;
+use sidewire_testing::{
+    protobuf,
+    relay::INGEST_KEY,
+    socket::Socket,
+    websocket::{BINARY, binary},
+};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    campaign::Pace,
+    campaign::{Pace, connect},
     forge::{Site, TENANT, token},
     handshakes::tokenless,
     http::Request,
-    relay::INGEST_KEY,
-    socket::{BINARY, Socket, binary},
-    wire,
 };
 
 /// Number of events published at a time.
@@ -42,10 +45,10 @@ pub(crate) struct Neighbour {
 impl Neighbour {
     /// Connects a subscribed client.
     pub(crate) async fn arrive(site: &Site, user: &str) -> Result<Self, String> {
-        let mut client = Socket::connect(site.client).await?;
+        let mut client = connect(site.client).await?;
         let authorization = format!("Bearer {}", token(user));
         let handshake = tokenless().and("Authorization", authorization).bytes();
-        let subscribe = wire::bytes(10, &wire::text(16, &topic(user)));
+        let subscribe = protobuf::bytes(10, &protobuf::text(16, &topic(user)));
         client.send(&handshake).await;
         client.send(&binary(&subscribe)).await;
         let answer = client.answer(true).await?.map(|answer| answer.status);
@@ -56,7 +59,7 @@ impl Neighbour {
         Ok(Self {
             schema: Schema::bundled().unwrap(),
             client,
-            backend: Socket::connect(site.ingest).await?,
+            backend: connect(site.ingest).await?,
             published: 0,
             offset: 0,
         })

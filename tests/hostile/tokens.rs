@@ -8,11 +8,10 @@ mod headers;
 use std::sync::Arc;
 
 use crate::{
-    campaign::{Attacker, Mutator},
+    campaign::{Attacker, Mutator, connect},
     forge::{Forge, Site, good_claims},
     handshakes::{PROTOBUF, tokenless},
     http::Expected,
-    socket::Socket,
 };
 
 const HEADER: &str = r#"{"alg":"HS256"}"#;
@@ -50,7 +49,7 @@ impl Attacker for TokenAttacker {
 
     async fn attempt(&mut self, case: &Token) -> Result<(), String> {
         let (request, expected) = case.shown();
-        let mut socket = Socket::connect(self.0.client).await?;
+        let mut socket = connect(self.0.client).await?;
         socket.send(&request).await;
         let answer = socket.answer(true).await?.ok_or("no answer")?;
         expected.check(&answer, true)?;

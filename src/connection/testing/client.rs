@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::connection::wire_testing::{ReceivedFrame, RelayFrame, close, take_frame};
+use crate::connection::wire_testing::{ReceivedFrame, close, decode, take_frame};
 
 /// The end of a connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl FrameClient {
 
     /// Returns the next whole frame of what is read already.
     pub(in crate::connection) fn next_read(&mut self) -> Option<ReceivedFrame> {
-        take_frame(&mut self.unparsed).map(RelayFrame::decode)
+        take_frame(&mut self.unparsed).map(decode)
     }
 
     /// Reads until there is a whole frame; `None` if the stream ends, with `unparsed` holding the

@@ -6,7 +6,6 @@ use std::{
     collections::{HashMap, VecDeque},
     env, fs,
     io::{self, IoSlice},
-    mem,
     net::IpAddr,
     path::Path,
     pin::Pin,
@@ -18,6 +17,7 @@ use std::{
 
 use serde_json::Value;
 use sidewire_protocol::frame::{self, HEADER_BYTES_MAX};
+use sidewire_testing::websocket::{CLOSE, PONG, parse_header};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -34,7 +34,6 @@ use crate::{
         handshake::{ConnectingPeer, run_handshake},
         task::ConnectionTask,
         testing::ConnectionFixture,
-        wire_testing::{CLOSE, PONG, TEXT},
     },
     outbox::Outbox,
 };
@@ -58,7 +57,7 @@ fn echo_message<S: Transport>(connection: &mut ConnectionTask<S>, message: Messa
         other => panic!("{other:?} has no handler"),
     });
     if message.is_text() {
-        echo[0] = 0x80 | TEXT;
+        echo[0] = frame::TEXT;
     }
     let head = echo.iter().copied().take(HEADER_BYTES_MAX).collect();
     let outbox = Rc::as_ptr(&connection.account.outbox);
@@ -135,7 +134,7 @@ fn echo(fixture: &ConnectionFixture, stream: TcpStream, peer: IpAddr, sent: &Rc<
         let wire = Wire {
             stream,
             outbox,
-            frame: SentFrameWalk::default(),
+            begun: Vec::new(),
             sent: Rc::clone(&sent),
         };
         let mut connection = ConnectionTask::new(shard, admitted, wire, &read_ahead);
@@ -186,57 +185,12 @@ struct Sent {
     dropped: usize,
 }
 
-/// The progress of the frame that is being sent.
-#[derive(Debug, Default)]
-struct SentFrameWalk {
-    head: Vec<u8>,
-    payload_left: usize,
-}
-
-impl SentFrameWalk {
-    /// Advances over these bytes of a server, and returns the headers of the frames that end in
-    /// them.
-    fn walk(&mut self, mut bytes: &[u8]) -> Vec<Vec<u8>> {
-        let mut heads = Vec::new();
-        while let Some((first, rest)) = bytes.split_first() {
-            if self.payload_left > 0 {
-                let skipped = bytes.len().min(self.payload_left);
-                self.payload_left -= skipped;
-                bytes = &bytes[skipped..];
-            } else {
-                self.head.push(*first);
-                bytes = rest;
-                let Some(payload_len) = payload_len(&self.head) else {
-                    continue;
-                };
-                self.payload_left = payload_len;
-            }
-            if self.payload_left == 0 {
-                heads.push(mem::take(&mut self.head));
-            }
-        }
-        heads
-    }
-}
-
-/// Parses a header; `None` while it is incomplete.
-fn payload_len(head: &[u8]) -> Option<usize> {
-    match *head {
-        [_, short @ 0..=125] => Some(short.into()),
-        [_, 126, a, b] => Some(u16::from_be_bytes([a, b]).into()),
-        [_, 127, ref long @ ..] => {
-            let long = u64::from_be_bytes(long.try_into().ok()?);
-            Some(usize::try_from(long).unwrap())
-        }
-        _ => None,
-    }
-}
-
 /// A client's socket. What leaves through it is counted and compared with what was queued.
 struct Wire {
     stream: TcpStream,
     outbox: *const Outbox,
-    frame: SentFrameWalk,
+    /// The start of the frame that is being sent.
+    begun: Vec<u8>,
     sent: Rc<RefCell<Sent>>,
 }
 
@@ -244,16 +198,21 @@ impl Wire {
     fn sent(&mut self, slices: &[IoSlice<'_>], mut taken: usize) {
         for slice in slices {
             let now = taken.min(slice.len());
-            for head in self.frame.walk(&slice[..now]) {
-                self.sent_frame(&head);
-            }
+            self.begun.extend(&slice[..now]);
             taken -= now;
+        }
+        while let Some((opcode, place)) = parse_header(&self.begun).unwrap() {
+            if self.begun.len() < place.end {
+                break;
+            }
+            let frame: Vec<u8> = self.begun.drain(..place.end).collect();
+            self.sent_frame(opcode, &frame[..place.start]);
         }
     }
 
-    fn sent_frame(&self, head: &[u8]) {
+    fn sent_frame(&self, opcode: u8, head: &[u8]) {
         let mut sent = self.sent.borrow_mut();
-        match head[0] & 0x0f {
+        match opcode {
             PONG => sent.pongs += 1,
             CLOSE => sent.closes += 1,
             _ => {

@@ -134,10 +134,9 @@ fn a_connection_for_which_there_is_no_memory_is_refused_with_503() {
         let (mut ours, theirs) = duplex(4096);
         let served = serve_stream(Rc::clone(&fixture.shard), theirs, PEER, ());
         spawn_local(async move { drop(served.await) });
-        let request = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
-            Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        ours.write_all(request.as_bytes()).await.unwrap();
+        ours.write_all(sidewire_testing::http::handshake("").as_bytes())
+            .await
+            .unwrap();
         let mut answer = String::new();
         ours.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");

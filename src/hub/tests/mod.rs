@@ -27,7 +27,11 @@ use std::{
 use proptest::prelude::*;
 use sidewire_protocol::{
     EnvelopeEncoding, Epoch, Position, TenantName, Topic, UserName, close::CloseReason,
-    random::RandomSource, wire,
+    random::RandomSource,
+};
+use sidewire_testing::{
+    protobuf::Envelope,
+    websocket::{TEXT, only_frame},
 };
 use tokio::{task::unconstrained, time::Instant};
 
@@ -230,25 +234,17 @@ fn name(tenant: &str) -> TenantName {
     TenantName::parse(tenant).unwrap()
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-struct RelayFields {
-    #[prost(string, tag = "1")]
-    message_id: String,
-    #[prost(message, optional, tag = "9")]
-    position: Option<wire::Position>,
-}
-
 fn decode(frame: &[u8]) -> (String, u64) {
-    if frame[0] == 0x81 {
-        return decode_json(frame);
+    let frame = only_frame(frame);
+    if frame.opcode == TEXT {
+        return decode_json(&frame.payload);
     }
-    let envelope = <RelayFields as prost::Message>::decode(&frame[2..]).unwrap();
+    let envelope = <Envelope as prost::Message>::decode(&*frame.payload).unwrap();
     (envelope.message_id, envelope.position.unwrap().offset)
 }
 
-fn decode_json(frame: &[u8]) -> (String, u64) {
-    let header_len = if frame[1] == 126 { 4 } else { 2 };
-    let envelope: serde_json::Value = serde_json::from_slice(&frame[header_len..]).unwrap();
+fn decode_json(payload: &[u8]) -> (String, u64) {
+    let envelope: serde_json::Value = serde_json::from_slice(payload).unwrap();
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     let offset = text(&envelope["position"]["offset"]).parse();
     (text(&envelope["messageId"]), offset.unwrap())

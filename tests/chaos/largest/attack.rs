@@ -4,7 +4,6 @@
 use std::{
     convert::Infallible,
     future::pending,
-    io::ErrorKind,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -14,16 +13,19 @@ use std::{
 };
 
 use rustls::{ClientConfig, pki_types::ServerName};
+use sidewire_testing::{
+    http::{Answer, bearer, handshake},
+    process::PATIENCE,
+    relay::Relay,
+    socket::Socket,
+    websocket::{CLOSE, Frame, PONG},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
-
-use crate::{frames, process::PATIENCE, relay::Relay};
-
-const READ_BYTES: usize = 64 * 1024;
 
 /// Unexpected answers are shown if they are at most this long.
 const SHOWN_BYTES: usize = 400;
@@ -134,8 +136,7 @@ impl Target {
 /// A connection of an attacker, reopened when needed.
 #[derive(Default)]
 pub(super) struct Lane {
-    kept: Option<TcpStream>,
-    buffer: Vec<u8>,
+    kept: Option<Socket>,
 }
 
 impl Lane {
@@ -189,34 +190,30 @@ impl Lane {
                 let mut stream = connector.connect(name, stream).await.map_err(text)?;
                 let request = "GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n";
                 stream.write_all(request.as_bytes()).await.map_err(text)?;
-                let mut answer = Vec::new();
-                read_head(&mut stream, &mut answer).await?;
-                judge(&answer, 426)
+                let answer = Socket::new(stream).next_answer(true).await?;
+                judge(&answer.ok_or("no answer")?, 426)
             }
         }
     }
 
     /// Waits until the previous connection ends, and then sends the bytes on a new one.
     async fn held(&mut self, address: SocketAddr, bytes: &[u8]) -> Result<Outcome, String> {
-        // The answer may have begun to arrive while the rest was sent.
-        let answer = &mut self.buffer;
-        if let Some(mut stream) = self.kept.take() {
+        if let Some(mut socket) = self.kept.take() {
             // A client that times out may receive no answer.
-            drop(stream.read_to_end(answer).await);
-            if answer.is_empty() {
+            let Some(answer) = socket.next_answer(true).await? else {
                 return Ok(Outcome::Expected);
-            }
-            return judge(answer, 408);
+            };
+            socket.ended().await?;
+            return judge(&answer, 408);
         }
-        answer.clear();
-        let mut stream = connect(address, None).await?;
-        let (mut reader, mut writer) = stream.split();
+        let (mut reader, mut writer) = Socket::new(connect(address, None).await?).split();
         tokio::select! {
             biased;
             written = writer.write_all(bytes) => written.map_err(text)?,
-            _ = reader.read_to_end(answer) => return judge(answer, 408),
+            // It may begin to arrive while the rest is sent.
+            answer = reader.next_answer(true) => return judge(&answer?.ok_or("no answer")?, 408),
         }
-        self.kept = Some(stream);
+        self.kept = Some(reader.reunite(writer));
         Ok(Outcome::Expected)
     }
 
@@ -237,97 +234,38 @@ impl Lane {
         }
         loop {
             match socket.frame().await? {
-                Some((frames::CLOSE, payload)) if payload.starts_with(&4002_u16.to_be_bytes()) => {
+                Some(frame) if frame.opcode == CLOSE && frame.close_code() == 4002 => {
                     return Ok(Outcome::Expected);
                 }
-                Some((frames::CLOSE, _)) | None => return Err("no 4002".to_owned()),
+                None | Some(Frame { opcode: CLOSE, .. }) => return Err("no 4002".to_owned()),
                 Some(_) => {}
             }
         }
     }
 
-    /// Sends a request and reads the whole answer. Returns its head, and as much of its
-    /// body as is worth showing.
-    async fn http(&mut self, address: SocketAddr, request: &[u8]) -> Result<Vec<u8>, String> {
-        let mut stream = match self.kept.take() {
-            Some(stream) => stream,
-            None => connect(address, None).await?,
+    /// Sends a request and reads the whole answer.
+    async fn http(&mut self, address: SocketAddr, request: &[u8]) -> Result<Answer, String> {
+        let socket = match self.kept.take() {
+            Some(socket) => socket,
+            None => Socket::new(connect(address, None).await?),
         };
-        let (mut reader, mut writer) = stream.split();
+        let (mut reader, mut writer) = socket.split();
         let mut is_sent = false;
         let writing = async {
             // If the relay stops reading, it has already answered.
             is_sent = writer.write_all(request).await.is_ok();
             pending::<Infallible>().await
         };
-        let is_head = request.starts_with(b"HEAD ");
-        let (answer, is_kept) = tokio::select! {
+        let has_body = !request.starts_with(b"HEAD ");
+        let answer = tokio::select! {
             biased;
             never = writing => match never {},
-            answer = read_answer(&mut reader, &mut self.buffer, is_head) => answer?,
+            answer = reader.next_answer(has_body) => answer?.ok_or("no answer")?,
         };
-        if is_sent && is_kept {
-            self.kept = Some(stream);
+        if is_sent && answer.header("connection") != Some("close") {
+            self.kept = Some(reader.reunite(writer));
         }
         Ok(answer)
-    }
-}
-
-/// Reads an answer. Returns its head and the beginning of its body, and whether another
-/// request may follow.
-async fn read_answer(
-    reader: &mut (impl AsyncRead + Unpin),
-    buffer: &mut Vec<u8>,
-    is_head: bool,
-) -> Result<(Vec<u8>, bool), String> {
-    buffer.clear();
-    let end = read_head(reader, buffer).await?;
-    let head = String::from_utf8_lossy(&buffer[..end]).to_lowercase();
-    let is_kept = !head.contains("connection: close");
-    if is_head {
-        return Ok((buffer.clone(), is_kept));
-    }
-    let mut answer = buffer[..buffer.len().min(end + SHOWN_BYTES)].to_vec();
-    if let Some((_, rest)) = head.split_once("content-length: ") {
-        let length = rest.split("\r\n").next().unwrap_or_default();
-        let length: usize = length.parse().map_err(text)?;
-        while buffer.len() < end + length {
-            read_more(reader, buffer).await?;
-        }
-        answer = buffer[..buffer.len().min(end + SHOWN_BYTES)].to_vec();
-    } else if head.contains("transfer-encoding: chunked") {
-        // No answer contains this sequence before its end.
-        while !buffer.ends_with(b"\r\n0\r\n\r\n") {
-            let kept = buffer.len().saturating_sub(8);
-            buffer.drain(..kept);
-            read_more(reader, buffer).await?;
-        }
-    }
-    Ok((answer, is_kept))
-}
-
-/// Reads up to the end of the head. Returns its position.
-async fn read_head(
-    reader: &mut (impl AsyncRead + Unpin),
-    buffer: &mut Vec<u8>,
-) -> Result<usize, String> {
-    loop {
-        if let Some(end) = buffer.windows(4).position(|it| it == b"\r\n\r\n") {
-            return Ok(end + 4);
-        }
-        read_more(reader, buffer).await?;
-    }
-}
-
-async fn read_more(
-    reader: &mut (impl AsyncRead + Unpin),
-    buffer: &mut Vec<u8>,
-) -> Result<(), String> {
-    buffer.reserve(READ_BYTES);
-    match reader.read_buf(buffer).await {
-        Ok(1..) => Ok(()),
-        Ok(0) => Err(format!("an end behind {}", shown(buffer))),
-        Err(error) => Err(format!("{error} behind {}", shown(buffer))),
     }
 }
 
@@ -343,14 +281,15 @@ async fn connect(to: SocketAddr, from: Option<IpAddr>) -> Result<TcpStream, Stri
     Ok(stream)
 }
 
-fn judge(answer: &[u8], status: u16) -> Result<Outcome, String> {
-    let line = answer.strip_prefix(b"HTTP/1.1 ").unwrap_or_default();
-    let given = line.first_chunk::<3>().copied().unwrap_or_default();
-    match str::from_utf8(&given).unwrap_or_default().parse::<u16>() {
-        Ok(given) if given == status => Ok(Outcome::Expected),
+fn judge(answer: &Answer, status: u16) -> Result<Outcome, String> {
+    match answer.status {
+        given if given == status => Ok(Outcome::Expected),
         // When 100 connections send 6 MB each, some take too long.
-        Ok(408 | 429 | 503) => Ok(Outcome::Limited),
-        _ => Err(format!("{} in place of {status}", shown(answer))),
+        408 | 429 | 503 => Ok(Outcome::Limited),
+        given => Err(format!(
+            "{given} {} in place of {status}",
+            shown(&answer.body)
+        )),
     }
 }
 
@@ -366,36 +305,29 @@ fn text(error: impl std::fmt::Display) -> String {
 impl WebSocket {
     /// Runs one round. As long as all is as expected, also returns the user's number and
     /// the socket.
-    async fn round(
-        &self,
-        target: &Target,
-    ) -> Result<(Outcome, Option<(usize, Socket<TcpStream>)>), String> {
+    async fn round(&self, target: &Target) -> Result<(Outcome, Option<(usize, Socket)>), String> {
         let user = target.next.fetch_add(1, Ordering::Relaxed) % self.tokens.len();
         let from = self.proxy_header.as_ref().and(PROXY.parse().ok());
         let stream = connect(target.client, from).await?;
         let mut socket = Socket::new(stream);
         let mut opening = self.proxy_header.as_deref().unwrap_or_default().to_vec();
         opening.extend(self.request(&self.tokens[user]).into_bytes());
-        socket.stream.write_all(&opening).await.map_err(text)?;
-        let end = match read_head(&mut socket.stream, &mut socket.buffer).await {
-            Ok(end) => end,
-            Err(_) if self.expected == Expected::Close(0) => return Ok((Outcome::Expected, None)),
+        socket.try_send(&opening).await.map_err(text)?;
+        let answer = match socket.next_answer(true).await {
+            Ok(Some(answer)) => answer,
+            _ if self.expected == Expected::Close(0) => return Ok((Outcome::Expected, None)),
+            Ok(None) => return Err("no answer".to_owned()),
             Err(error) => return Err(error),
         };
         let status = match self.expected {
             Expected::Status(status) => status,
             _ => 101,
         };
-        let outcome = judge(&socket.buffer, status)?;
+        let outcome = judge(&answer, status)?;
         if outcome == Outcome::Limited || status != 101 {
             return Ok((outcome, None));
         }
-        socket.buffer.drain(..end);
-        let (mut reader, mut writer) = tokio::io::split(socket.stream);
-        let mut reading = Socket {
-            stream: &mut reader,
-            buffer: socket.buffer,
-        };
+        let (mut reader, mut writer) = socket.split();
         let writing = async {
             // If the relay stops reading, it says why.
             drop(writer.write_all(&self.frames).await);
@@ -404,11 +336,9 @@ impl WebSocket {
         let outcome = tokio::select! {
             biased;
             never = writing => match never {},
-            outcome = self.answers(&mut reading) => outcome?,
+            outcome = self.answers(&mut reader) => outcome?,
         };
-        let buffer = reading.buffer;
-        let stream = reader.unsplit(writer);
-        Ok((outcome, Some((user, Socket { stream, buffer }))))
+        Ok((outcome, Some((user, reader.reunite(writer)))))
     }
 
     /// Reads everything that arrives, and reconnects if the relay ends the connection.
@@ -426,12 +356,7 @@ impl WebSocket {
         } else {
             ""
         };
-        format!(
-            "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
-             Authorization: Bearer {token}\r\n{protocol}{}\r\n",
-            self.headers
-        )
+        handshake(&format!("{}{protocol}{}", bearer(token), self.headers))
     }
 
     async fn answers(
@@ -441,29 +366,28 @@ impl WebSocket {
         let mut outcome = Outcome::Expected;
         let mut came = 0;
         loop {
-            let Some((kind, payload)) = socket.frame().await? else {
+            let Some(frame) = socket.frame().await? else {
                 return Err(format!("an end behind {came} answers"));
             };
-            if kind == frames::CLOSE {
-                let code = payload
-                    .first_chunk()
-                    .map_or(1005, |it| u16::from_be_bytes(*it));
+            let payload = &frame.payload;
+            if frame.opcode == CLOSE {
+                let code = frame.close_code();
                 return match self.expected {
                     Expected::Close(expected) if code == expected => Ok(Outcome::Expected),
                     _ if [1001, 4003, 4005].contains(&code) => Ok(Outcome::Limited),
-                    _ => Err(format!("closed: {code} {}", shown(&payload))),
+                    _ => Err(format!("closed: {code} {}", shown(payload))),
                 };
             }
-            let is_error = says(&payload, "error");
-            let is_limited = is_error && contains(&payload, "RATE_LIMIT_EXCEEDED");
+            let is_error = says(payload, "error");
+            let is_limited = is_error && contains(payload, "RATE_LIMIT_EXCEEDED");
             let wanted = match self.expected {
-                Expected::Pongs(wanted) if kind == frames::PONG => wanted,
-                Expected::Messages(name, wanted) if says(&payload, name) => wanted,
-                Expected::Any(name, _) if says(&payload, name) => {
+                Expected::Pongs(wanted) if frame.opcode == PONG => wanted,
+                Expected::Messages(name, wanted) if says(payload, name) => wanted,
+                Expected::Any(name, _) if says(payload, name) => {
                     return Ok(Outcome::Expected);
                 }
-                Expected::Replayed(name, wanted) if says(&payload, name) => wanted,
-                Expected::Replayed(..) if says(&payload, "subscription_confirmed") => continue,
+                Expected::Replayed(name, wanted) if says(payload, name) => wanted,
+                Expected::Replayed(..) if says(payload, "subscription_confirmed") => continue,
                 // The messages before it are not inspected, but all of them may be refused.
                 Expected::Any(_, most) => {
                     outcome = Outcome::Limited;
@@ -475,7 +399,7 @@ impl WebSocket {
                     wanted
                 }
                 expected => {
-                    return Err(format!("{} in place of {expected:?}", shown(&payload)));
+                    return Err(format!("{} in place of {expected:?}", shown(payload)));
                 }
             };
             came += 1;
@@ -533,54 +457,6 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
 fn contains(bytes: &[u8], part: &str) -> bool {
     let mut windows = bytes.windows(part.len());
     windows.any(|it| it == part.as_bytes())
-}
-
-/// Reads the frames of a WebSocket.
-struct Socket<S> {
-    stream: S,
-    buffer: Vec<u8>,
-}
-
-impl<S: AsyncRead + Unpin> Socket<S> {
-    fn new(stream: S) -> Self {
-        Self {
-            stream,
-            buffer: Vec::new(),
-        }
-    }
-
-    /// Returns the opcode and the payload of the next frame, or `None` at the end of the
-    /// connection.
-    async fn frame(&mut self) -> Result<Option<(u8, Vec<u8>)>, String> {
-        loop {
-            let bytes = &self.buffer[..];
-            let length = match bytes.get(1) {
-                Some(126) => bytes.get(2..4).map(|it| (4, number(it))),
-                Some(127) => bytes.get(2..10).map(|it| (10, number(it))),
-                short => short.map(|length| (2, usize::from(*length))),
-            };
-            if let Some((head, length)) = length
-                && bytes.len() >= head + length
-            {
-                let opcode = bytes[0] & 0xf;
-                let payload = bytes[head..head + length].to_vec();
-                self.buffer.drain(..head + length);
-                return Ok(Some((opcode, payload)));
-            }
-            self.buffer.reserve(READ_BYTES);
-            match self.stream.read_buf(&mut self.buffer).await {
-                Ok(0) => return Ok(None),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(None),
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-    }
-}
-
-fn number(bytes: &[u8]) -> usize {
-    let bytes = bytes.iter().map(|byte| usize::from(*byte));
-    bytes.fold(0, |number, byte| number << 8 | byte)
 }
 
 #[cfg(test)]

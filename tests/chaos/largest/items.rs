@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
-
-use super::rows::LogEnd;
-use crate::{
-    frames::{self, FIN},
+use sidewire_testing::{
     protobuf::{bytes, number, text},
     relay::INGEST_KEY,
+    websocket::{self, FIN},
 };
+
+use super::rows::LogEnd;
 
 pub(super) const KIB: usize = 1024;
 pub(super) const MIB: usize = 1024 * KIB;
@@ -211,10 +211,10 @@ impl Encoding {
 
     pub(super) fn frame(self, message: &[u8]) -> Vec<u8> {
         let opcode = match self {
-            Self::Protobuf => frames::BINARY,
-            Self::Json => frames::TEXT,
+            Self::Protobuf => websocket::BINARY,
+            Self::Json => websocket::TEXT,
         };
-        frames::frame(FIN | opcode, message)
+        websocket::frame(FIN | opcode, message)
     }
 }
 

@@ -39,6 +39,11 @@ use std::{
 use futures_util::future::join_all;
 use sidewire::tls;
 use sidewire_client::{PublishEncoding, RelayConnection};
+use sidewire_testing::{
+    process::PATIENCE,
+    relay::{Files, INGEST_KEY, Relay, options, token},
+    setting,
+};
 use tokio::{
     runtime::Builder,
     time::{sleep, timeout},
@@ -51,11 +56,10 @@ use self::{
     rows::{FILLED, Fixture, LARGE_EVENTS, LARGE_TOPIC, LogEnd, Row, World},
     watch::{Turns, Watch},
 };
+
 use crate::{
     noisy::{CLIENTS, Measured, Quiet, let_others_go_first, run_on},
-    process::PATIENCE,
-    relay::{Files, INGEST_KEY, Relay, options, token},
-    site::{assert_unharmed, files, publisher, setting},
+    site::{assert_unharmed, files, publisher},
 };
 
 const MIB: u64 = 1 << 20;

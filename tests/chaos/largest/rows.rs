@@ -14,6 +14,10 @@ use sidewire_protocol::{
     clock::Clock,
     schema::{PayloadType, Schema},
 };
+use sidewire_testing::{
+    relay::SECRET,
+    websocket::{self, FIN, frame},
+};
 
 use super::{
     attack::{Attack, Expected, Listener, WebSocket},
@@ -23,10 +27,6 @@ use super::{
         JSON_CHANGES, KIB, MESSAGE_BYTES, PROTOBUF, REFUSALS, SUBSCRIBE_TOPICS, Topics, call,
         head_of, loud,
     },
-};
-use crate::{
-    frames::{self, FIN, frame},
-    relay::SECRET,
 };
 
 /// The kinds of frames (RFC 6455, 5.2).
@@ -286,7 +286,7 @@ fn event_calls() -> Vec<Row> {
     let json = ["POST /v1/tenants/{tenant}/events JSON"];
     let largest = items::ambiguous_event(BODY_BYTES);
     let head = "POST /v1/tenants/loud/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ";
-    let head = [head, crate::relay::INGEST_KEY].concat();
+    let head = [head, sidewire_testing::relay::INGEST_KEY].concat();
     let chunked = format!("{head}\r\n{PROTOBUF}Transfer-Encoding: chunked\r\n\r\n");
     let chunked = [chunked.into_bytes(), items::in_chunks_of_one(&largest)].concat();
     vec![
@@ -356,7 +356,7 @@ fn batch_calls(world: &World) -> Vec<Row> {
     let announced = format!(
         "POST {BATCHES} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n{PROTOBUF}\
          Content-Length: {BATCH_BODY_BYTES}\r\n\r\n",
-        crate::relay::INGEST_KEY
+        sidewire_testing::relay::INGEST_KEY
     );
     let begun = [announced.into_bytes(), largest[1..].to_vec()].concat();
     let listener = WebSocket {
@@ -690,29 +690,29 @@ fn frame_kinds(world: &World) -> Vec<Row> {
     let ping = items::ping(Encoding::Protobuf);
     // A message of empty fragments, the last of which is a Ping.
     let fragments = |count: usize| {
-        let first = frame(frames::BINARY, b"");
-        let last = frame(FIN | frames::CONTINUATION, b"\x72\x00");
-        [first, empty(frames::CONTINUATION, count), last].concat()
+        let first = frame(websocket::BINARY, b"");
+        let last = frame(FIN | websocket::CONTINUATION, b"\x72\x00");
+        [first, empty(websocket::CONTINUATION, count), last].concat()
     };
     let in_bytes = |message: &[u8]| {
-        let mut frames = frame(frames::BINARY, &message[..1]);
+        let mut frames = frame(websocket::BINARY, &message[..1]);
         for byte in &message[1..message.len() - 1] {
-            frames.extend(frame(frames::CONTINUATION, &[*byte]));
+            frames.extend(frame(websocket::CONTINUATION, &[*byte]));
         }
         let last = message.last().into_iter().copied().collect::<Vec<_>>();
-        frames.extend(frame(FIN | frames::CONTINUATION, &last));
+        frames.extend(frame(FIN | websocket::CONTINUATION, &last));
         frames
     };
-    let pings = |count: usize| frame(FIN | frames::PING, &[b'p'; 125]).repeat(count);
+    let pings = |count: usize| frame(FIN | websocket::PING, &[b'p'; 125]).repeat(count);
     let too_many = TOO_MANY_HEARTBEATS * FRAMES_PER_HEARTBEAT;
     let just_enough = (HEARTBEATS - 2) * FRAMES_PER_HEARTBEAT;
-    let pongs = [empty(FIN | frames::PONG, just_enough), pings(1)].concat();
+    let pongs = [empty(FIN | websocket::PONG, just_enough), pings(1)].concat();
     let too_large = vec![0; MESSAGE_BYTES + 1];
     let text = br#"{"ping":{"timestamp":"1"}}"#;
-    let largest_text = frame(FIN | frames::TEXT, &items::ping(Encoding::Json));
+    let largest_text = frame(FIN | websocket::TEXT, &items::ping(Encoding::Json));
     let reason = [&1000_u16.to_be_bytes()[..], &[b'r'; 123]].concat();
     let wrong_reason = [&1000_u16.to_be_bytes()[..], &[0xff; 123]].concat();
-    let close = |payload: &[u8]| frame(FIN | frames::CLOSE, payload);
+    let close = |payload: &[u8]| frame(FIN | websocket::CLOSE, payload);
     vec![
         Row::legal(
             &["frame continuation"],
@@ -733,18 +733,18 @@ fn frame_kinds(world: &World) -> Vec<Row> {
             &["frame binary"],
             "64 KiB",
             talk(
-                frame(FIN | frames::BINARY, &ping),
+                frame(FIN | websocket::BINARY, &ping),
                 Expected::Messages("pong", 1),
             ),
         )
         .beyond(talk(
-            frame(FIN | frames::BINARY, &too_large),
+            frame(FIN | websocket::BINARY, &too_large),
             Expected::Close(1009),
         )),
         Row::refused(
             &["frame binary"],
             "64 KiB where JSON is spoken",
-            json(frame(FIN | frames::BINARY, &ping), Expected::Close(1003)),
+            json(frame(FIN | websocket::BINARY, &ping), Expected::Close(1003)),
         ),
         Row::legal(
             &["frame text"],
@@ -752,13 +752,13 @@ fn frame_kinds(world: &World) -> Vec<Row> {
             json(largest_text, Expected::Messages("pong", 1)),
         )
         .beyond(json(
-            frame(FIN | frames::TEXT, &too_large),
+            frame(FIN | websocket::TEXT, &too_large),
             Expected::Close(1009),
         )),
         Row::refused(
             &["frame text"],
             "where protobuf is spoken",
-            talk(frame(FIN | frames::TEXT, text), Expected::Close(1003)),
+            talk(frame(FIN | websocket::TEXT, text), Expected::Close(1003)),
         ),
         Row::legal(
             &["frame ping"],
@@ -766,7 +766,7 @@ fn frame_kinds(world: &World) -> Vec<Row> {
             talk(pings(HEARTBEATS), Expected::Pongs(HEARTBEATS)),
         )
         .beyond(talk(
-            frame(FIN | frames::PING, &[0; 126]),
+            frame(FIN | websocket::PING, &[0; 126]),
             Expected::Close(1002),
         )),
         Row::refused(
@@ -782,7 +782,10 @@ fn frame_kinds(world: &World) -> Vec<Row> {
         Row::refused(
             &["frame pong"],
             "pongs without end",
-            talk(empty(FIN | frames::PONG, too_many), Expected::Close(4005)),
+            talk(
+                empty(FIN | websocket::PONG, too_many),
+                Expected::Close(4005),
+            ),
         ),
         Row::legal(
             &["frame close"],
@@ -807,7 +810,7 @@ fn frame_kinds(world: &World) -> Vec<Row> {
 }
 
 fn handshakes(world: &World) -> Vec<Row> {
-    let close = frame(FIN | frames::CLOSE, &1000_u16.to_be_bytes());
+    let close = frame(FIN | websocket::CLOSE, &1000_u16.to_be_bytes());
     let talk = || world.talk(Encoding::Protobuf, close.clone(), Expected::Close(1000));
     let with_headers = |bytes: usize, expected| {
         let talk = talk();

@@ -10,10 +10,9 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    kernel::resident,
-    relay::{Relay, http},
-};
+use sidewire_testing::{http::http, relay::Relay};
+
+use crate::kernel::resident;
 
 const EVERY: Duration = Duration::from_millis(50);
 

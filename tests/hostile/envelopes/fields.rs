@@ -1,7 +1,9 @@
 //! The envelope's fields and its payloads.
 
+use sidewire_testing::protobuf;
+
 use super::{BATCH, CREATED, ID, POSITION, Said, TIMESTAMP, Wanted, ping, said, subscribe};
-use crate::{campaign::Mutator, wire};
+use crate::campaign::Mutator;
 
 pub(super) fn relay_fields() -> Vec<Mutator<Said>> {
     let mut mutators = Vec::new();
@@ -18,22 +20,22 @@ pub(super) fn relay_fields() -> Vec<Mutator<Said>> {
         mutators.push(unnamed(format!("{name} in the message id"), id.to_owned()));
     }
     mutators.push(said("two message ids", any_id("message_id"), |forge| {
-        vec![wire::text(ID, &forge.message_id), ping()]
+        vec![protobuf::text(ID, &forge.message_id), ping()]
     }));
     mutators.push(said(
         "two timestamps",
         Wanted::invalid("timestamp"),
         |forge| {
-            let stamp = wire::number(TIMESTAMP, forge.number());
+            let stamp = protobuf::number(TIMESTAMP, forge.number());
             vec![stamp.clone(), stamp, ping()]
         },
     ));
     mutators.push(said("two positions", Wanted::invalid("position"), |_| {
-        vec![wire::bytes(POSITION, b"").repeat(2), ping()]
+        vec![protobuf::bytes(POSITION, b"").repeat(2), ping()]
     }));
     mutators.push(said("an odd timestamp", Wanted::Pong(0), |forge| {
         let stamp = forge.pick(&[0, u64::MAX, 1 << 63, i64::MAX as u64]);
-        vec![wire::number(TIMESTAMP, stamp), ping()]
+        vec![protobuf::number(TIMESTAMP, stamp), ping()]
     }));
     for number in 19..=31 {
         let wanted = Wanted::Refused {
@@ -46,8 +48,8 @@ pub(super) fn relay_fields() -> Vec<Mutator<Said>> {
             wanted,
             move |forge| {
                 let field = [
-                    wire::number(number, forge.number()),
-                    wire::text(number, &forge.word(9)),
+                    protobuf::number(number, forge.number()),
+                    protobuf::text(number, &forge.word(9)),
                 ];
                 vec![forge.pick(&field), ping()]
             },
@@ -66,7 +68,7 @@ fn unnamed(name: String, id: String) -> Mutator<Said> {
     Mutator::new(name, move |forge| {
         let payload = forge.pick(&[ping(), subscribe(&[])]);
         Said::bare(
-            [wire::text(ID, &id), payload].concat(),
+            [protobuf::text(ID, &id), payload].concat(),
             forge,
             wanted.clone(),
         )
@@ -85,11 +87,15 @@ fn any_id(field: &str) -> Wanted {
 pub(super) fn payloads() -> Vec<Mutator<Said>> {
     let mut mutators = vec![
         said("no payload", Wanted::invalid("payload"), |forge| {
-            let fields = [vec![], wire::number(TIMESTAMP, 5), wire::text(100, "x")];
+            let fields = [
+                vec![],
+                protobuf::number(TIMESTAMP, 5),
+                protobuf::text(100, "x"),
+            ];
             vec![forge.pick(&fields)]
         }),
         said("two payloads", second_payload(), |forge| {
-            let payloads = [ping(), subscribe(&[]), wire::bytes(CREATED, b"")];
+            let payloads = [ping(), subscribe(&[]), protobuf::bytes(CREATED, b"")];
             vec![forge.pick(&payloads), forge.pick(&payloads)]
         }),
         said("a thousand payloads", second_payload(), |_| {
@@ -100,14 +106,17 @@ pub(super) fn payloads() -> Vec<Mutator<Said>> {
             Wanted::invalid("payload"),
             |forge| {
                 let number = forge.between(46, 1000) as u32;
-                vec![wire::bytes(number, b"")]
+                vec![protobuf::bytes(number, b"")]
             },
         ),
         said("an empty batch", Wanted::invalid("batch"), |_| {
-            vec![wire::bytes(BATCH, b"")]
+            vec![protobuf::bytes(BATCH, b"")]
         }),
         said("a batch of pings", Wanted::invalid("batch"), |_| {
-            vec![wire::bytes(BATCH, &wire::bytes(1, &ping()).repeat(500))]
+            vec![protobuf::bytes(
+                BATCH,
+                &protobuf::bytes(1, &ping()).repeat(500),
+            )]
         }),
     ];
     for number in (2..=6).chain(32..=44) {
@@ -119,7 +128,7 @@ pub(super) fn payloads() -> Vec<Mutator<Said>> {
         mutators.push(said(
             format!("event {number} from a client"),
             wanted,
-            move |_| vec![wire::bytes(number, b"")],
+            move |_| vec![protobuf::bytes(number, b"")],
         ));
     }
     for (number, name) in [
@@ -131,7 +140,7 @@ pub(super) fn payloads() -> Vec<Mutator<Said>> {
         let mutator = said(
             format!("{name} from a client"),
             Wanted::invalid(name),
-            move |_| vec![wire::bytes(number, b"")],
+            move |_| vec![protobuf::bytes(number, b"")],
         );
         mutators.push(mutator);
     }
@@ -146,7 +155,12 @@ pub(super) fn payloads() -> Vec<Mutator<Said>> {
         mutators.push(said(
             format!("{name} without a subscription"),
             wanted,
-            move |forge| vec![wire::bytes(number, &wire::text(item, &forge.word(100)))],
+            move |forge| {
+                vec![protobuf::bytes(
+                    number,
+                    &protobuf::text(item, &forge.word(100)),
+                )]
+            },
         ));
     }
     mutators

@@ -1,14 +1,12 @@
 //! Invalid protobuf, protobuf that does not match the schema, and random bytes.
 
+use sidewire_testing::protobuf::{self, FIXED32, FIXED64, GROUP, GROUP_END, VARINT};
+
 use super::{
     BATCH, CREATED, EXTRA_TOPICS, ID, PING, POSITION, PROJECTS, RESUME, SUBSCRIBE, Said, TIMESTAMP,
     TOPICS, UNSUBSCRIBE, Wanted, ping, said, subscribe,
 };
-use crate::{
-    campaign::Mutator,
-    forge::Forge,
-    wire::{self, FIXED32, FIXED64, GROUP, GROUP_END, VARINT},
-};
+use crate::{campaign::Mutator, forge::Forge};
 
 /// Invalid protobuf, or protobuf that does not match the schema.
 pub(super) fn malformed() -> Vec<Mutator<Said>> {
@@ -60,13 +58,13 @@ pub(super) fn malformed() -> Vec<Mutator<Said>> {
         let name = format!("{name}, in a payload");
         mutators.push(said(name, Wanted::undecodable(), move |forge| {
             let number = forge.pick(&[SUBSCRIBE, UNSUBSCRIBE, PING]);
-            vec![wire::bytes(number, fault)]
+            vec![protobuf::bytes(number, fault)]
         }));
     }
     mutators.push(said("groups in groups", Wanted::undecodable(), |forge| {
         let levels = forge.between(2, 9000);
-        let opened = wire::key(100, GROUP).repeat(levels);
-        vec![opened, wire::key(100, GROUP_END).repeat(levels), ping()]
+        let opened = protobuf::key(100, GROUP).repeat(levels);
+        vec![opened, protobuf::key(100, GROUP_END).repeat(levels), ping()]
     }));
     mutators.push(said(
         "a known field of another type",
@@ -77,7 +75,7 @@ pub(super) fn malformed() -> Vec<Mutator<Said>> {
                 TIMESTAMP => forge.pick(&[FIXED32, FIXED64]),
                 _ => forge.pick(&[VARINT, FIXED32, FIXED64]),
             };
-            vec![wire::key(number, wire_type), vec![1; 8]]
+            vec![protobuf::key(number, wire_type), vec![1; 8]]
         },
     ));
     mutators.push(said(
@@ -86,11 +84,11 @@ pub(super) fn malformed() -> Vec<Mutator<Said>> {
         |forge| {
             let bad = forge.pick(&[&b"\xff"[..], b"\xc3(", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"]);
             let list = forge.pick(&[PROJECTS, 2, 3, TOPICS]);
-            vec![subscribe(&[wire::bytes(list, bad)])]
+            vec![subscribe(&[protobuf::bytes(list, bad)])]
         },
     ));
     mutators.push(Mutator::new("a message id that is not UTF-8", |forge| {
-        let bytes = [wire::bytes(ID, b"a\xff"), ping()].concat();
+        let bytes = [protobuf::bytes(ID, b"a\xff"), ping()].concat();
         Said::bare(bytes, forge, Wanted::undecodable())
     }));
     mutators.push(said(
@@ -98,10 +96,10 @@ pub(super) fn malformed() -> Vec<Mutator<Said>> {
         Wanted::undecodable(),
         |forge| {
             let bad = forge.pick(&[
-                wire::number(RESUME, 5),
-                wire::bytes(RESUME, b"\x12\x01"),
-                wire::bytes(RESUME, &wire::number(1, 1)),
-                wire::bytes(RESUME, &wire::bytes(1, b"\xff")),
+                protobuf::number(RESUME, 5),
+                protobuf::bytes(RESUME, b"\x12\x01"),
+                protobuf::bytes(RESUME, &protobuf::number(1, 1)),
+                protobuf::bytes(RESUME, &protobuf::bytes(1, b"\xff")),
             ]);
             vec![subscribe(&[bad])]
         },
@@ -109,18 +107,18 @@ pub(super) fn malformed() -> Vec<Mutator<Said>> {
     mutators.push(said("batches in batches", Wanted::undecodable(), |forge| {
         let mut inner = ping();
         for _ in 0..forge.between(101, 2000) {
-            inner = wire::bytes(BATCH, &wire::bytes(1, &inner));
+            inner = protobuf::bytes(BATCH, &protobuf::bytes(1, &inner));
         }
         vec![inner]
     }));
     mutators.push(Mutator::new("an envelope that is cut", |forge| {
         let topic = format!("project:{}", forge.id());
         let whole = [
-            wire::text(ID, &forge.message_id),
-            subscribe(&[wire::text(TOPICS, &topic)]),
+            protobuf::text(ID, &forge.message_id),
+            subscribe(&[protobuf::text(TOPICS, &topic)]),
         ]
         .concat();
-        let id_len = wire::text(ID, &forge.message_id).len();
+        let id_len = protobuf::text(ID, &forge.message_id).len();
         let len = forge.between(id_len + 1, whole.len() - 1);
         Said::bare(whole[..len].to_vec(), forge, Wanted::undecodable())
     }));
@@ -138,15 +136,15 @@ pub(super) fn chance() -> Vec<Mutator<Said>> {
     };
     vec![
         faulty("a ping with faults", |forge| {
-            [wire::text(ID, &forge.message_id), ping()].concat()
+            [protobuf::text(ID, &forge.message_id), ping()].concat()
         }),
         faulty("a subscribe with faults", |forge| {
             let lists = [
-                wire::text(PROJECTS, &forge.id()),
-                wire::text(TOPICS, "sprint:1"),
-                wire::bytes(RESUME, &wire::number(2, 7)),
+                protobuf::text(PROJECTS, &forge.id()),
+                protobuf::text(TOPICS, "sprint:1"),
+                protobuf::bytes(RESUME, &protobuf::number(2, 7)),
             ];
-            [wire::text(ID, &forge.message_id), subscribe(&lists)].concat()
+            [protobuf::text(ID, &forge.message_id), subscribe(&lists)].concat()
         }),
         faulty("an event with faults", |forge| forge.event()),
         Mutator::new("rubbish", |forge| {

@@ -1,8 +1,10 @@
 //! Topics that are invalid or not granted to this client, and positions that cannot be
 //! resumed from.
 
+use sidewire_testing::protobuf;
+
 use super::{PROJECTS, RESUME, Said, TOPICS, UNSUBSCRIBE, Wanted, said, subscribe};
-use crate::{campaign::Mutator, forge::Forge, wire};
+use crate::{campaign::Mutator, forge::Forge};
 
 pub(super) fn topics() -> Vec<Mutator<Said>> {
     let mut mutators = Vec::new();
@@ -27,8 +29,8 @@ pub(super) fn topics() -> Vec<Mutator<Said>> {
     ] {
         let wanted = Wanted::invalid("subscribe.topics[1]");
         mutators.push(said(format!("a topic with {name}"), wanted, move |forge| {
-            let good = wire::text(TOPICS, &format!("project:{}", forge.id()));
-            vec![subscribe(&[good, wire::text(TOPICS, topic)])]
+            let good = protobuf::text(TOPICS, &format!("project:{}", forge.id()));
+            vec![subscribe(&[good, protobuf::text(TOPICS, topic)])]
         }));
     }
     for (name, kind, id) in [("kind", 33, 1), ("id", 1, 257), ("kind and id", 300, 3000)] {
@@ -38,7 +40,10 @@ pub(super) fn topics() -> Vec<Mutator<Said>> {
             wanted,
             move |forge| {
                 let topic = format!("{}:{}", forge.word(kind), forge.word(id));
-                vec![wire::bytes(UNSUBSCRIBE, &wire::text(TOPICS, &topic))]
+                vec![protobuf::bytes(
+                    UNSUBSCRIBE,
+                    &protobuf::text(TOPICS, &topic),
+                )]
             },
         ));
     }
@@ -58,7 +63,10 @@ pub(super) fn topics() -> Vec<Mutator<Said>> {
                 field: Some(field),
             };
             mutators.push(said(name, wanted, move |forge| {
-                let lists = [wire::text(number, &forge.id()), wire::text(number, &id)];
+                let lists = [
+                    protobuf::text(number, &forge.id()),
+                    protobuf::text(number, &id),
+                ];
                 vec![subscribe(&lists)]
             }));
         }
@@ -78,8 +86,8 @@ pub(super) fn topics() -> Vec<Mutator<Said>> {
             format!("not granted: {topic}"),
             Wanted::unauthorized(),
             move |forge| {
-                let good = wire::text(TOPICS, &format!("project:{}", forge.id()));
-                vec![subscribe(&[good, wire::text(TOPICS, topic)])]
+                let good = protobuf::text(TOPICS, &format!("project:{}", forge.id()));
+                vec![subscribe(&[good, protobuf::text(TOPICS, topic)])]
             },
         ));
     }
@@ -89,7 +97,9 @@ pub(super) fn topics() -> Vec<Mutator<Said>> {
         |forge| {
             let count = forge.between(1001, 5000);
             let list = forge.pick(&[PROJECTS, 2, 3]);
-            vec![subscribe(&[wire::text(list, &forge.id()).repeat(count)])]
+            vec![subscribe(
+                &[protobuf::text(list, &forge.id()).repeat(count)],
+            )]
         },
     ));
     mutators.push(said(
@@ -97,7 +107,7 @@ pub(super) fn topics() -> Vec<Mutator<Said>> {
         Wanted::invalid("subscribe"),
         |forge| {
             let ids: Vec<_> = [1, 2, 3, TOPICS]
-                .map(|list| wire::text(list, &format!("project:{}", forge.id())).repeat(251))
+                .map(|list| protobuf::text(list, &format!("project:{}", forge.id())).repeat(251))
                 .into();
             vec![subscribe(&ids)]
         },
@@ -106,9 +116,9 @@ pub(super) fn topics() -> Vec<Mutator<Said>> {
         "too many to unsubscribe",
         Wanted::invalid("unsubscribe"),
         |_| {
-            vec![wire::bytes(
+            vec![protobuf::bytes(
                 UNSUBSCRIBE,
-                &wire::text(PROJECTS, "a").repeat(1001),
+                &protobuf::text(PROJECTS, "a").repeat(1001),
             )]
         },
     ));
@@ -117,30 +127,30 @@ pub(super) fn topics() -> Vec<Mutator<Said>> {
         Wanted::Something,
         |forge| {
             let number = forge.between(18, 31) as u32;
-            vec![subscribe(&[wire::number(number, forge.number())])]
+            vec![subscribe(&[protobuf::number(number, forge.number())])]
         },
     ));
     mutators
 }
 
 fn position(epoch: &str, offset: u64) -> Vec<u8> {
-    [wire::text(1, epoch), wire::number(2, offset)].concat()
+    [protobuf::text(1, epoch), protobuf::number(2, offset)].concat()
 }
 
 /// Positions that cannot be resumed from.
 pub(super) fn resumes() -> Vec<Mutator<Said>> {
     let resume = |name: &str, from: fn(&mut Forge) -> Vec<u8>| {
         said(name, Wanted::Subscribed, move |forge| {
-            let topic = wire::text(PROJECTS, &forge.id());
+            let topic = protobuf::text(PROJECTS, &forge.id());
             let from = from(forge);
-            vec![subscribe(&[topic, wire::bytes(RESUME, &from)])]
+            vec![subscribe(&[topic, protobuf::bytes(RESUME, &from)])]
         })
     };
     let zeros = "0".repeat(32);
     vec![
         resume("from an empty position", |_| vec![]),
         resume("from an offset alone", |forge| {
-            wire::number(2, forge.number())
+            protobuf::number(2, forge.number())
         }),
         resume("from an epoch that is none", move |forge| {
             let epochs = ["", "0", "*", "A", "\0", "+0000000000000000000000000000000"];
@@ -151,7 +161,7 @@ pub(super) fn resumes() -> Vec<Mutator<Said>> {
         }),
         resume("from a long epoch", |forge| {
             let len = forge.between(33, 9000);
-            wire::text(1, &forge.word(len))
+            protobuf::text(1, &forge.word(len))
         }),
         resume("from an epoch that never was", move |forge| {
             let epoch = format!("{:016x}{:016x}", forge.number(), forge.number());
@@ -162,15 +172,18 @@ pub(super) fn resumes() -> Vec<Mutator<Said>> {
             Wanted::Subscribed,
             move |forge| {
                 let offset = forge.pick(&[u64::MAX, u64::MAX - 1, 1 << 63, 1 << 32]);
-                vec![subscribe(&[wire::bytes(RESUME, &position(&zeros, offset))])]
+                vec![subscribe(&[protobuf::bytes(
+                    RESUME,
+                    &position(&zeros, offset),
+                )])]
             },
         ),
         resume("from a position with unknown fields", |forge| {
-            [wire::bytes(9, &forge.bytes(50)), wire::number(2, 1)].concat()
+            [protobuf::bytes(9, &forge.bytes(50)), protobuf::number(2, 1)].concat()
         }),
         // The last position counts, or they are merged.
         said("from two positions", Wanted::Something, move |forge| {
-            let position = wire::bytes(RESUME, &wire::number(2, forge.number()));
+            let position = protobuf::bytes(RESUME, &protobuf::number(2, forge.number()));
             vec![subscribe(&[position.repeat(2)])]
         }),
     ]

@@ -1,10 +1,9 @@
 //! Control frames.
 
+use sidewire_testing::websocket::{CLOSE, CONTINUATION, FIN, PING, PONG, binary, close, frame};
+
 use super::{End, Frames, mutator, ping};
-use crate::{
-    campaign::Mutator,
-    socket::{CLOSE, CONTINUATION, FIN, PING, PONG, binary, close, frame},
-};
+use crate::campaign::Mutator;
 
 pub(super) fn controls() -> Vec<Mutator<Frames>> {
     let mut mutators = Vec::new();

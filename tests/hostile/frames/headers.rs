@@ -1,11 +1,11 @@
 //! Frames with a header that is invalid, or looks like it.
 
-use super::{End, Frames, MESSAGE_MAX, OPCODES, mutator, ping};
-use crate::{
-    campaign::Mutator,
-    forge::Forge,
-    socket::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame, header, masked},
+use sidewire_testing::websocket::{
+    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame, header, masked,
 };
+
+use super::{End, Frames, MESSAGE_MAX, OPCODES, mutator, ping};
+use crate::{campaign::Mutator, forge::Forge};
 
 /// Every boundary length, masked and unmasked, for every opcode.
 pub(super) fn lengths() -> Vec<Mutator<Frames>> {

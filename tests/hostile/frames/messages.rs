@@ -1,13 +1,12 @@
 //! Messages of one or several frames, and random bytes.
 
-use super::{End, Frames, mutator, ping};
-use crate::{
-    campaign::Mutator,
-    forge::Forge,
-    handshakes::good,
-    socket::{BINARY, CONTINUATION, FIN, PING, TEXT, binary, frame},
-    wire,
+use sidewire_testing::{
+    protobuf,
+    websocket::{BINARY, CONTINUATION, FIN, PING, TEXT, binary, frame},
 };
+
+use super::{End, Frames, mutator, ping};
+use crate::{campaign::Mutator, forge::Forge, handshakes::good};
 
 pub(super) fn fragments() -> Vec<Mutator<Frames>> {
     vec![
@@ -15,7 +14,7 @@ pub(super) fn fragments() -> Vec<Mutator<Frames>> {
             let mut payload = ping(forge);
             // An unknown field.
             let len = forge.between(1, 2000);
-            payload.extend(wire::bytes(100, &forge.bytes(len)));
+            payload.extend(protobuf::bytes(100, &forge.bytes(len)));
             let pieces = forge.between(2, 40);
             Frames::answered(fragmented(forge, BINARY, &payload, pieces, &[]), 1)
         }),

@@ -1,12 +1,15 @@
 //! The request line, and unusual forms of it that are valid.
 
+use sidewire_testing::{
+    protobuf,
+    websocket::{BINARY, CLOSE, FIN, binary, frame},
+};
+
 use super::{Handshake, good, is, request};
 use crate::{
     campaign::Mutator,
     forge::{Forge, ORIGIN},
     http::Expected,
-    socket::{BINARY, CLOSE, FIN, binary, frame},
-    wire,
 };
 
 /// Unusual request lines that are valid.
@@ -70,7 +73,7 @@ pub(super) fn taken() -> Vec<Mutator<Handshake>> {
         ),
         behind(
             "an envelope behind the head",
-            |_| binary(&wire::bytes(14, &wire::number(1, 5))),
+            |_| binary(&protobuf::bytes(14, &protobuf::number(1, 5))),
             vec![BINARY],
         ),
         behind("rubbish behind the head", |_| vec![0xff; 30], vec![CLOSE]),

@@ -1,7 +1,9 @@
 //! Calls with one event, as protobuf.
 
+use sidewire_testing::protobuf;
+
 use super::{Call, is, posted};
-use crate::{campaign::Mutator, forge::Forge, http::Expected, wire};
+use crate::{campaign::Mutator, forge::Forge, http::Expected};
 
 /// Makes a mutator of a call's only envelope.
 fn envelope(
@@ -27,20 +29,20 @@ pub(super) fn envelopes() -> Vec<Mutator<Call>> {
             [vec![0], forge.bytes(len)].concat()
         }),
         envelope("no payload", is(&[400]), |forge| {
-            wire::text(1, &forge.message_id)
+            protobuf::text(1, &forge.message_id)
         }),
         envelope("two payloads", is(&[400]), |forge| {
-            [forge.event(), wire::bytes(3, b"")].concat()
+            [forge.event(), protobuf::bytes(3, b"")].concat()
         }),
         envelope("the same payload twice", is(&[400]), |forge| {
             forge.event().repeat(2)
         }),
-        envelope("no topic", is(&[400]), |_| wire::bytes(2, b"")),
+        envelope("no topic", is(&[400]), |_| protobuf::bytes(2, b"")),
         envelope("a position", is(&[400]), |forge| {
-            let position = wire::number(2, forge.number() >> forge.below(64));
+            let position = protobuf::number(2, forge.number() >> forge.below(64));
             [
                 forge.event(),
-                wire::bytes(9, &forge.pick(&[position, vec![]])),
+                protobuf::bytes(9, &forge.pick(&[position, vec![]])),
             ]
             .concat()
         }),
@@ -54,13 +56,13 @@ pub(super) fn envelopes() -> Vec<Mutator<Call>> {
             |forge| with_id(forge.pick(&["a\0", "\n", "\u{7f}", "x\u{85}"])),
         ),
         envelope("a message id that is not UTF-8", is(&[400]), |forge| {
-            [wire::bytes(1, b"\xff"), forge.event()].concat()
+            [protobuf::bytes(1, b"\xff"), forge.event()].concat()
         }),
         envelope("a message id twice", is(&[400]), |forge| {
-            [wire::text(1, "x"), forge.event()].concat()
+            [protobuf::text(1, "x"), forge.event()].concat()
         }),
         envelope("a timestamp twice", is(&[400]), |forge| {
-            [wire::number(8, 5).repeat(2), forge.event()].concat()
+            [protobuf::number(8, 5).repeat(2), forge.event()].concat()
         }),
         envelope("a topic in field 18 that is none", is(&[400]), |forge| {
             let bad = [
@@ -73,11 +75,11 @@ pub(super) fn envelopes() -> Vec<Mutator<Call>> {
                 "tenant:a",
                 "a:\0",
             ];
-            [forge.event(), wire::text(18, forge.pick(&bad))].concat()
+            [forge.event(), protobuf::text(18, forge.pick(&bad))].concat()
         }),
         envelope("too many topics in field 18", is(&[400]), |forge| {
             let topics: Vec<_> = (0..forge.between(101, 5000))
-                .map(|id| wire::text(18, &format!("a:{id}")))
+                .map(|id| protobuf::text(18, &format!("a:{id}")))
                 .collect();
             [forge.event(), topics.concat()].concat()
         }),
@@ -94,7 +96,7 @@ pub(super) fn envelopes() -> Vec<Mutator<Call>> {
             |forge| deleted(forge.pick(&["\0", "a\nb", "\u{80}"])),
         ),
         envelope("an annotated id that is not UTF-8", is(&[400]), |_| {
-            wire::bytes(4, &wire::bytes(1, b"\xc3\x28"))
+            protobuf::bytes(4, &protobuf::bytes(1, b"\xc3\x28"))
         }),
         envelope("a group", is(&[400]), |forge| {
             [forge.event(), b"\xa3\x06\xa4\x06".to_vec()].concat()
@@ -104,17 +106,17 @@ pub(super) fn envelopes() -> Vec<Mutator<Call>> {
         }),
         envelope("a field of another type", is(&[400]), |forge| {
             let number = forge.pick(&[2, 3, 4, 5, 9, 18]);
-            [forge.event(), wire::number(number, 1)].concat()
+            [forge.event(), protobuf::number(number, 1)].concat()
         }),
         envelope("batches in batches", is(&[400]), |forge| {
             let mut inner = forge.event();
             for _ in 0..forge.between(1, 2000) {
-                inner = wire::bytes(17, &wire::bytes(1, &inner));
+                inner = protobuf::bytes(17, &protobuf::bytes(1, &inner));
             }
             inner
         }),
         envelope("an event that is cut", is(&[400]), |forge| {
-            let id_len = wire::text(1, &forge.message_id).len();
+            let id_len = protobuf::text(1, &forge.message_id).len();
             let event = forge.event();
             event[..forge.between(id_len + 1, event.len() - 1)].to_vec()
         }),
@@ -127,14 +129,14 @@ pub(super) fn envelopes() -> Vec<Mutator<Call>> {
         mutators.push(envelope(
             format!("control message {number}"),
             is(&[400]),
-            move |_| wire::bytes(number, b""),
+            move |_| protobuf::bytes(number, b""),
         ));
     }
     for number in 19..=31 {
         mutators.push(envelope(
             format!("reserved field {number}"),
             is(&[400]),
-            move |forge| [forge.event(), wire::number(number, forge.number())].concat(),
+            move |forge| [forge.event(), protobuf::number(number, forge.number())].concat(),
         ));
     }
     mutators
@@ -142,10 +144,10 @@ pub(super) fn envelopes() -> Vec<Mutator<Call>> {
 
 /// Returns an event with this message id.
 pub(super) fn with_id(id: &str) -> Vec<u8> {
-    [wire::text(1, id), deleted("p")].concat()
+    [protobuf::text(1, id), deleted("p")].concat()
 }
 
 /// Returns a WorkItemDeleted of this item.
 pub(super) fn deleted(id: &str) -> Vec<u8> {
-    wire::bytes(4, &wire::text(1, id))
+    protobuf::bytes(4, &protobuf::text(1, id))
 }

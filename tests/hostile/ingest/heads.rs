@@ -1,12 +1,12 @@
 //! The head of a call: credentials, target, and description of the body.
 
+use sidewire_testing::{protobuf, relay::INGEST_KEY};
+
 use super::{Call, JSON, PROTOBUF, as_json, call, good, is, json_event, posted, target};
 use crate::{
     campaign::Mutator,
     forge::{INGEST_TENANT, LIMITED_KEY},
     http::Expected,
-    relay::INGEST_KEY,
-    wire,
 };
 
 pub(super) fn callers() -> Vec<Mutator<Call>> {
@@ -283,7 +283,7 @@ pub(super) fn queries() -> Vec<Mutator<Call>> {
             good.to(format!("{}{query}", target(INGEST_TENANT, "events")))
         }),
         call("a precondition on a batch", is(&[400]), |_, forge| {
-            let batch = wire::bytes(1, &forge.event());
+            let batch = protobuf::bytes(1, &forge.event());
             posted("events:batch", forge)
                 .to(format!(
                     "{}?if_last=project:1@0",

@@ -1,7 +1,9 @@
 //! Invalid HTTP, and requests that are too large.
 
+use sidewire_testing::protobuf;
+
 use super::{Call, call, chunked, good, is, last, posted};
-use crate::{campaign::Mutator, forge::Forge, http::Expected, wire};
+use crate::{campaign::Mutator, forge::Forge, http::Expected};
 
 pub(super) fn lengths() -> Vec<Mutator<Call>> {
     let promising = |name: &str, call: &'static str, least: usize, most: usize| {
@@ -46,7 +48,7 @@ pub(super) fn lengths() -> Vec<Mutator<Call>> {
         }),
         call("the largest body", is(&[200]), |_, forge| {
             let event = forge.event();
-            let padding = wire::bytes(100, &vec![0; MIB - event.len() - 5]);
+            let padding = protobuf::bytes(100, &vec![0; MIB - event.len() - 5]);
             posted("events", forge).with_body([event, padding].concat())
         }),
     ]

@@ -1,10 +1,11 @@
 //! Unusual calls that are valid.
 
+use sidewire_testing::protobuf;
+
 use super::{Call, as_json, call, chunked, good, is, json_event, last, posted, target};
 use crate::{
     campaign::Mutator,
     forge::{Forge, INGEST_TENANT},
-    wire,
 };
 
 pub(super) fn taken() -> Vec<Mutator<Call>> {
@@ -65,12 +66,12 @@ pub(super) fn taken() -> Vec<Mutator<Call>> {
             },
         ),
         call("a client's event from a backend", is(&[200]), |_, forge| {
-            let typing = [wire::text(1, "ann"), wire::text(2, &forge.id())].concat();
-            posted("events", forge).with_body(wire::bytes(45, &typing))
+            let typing = [protobuf::text(1, "ann"), protobuf::text(2, &forge.id())].concat();
+            posted("events", forge).with_body(protobuf::bytes(45, &typing))
         }),
         call("unknown fields", is(&[200]), |_, forge| {
             let len = forge.below(5000);
-            let event = [forge.event(), wire::bytes(100, &forge.bytes(len))].concat();
+            let event = [forge.event(), protobuf::bytes(100, &forge.bytes(len))].concat();
             posted("events", forge).with_body(event)
         }),
     ]

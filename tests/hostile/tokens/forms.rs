@@ -1,9 +1,12 @@
 //! Texts that are not tokens, and tokens with faults.
 
+use sidewire_testing::token::base64url;
+
 use super::{HEADER, Token, claims_of, kind, parts};
+
 use crate::{
     campaign::Mutator,
-    forge::{Forge, base64url, good_claims, signed},
+    forge::{Forge, good_claims, signed},
 };
 
 pub(super) fn faults() -> Vec<Mutator<Token>> {

@@ -3,12 +3,11 @@
 use std::{fs, path::Path};
 
 use serde_json::json;
+use sidewire_testing::token::{self, base64url};
 
 use super::{HEADER, Token, claims_of, kind};
-use crate::{
-    campaign::Mutator,
-    forge::{base64url, signed, signed_by},
-};
+
+use crate::{campaign::Mutator, forge::signed};
 
 /// Headers with a valid signature.
 pub(super) fn headers() -> Vec<Mutator<Token>> {
@@ -130,7 +129,7 @@ pub(super) fn keys() -> Vec<Mutator<Token>> {
             mutators.push(kind(format!("{file} {form} as the secret"), move |forge| {
                 let named = json!({"alg": "HS256", "kid": file}).to_string();
                 let header = forge.pick(&[HEADER, &named]).to_owned();
-                signed_by(&secret, header, claims_of("ann"))
+                token::signed(&secret, header, claims_of("ann"))
             }));
         }
     }
@@ -140,12 +139,12 @@ pub(super) fn keys() -> Vec<Mutator<Token>> {
         ("the algorithm", "HS256"),
     ] {
         mutators.push(kind(format!("{name} as the secret"), move |_| {
-            signed_by(secret.as_bytes(), HEADER, claims_of("ann"))
+            token::signed(secret.as_bytes(), HEADER, claims_of("ann"))
         }));
     }
     mutators.push(kind("a secret by chance", |forge| {
         let len = forge.between(1, 200);
-        signed_by(&forge.bytes(len), HEADER, claims_of("ann"))
+        token::signed(&forge.bytes(len), HEADER, claims_of("ann"))
     }));
     for header in [
         json!({"alg": "HS256", "jwk": {"kty": "oct", "k": base64url("evil"), "alg": "HS256"}}),
@@ -156,7 +155,7 @@ pub(super) fn keys() -> Vec<Mutator<Token>> {
         json!({"alg": "HS256", "kid": "' OR 1=1 --"}),
     ] {
         mutators.push(kind(format!("a key of its own, {header}"), move |_| {
-            signed_by(b"evil", header.to_string(), claims_of("ann"))
+            token::signed(b"evil", header.to_string(), claims_of("ann"))
         }));
     }
     mutators.push(kind("a kid of another key", |forge| {

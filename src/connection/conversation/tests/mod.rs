@@ -8,9 +8,9 @@ mod subscribing;
 
 use std::sync::{Arc, LazyLock};
 
-use prost::encoding::{WireType, encode_key, encode_varint};
 use serde_json::{Value, json};
 use sidewire_protocol::Epoch;
+use sidewire_testing::protobuf::bytes as field;
 
 use super::*;
 
@@ -86,15 +86,6 @@ fn refusal(conversation: &Conversation<'_>, frame: &[u8]) -> MessageRefusal {
         ConversationAction::Reply(Reply::Error(refusal)) => refusal,
         other => panic!("it is not refused: {other:?}"),
     }
-}
-
-/// A length-delimited field.
-fn field(number: u32, value: &[u8]) -> Vec<u8> {
-    let mut field = Vec::new();
-    encode_key(number, WireType::LengthDelimited, &mut field);
-    encode_varint(value.len() as u64, &mut field);
-    field.extend(value);
-    field
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Running programs: their output, the signals sent to them, their exit.
 
 use std::{
+    env,
     io::Read,
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Stdio},
@@ -9,15 +10,21 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use rustix::process::Signal;
+pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process_group};
 
 /// Upper bound of every wait, so that a fault ends the test.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Returns `sidewire` with these arguments, without the environment variables that it reads.
-pub(crate) fn sidewire(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sidewire"));
+///
+/// # Panics
+///
+/// When the test was not started by Cargo, which says where the program is.
+#[must_use]
+pub fn sidewire(args: &[&str]) -> Command {
+    let program = env::var_os("CARGO_BIN_EXE_sidewire").expect("started by `cargo test`");
+    let mut command = Command::new(program);
     command.args(args);
     for variable in [
         "NOTIFY_SOCKET",
@@ -36,13 +43,14 @@ pub(crate) fn sidewire(args: &[&str]) -> Command {
 }
 
 /// Returns true if this program is installed.
-pub(crate) fn is_on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+#[must_use]
+pub fn is_on_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
 /// A running program in its own process group. It is killed if a test ends before it.
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     stdout: Captured,
     stderr: Captured,
@@ -50,20 +58,24 @@ pub(crate) struct Process {
 
 /// Exit status and output of a program.
 #[derive(Debug)]
-pub(crate) struct Ended {
-    pub(crate) status: ExitStatus,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
+pub struct Ended {
+    /// The exit status.
+    pub status: ExitStatus,
+    /// Everything that it wrote to standard output.
+    pub stdout: String,
+    /// Everything that it wrote to standard error.
+    pub stderr: String,
 }
 
 impl Process {
     /// Starts the program without standard input, and captures its output.
-    pub(crate) fn start(command: Command) -> Self {
+    #[must_use]
+    pub fn start(command: Command) -> Self {
         Self::start_with(command, Stdio::null(), Stdio::piped(), Stdio::piped())
     }
 
     /// Starts the program with these streams.
-    pub(crate) fn start_with(
+    pub fn start_with(
         mut command: Command,
         stdin: impl Into<Stdio>,
         stdout: impl Into<Stdio>,
@@ -80,32 +92,34 @@ impl Process {
     }
 
     /// Runs the program to its end.
-    pub(crate) fn run(command: Command) -> Ended {
+    #[must_use]
+    pub fn run(command: Command) -> Ended {
         Self::start(command).end()
     }
 
     /// Waits until standard output contains what `find` looks for.
-    pub(crate) fn stdout_has<T>(&self, find: impl FnMut(&str) -> Option<T>) -> T {
+    pub fn stdout_has<T>(&self, find: impl FnMut(&str) -> Option<T>) -> T {
         self.stdout.wait(find)
     }
 
     /// Waits until standard error contains what `find` looks for.
-    pub(crate) fn stderr_has<T>(&self, find: impl FnMut(&str) -> Option<T>) -> T {
+    pub fn stderr_has<T>(&self, find: impl FnMut(&str) -> Option<T>) -> T {
         self.stderr.wait(find)
     }
 
     /// Returns the process id.
-    pub(crate) fn id(&self) -> u32 {
+    #[must_use]
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a signal to the process, and to those that it has started.
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         kill_process_group(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits for the program to exit.
-    pub(crate) fn end(mut self) -> Ended {
+    pub fn end(mut self) -> Ended {
         let whole = |stream: &Captured| stream.wait_whole();
         let (stdout, stderr) = (whole(&self.stdout), whole(&self.stderr));
         // Both streams have ended, so the process has exited or is about to.

@@ -236,6 +236,7 @@ fn a_lower_limit_on_messages_applies_to_the_first_message_after_the_reload() {
             matches!(heard[..], [ReceivedFrame::Close(1009, _)]),
             "{heard:?}"
         );
+        client.wait_for_end().await;
         fixture.check_nothing_is_left();
     });
 }

@@ -1,0 +1,62 @@
+/** What a codec translates: the messages of the protocol, apart from their encoding. */
+
+import type { SidewireEvent } from "./event.js";
+import type { Position } from "./position.js";
+
+/** A message to the relay. */
+export type Outgoing =
+  | {
+      readonly kind: "subscribe";
+      readonly messageId: string;
+      readonly topics: readonly string[];
+      readonly resumeFrom: Position | undefined;
+    }
+  | {
+      readonly kind: "unsubscribe";
+      readonly messageId: string;
+      readonly topics: readonly string[];
+    }
+  | { readonly kind: "ping" };
+
+/** The relay's answer to a Subscribe. */
+export interface Confirmed {
+  readonly kind: "confirmed";
+  readonly requestMessageId: string;
+  /** The position of the connection; confirmations that answer no Subscribe have none. */
+  readonly position: Position | undefined;
+  readonly recovered: boolean;
+  readonly replayed: number;
+}
+
+/** The relay refused a message, or is about to close the connection. */
+export interface Refused {
+  readonly kind: "refused";
+  readonly requestMessageId: string;
+  readonly errorCode: string;
+  readonly errorMessage: string;
+  readonly fieldName: string | undefined;
+  readonly retryAfterMs: number | undefined;
+}
+
+/** A message from the relay. */
+export type Incoming =
+  | Confirmed
+  | Refused
+  | { readonly kind: "unsubscribed"; readonly requestMessageId: string }
+  | { readonly kind: "pong"; readonly position: Position | undefined }
+  | { readonly kind: "event"; readonly event: SidewireEvent }
+  /**
+   * An envelope without a payload, or with one that this client does not know. If it has a position,
+   * it has its place in the order nevertheless.
+   */
+  | { readonly kind: "unknown"; readonly position: Position | undefined };
+
+/** Translates between messages and frames. */
+export interface Codec {
+  /** The subprotocol to ask for. */
+  readonly subprotocol: string;
+  /** Encodes a message as the content of one frame. */
+  encode(message: Outgoing): string | Uint8Array<ArrayBuffer>;
+  /** Decodes the content of a frame; throws if it is not an envelope. */
+  decode(data: string | ArrayBuffer): Incoming;
+}

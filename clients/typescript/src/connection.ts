@@ -1,0 +1,136 @@
+/** One WebSocket, from its handshake to its end: frames in and out, and the heartbeat. */
+
+import { closeError } from "./close_codes.js";
+import type { Codec, Incoming, Outgoing } from "./codec.js";
+import { ConnectionError } from "./errors.js";
+
+/** A Ping is sent this often. */
+export const PING_INTERVAL_MS = 30_000;
+/** Without a frame for this long, the connection is dead. */
+export const DEAD_AFTER_MS = 60_000;
+/** The same after a wake-up, when the connection may have been dead for long. */
+export const PROBE_MS = 10_000;
+
+const CONNECTING = 0;
+const OPEN = 1;
+
+/** The part of the standard's WebSocket that the client uses; the one of the package `ws` fits too. */
+export interface WebSocketLike {
+  binaryType: string;
+  readonly readyState: number;
+  // biome-ignore lint/suspicious/noExplicitAny: the events of `ws` have types of their own.
+  onopen: ((event: any) => void) | null;
+  // biome-ignore lint/suspicious/noExplicitAny: as above.
+  onmessage: ((event: any) => void) | null;
+  // biome-ignore lint/suspicious/noExplicitAny: as above.
+  onclose: ((event: any) => void) | null;
+  // biome-ignore lint/suspicious/noExplicitAny: as above.
+  onerror: ((event: any) => void) | null;
+  send(data: string | Uint8Array<ArrayBuffer>): void;
+  close(code?: number, reason?: string): void;
+}
+
+/** A constructor of WebSockets. */
+export type WebSocketConstructor = new (url: string, protocols: string[]) => WebSocketLike;
+
+/** What the owner of a connection is told. After `ended` comes nothing more. */
+export interface ConnectionOwner {
+  opened(): void;
+  received(message: Incoming): void;
+  ended(error: ConnectionError): void;
+}
+
+/** A WebSocket that speaks the protocol. */
+export class Connection {
+  readonly #socket: WebSocketLike;
+  readonly #codec: Codec;
+  readonly #owner: ConnectionOwner;
+  #heartbeat: ReturnType<typeof setInterval> | undefined;
+  #deadline: ReturnType<typeof setTimeout> | undefined;
+  #hasEnded = false;
+
+  constructor(socket: WebSocketLike, codec: Codec, owner: ConnectionOwner) {
+    this.#socket = socket;
+    this.#codec = codec;
+    this.#owner = owner;
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => this.#opened();
+    socket.onmessage = ({ data }: { data: unknown }) => this.#received(data);
+    socket.onclose = ({ code, reason }: { code: number; reason: string }) =>
+      this.#end(closeError(code, reason));
+    // A close event follows, which has all that a page may know.
+    socket.onerror = () => {};
+  }
+
+  /** Sends a message, if the connection is open. */
+  send(message: Outgoing): void {
+    if (this.#socket.readyState === OPEN) this.#socket.send(this.#codec.encode(message));
+  }
+
+  /** Finds out soon whether the connection still lives. */
+  probe(): void {
+    if (this.#hasEnded || this.#socket.readyState !== OPEN) return;
+    this.send({ kind: "ping" });
+    this.#expectWithin(PROBE_MS);
+  }
+
+  /** Closes the connection. The owner is not told. */
+  close(): void {
+    this.#release();
+    if (this.#socket.readyState <= OPEN) {
+      // A WebSocket that is being opened may be closed, but not with a code.
+      if (this.#socket.readyState === CONNECTING) this.#socket.close();
+      else this.#socket.close(1000);
+    }
+  }
+
+  #opened(): void {
+    this.#heartbeat = setInterval(() => this.send({ kind: "ping" }), PING_INTERVAL_MS);
+    this.#expectWithin(DEAD_AFTER_MS);
+    this.#owner.opened();
+  }
+
+  #received(data: unknown): void {
+    if (this.#hasEnded) return;
+    this.#expectWithin(DEAD_AFTER_MS);
+    let message: Incoming;
+    try {
+      message = this.#codec.decode(data as string | ArrayBuffer);
+    } catch (cause) {
+      const text = "a message of the relay cannot be decoded";
+      this.#abandon(new ConnectionError("UNREADABLE", text, { cause }));
+      return;
+    }
+    this.#owner.received(message);
+  }
+
+  #expectWithin(ms: number): void {
+    clearTimeout(this.#deadline);
+    this.#deadline = setTimeout(() => {
+      this.#abandon(new ConnectionError("DEAD", `no frame arrived for ${ms / 1000} s`));
+    }, ms);
+  }
+
+  /** Ends the connection at once: a dead one would answer a Close frame late or never. */
+  #abandon(error: ConnectionError): void {
+    this.close();
+    this.#owner.ended(error);
+  }
+
+  #end(error: ConnectionError): void {
+    if (this.#hasEnded) return;
+    this.#release();
+    this.#owner.ended(error);
+  }
+
+  #release(): void {
+    this.#hasEnded = true;
+    clearInterval(this.#heartbeat);
+    clearTimeout(this.#deadline);
+    this.#socket.onopen = null;
+    this.#socket.onmessage = null;
+    this.#socket.onclose = null;
+    // Stays, since `ws` throws an error that nobody handles.
+    this.#socket.onerror = () => {};
+  }
+}

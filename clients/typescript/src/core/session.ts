@@ -1,0 +1,336 @@
+/**
+ * The subscriptions of a client over all its connections: which request is to be sent next, and
+ * what a message of the relay means for each subscription. Does no I/O: it is given the time, and
+ * returns what is to be done.
+ *
+ * Every subscription has a position of its own, by the rules of docs/protocol.md, "What a client
+ * keeps". Requests are sent one at a time, those with the lowest position first, because the first
+ * Subscribe that resumes also resumes the implicit topics.
+ */
+
+import { RETRY_AFTER_MAX_MS } from "../backoff.js";
+import type { Confirmed, Incoming, Outgoing, Refused } from "../codec.js";
+import { RelayError } from "../errors.js";
+import type { SidewireEvent } from "../event.js";
+import { isAfter, type Position } from "../position.js";
+import { Follower, type StoredEvent } from "./follower.js";
+import { inResumeOrder, joinable, splitTopics } from "./grouping.js";
+import { RECENT_LIMITS, RecentEvents, type RecentLimits } from "./recent.js";
+
+/** What the caller has to do, in this order. */
+export type Effect =
+  | { readonly kind: "event"; readonly to: Follower; readonly event: SidewireEvent }
+  | { readonly kind: "gap"; readonly to: Follower; readonly since: Position }
+  | { readonly kind: "live"; readonly to: Follower }
+  | { readonly kind: "refused"; readonly to: Follower; readonly error: RelayError }
+  /** The relay says something that answers no request of a subscription. */
+  | { readonly kind: "error"; readonly error: RelayError }
+  /** A Subscribe was confirmed. */
+  | { readonly kind: "confirmed" };
+
+/** The next request, or the wish for a new connection, on which a subscription can resume. */
+export type Step =
+  | { readonly kind: "send"; readonly message: Outgoing }
+  | { readonly kind: "replace connection" };
+
+type Asked =
+  | { readonly messageId: string; readonly kind: "subscribe"; readonly followers: Follower[] }
+  | { readonly messageId: string; readonly kind: "unsubscribe"; readonly topics: string[] };
+
+interface Replay {
+  readonly followers: readonly Follower[];
+  readonly end: Position;
+  left: number;
+}
+
+/** All subscriptions of a client. */
+export class Session {
+  readonly #followers = new Set<Follower>();
+  readonly #recent = new RecentEvents();
+  #isOpen = false;
+  #asked: Asked | undefined;
+  #replay: Replay | undefined;
+  #unwanted: string[] = [];
+  #deferredUntil = 0;
+  #requests = 0;
+  /** The epoch of the relay's log, as far as it is known. */
+  #epoch: string | undefined;
+  /** True if a Subscribe of this connection has resumed, and with it the implicit topics. */
+  #hasResumed = false;
+  /** The position from which on the connection has brought all events of the implicit topics. */
+  #coveredFrom: Position | undefined;
+  /** True if a replay cannot be made complete on this connection. */
+  #mustReplace = false;
+  readonly #limits: RecentLimits;
+
+  constructor(limits = RECENT_LIMITS) {
+    this.#limits = limits;
+  }
+
+  /** True between `opened` and `closed`. */
+  get isOpen(): boolean {
+    return this.#isOpen;
+  }
+
+  /** True if no subscription waits for anything but events. */
+  get isSettled(): boolean {
+    return [...this.#followers].every((it) => it.state === "live" || it.state === "refused");
+  }
+
+  /** Adds a subscription, which starts after `since`, or at its confirmation. */
+  subscribe(topics: readonly string[], since?: Position): Follower {
+    const follower = new Follower(topics, since);
+    this.#followers.add(follower);
+    return follower;
+  }
+
+  /** Ends a subscription. */
+  unsubscribe(follower: Follower): void {
+    if (!this.#followers.delete(follower)) return;
+    const { state } = follower;
+    follower.state = "ended";
+    if (state === "asked" || state === "replaying" || state === "live") {
+      this.#unwanted.push(...follower.topics);
+    }
+  }
+
+  /** A new connection is open. */
+  opened(): void {
+    this.closed();
+    this.#isOpen = true;
+  }
+
+  /** The connection has ended. */
+  closed(): void {
+    this.#isOpen = false;
+    this.#asked = undefined;
+    this.#replay = undefined;
+    this.#unwanted = [];
+    this.#deferredUntil = 0;
+    this.#hasResumed = false;
+    this.#coveredFrom = undefined;
+    this.#mustReplace = false;
+    this.#recent.clear();
+    for (const follower of this.#followers) follower.reset();
+  }
+
+  /** Returns what to do next; call it until it returns nothing. */
+  next(now: number): Step | undefined {
+    if (!this.#isOpen || this.#asked !== undefined || now < this.#deferredUntil) return undefined;
+    if (this.#mustReplace) return { kind: "replace connection" };
+    return this.#nextUnsubscribe() ?? this.#nextSubscribe();
+  }
+
+  /** Returns the time at which `next` may return more than now. */
+  get wakeAt(): number | undefined {
+    return this.#deferredUntil === 0 ? undefined : this.#deferredUntil;
+  }
+
+  /** Takes a message of the relay. */
+  receive(message: Incoming, now: number): Effect[] {
+    switch (message.kind) {
+      case "confirmed":
+        return this.#confirmed(message);
+      case "unsubscribed":
+        this.#takeAsked(message.requestMessageId);
+        return [];
+      case "pong":
+        if (message.position !== undefined) this.#raiseAll(message.position);
+        return [];
+      case "refused":
+        return this.#refused(message, now);
+      case "event": {
+        const { event } = message;
+        return isStored(event) ? this.#stored(event, true) : this.#passing(event);
+      }
+      case "unknown":
+        return message.position === undefined
+          ? []
+          : this.#stored(unknownEvent(message.position), false);
+    }
+  }
+
+  #nextUnsubscribe(): Step | undefined {
+    const wanted = new Set<string>();
+    for (const follower of this.#followers) {
+      if (follower.isWanted) for (const topic of follower.topics) wanted.add(topic);
+    }
+    const [topics, ...rest] = splitTopics(this.#unwanted.filter((it) => !wanted.has(it)));
+    this.#unwanted = rest.flat();
+    if (topics === undefined) return undefined;
+    const messageId = this.#nextId();
+    this.#asked = { messageId, kind: "unsubscribe", topics };
+    return { kind: "send", message: { kind: "unsubscribe", messageId, topics } };
+  }
+
+  #nextSubscribe(): Step | undefined {
+    const waiting = [...this.#followers].filter((it) => it.state === "waiting");
+    const followers = joinable(inResumeOrder(waiting, this.#epoch));
+    const [first] = followers;
+    if (first === undefined) return undefined;
+    const resumeFrom = first.position;
+    if (resumeFrom !== undefined && !this.#canResumeFrom(resumeFrom)) {
+      return { kind: "replace connection" };
+    }
+    for (const follower of followers) follower.state = "asked";
+    const messageId = this.#nextId();
+    this.#asked = { messageId, kind: "subscribe", followers };
+    const topics = [...new Set(followers.flatMap((it) => it.topics))];
+    return { kind: "send", message: { kind: "subscribe", messageId, topics, resumeFrom } };
+  }
+
+  /** Returns false if this connection has resumed the implicit topics from a later position. */
+  #canResumeFrom(position: Position): boolean {
+    // Nothing before the first confirmation, and from another epoch nothing can be resumed.
+    if (this.#coveredFrom === undefined || position.epoch !== this.#epoch) return true;
+    return !this.#hasResumed || !isAfter(this.#coveredFrom, position);
+  }
+
+  #confirmed(message: Confirmed): Effect[] {
+    const asked = this.#takeAsked(message.requestMessageId);
+    const { position } = message;
+    if (asked?.kind !== "subscribe" || position === undefined) return [];
+    this.#epoch = position.epoch;
+    this.#raiseAll(position);
+    this.#cover(asked.followers[0]?.position, message.recovered, position);
+    const effects = asked.followers.flatMap((it) => this.#confirmFollower(it, message, position));
+    const replaying = asked.followers.filter((it) => it.state === "replaying");
+    if (message.replayed > 0) {
+      this.#replay = { followers: replaying, end: position, left: message.replayed };
+    } else {
+      effects.push(...replaying.flatMap((it) => endReplay(it, position)));
+    }
+    return [{ kind: "confirmed" }, ...effects];
+  }
+
+  /** Keeps from where on the implicit topics are complete. */
+  #cover(resumeFrom: Position | undefined, recovered: boolean, position: Position): void {
+    const isFirstResume = resumeFrom !== undefined && !this.#hasResumed;
+    if (isFirstResume) this.#hasResumed = true;
+    const covered = this.#coveredFrom;
+    if (isFirstResume && recovered && (covered === undefined || isAfter(covered, resumeFrom))) {
+      this.#coveredFrom = resumeFrom;
+    }
+    this.#coveredFrom ??= position;
+  }
+
+  #confirmFollower(follower: Follower, message: Confirmed, position: Position): Effect[] {
+    if (follower.state !== "asked") return [];
+    const since = follower.position;
+    if (since !== undefined && message.recovered) {
+      if (this.#recent.reachesBackTo(since)) follower.startReplay(this.#recent.events);
+      else {
+        follower.state = "waiting";
+        this.#mustReplace = true;
+      }
+      return [];
+    }
+    follower.goLive(position);
+    const live: Effect = { kind: "live", to: follower };
+    return since === undefined ? [live] : [{ kind: "gap", to: follower, since }, live];
+  }
+
+  #refused(message: Refused, now: number): Effect[] {
+    const { errorCode, errorMessage, fieldName, retryAfterMs } = message;
+    const error = new RelayError(errorCode, errorMessage, fieldName, retryAfterMs);
+    const asked = this.#takeAsked(message.requestMessageId);
+    if (asked === undefined) return [{ kind: "error", error }];
+    const isPassing = errorCode === "RATE_LIMIT_EXCEEDED" && retryAfterMs !== undefined;
+    if (isPassing) this.#deferredUntil = now + Math.min(retryAfterMs, RETRY_AFTER_MAX_MS);
+    if (asked.kind === "unsubscribe") {
+      if (isPassing) this.#unwanted.push(...asked.topics);
+      return isPassing ? [] : [{ kind: "error", error }];
+    }
+    const followers = asked.followers.filter((it) => it.state === "asked");
+    const [only] = followers;
+    // Nothing was subscribed if one topic was refused, so each follower asks for itself.
+    if (isPassing || asked.followers.length > 1) {
+      for (const follower of followers) {
+        follower.state = "waiting";
+        follower.asksAlone ||= !isPassing;
+      }
+      return [];
+    }
+    if (only === undefined) return [];
+    only.state = "refused";
+    return [{ kind: "refused", to: only, error }];
+  }
+
+  /** Takes an event with a position; one that is not `known` only counts. */
+  #stored(event: StoredEvent, known: boolean): Effect[] {
+    const due: Effect[] = [];
+    const give = (to: Follower, events: StoredEvent[]) => {
+      for (const it of events) due.push({ kind: "event", to, event: it });
+    };
+    const replay = this.#replay;
+    if (replay === undefined) {
+      for (const follower of this.#followers) {
+        if (follower.takeLive(event) && known) give(follower, [event]);
+      }
+    } else {
+      for (const follower of replay.followers) {
+        if (follower.state !== "replaying") continue;
+        const events = follower.takeReplayed(event);
+        give(follower, known ? events : events.filter((it) => it !== event));
+      }
+    }
+    if (known) this.#recent.add(event, this.#recentMax());
+    if (replay !== undefined) {
+      replay.left -= 1;
+      if (replay.left <= 0) due.push(...this.#endReplay(replay));
+    }
+    return due;
+  }
+
+  #endReplay(replay: Replay): Effect[] {
+    this.#replay = undefined;
+    const followers = replay.followers.filter((it) => it.state === "replaying");
+    return followers.flatMap((it) => endReplay(it, replay.end));
+  }
+
+  /** Takes an event without a position, which has no place in the order. */
+  #passing(event: SidewireEvent): Effect[] {
+    const followers = [...this.#followers];
+    return followers
+      .filter((it) => it.state === "live" || it.state === "replaying")
+      .map((to) => ({ kind: "event", to, event }));
+  }
+
+  #raiseAll(position: Position): void {
+    for (const follower of this.#followers) follower.raise(position);
+  }
+
+  #recentMax(): number {
+    const waits = [...this.#followers].some(
+      (it) => it.position !== undefined && (it.state === "waiting" || it.state === "asked"),
+    );
+    return waits ? this.#limits.waiting : this.#limits.idle;
+  }
+
+  #takeAsked(messageId: string): Asked | undefined {
+    const asked = this.#asked;
+    if (asked?.messageId !== messageId) return undefined;
+    this.#asked = undefined;
+    return asked;
+  }
+
+  #nextId(): string {
+    this.#requests += 1;
+    return `request-${this.#requests}`;
+  }
+}
+
+function endReplay(follower: Follower, position: Position): Effect[] {
+  const due = follower.endReplay(position);
+  const events: Effect[] = due.map((event) => ({ kind: "event", to: follower, event }));
+  return [...events, { kind: "live", to: follower }];
+}
+
+function isStored(event: SidewireEvent): event is StoredEvent {
+  return event.position !== undefined;
+}
+
+/** Stands for an event that is counted and not passed on. */
+function unknownEvent(position: Position): StoredEvent {
+  return { name: "", payload: undefined, messageId: "", timestamp: 0, position };
+}

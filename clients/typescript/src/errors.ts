@@ -1,0 +1,87 @@
+/** The errors of the client. */
+
+/** The codes with which the relay refuses a message or a call. */
+export type RelayErrorCode =
+  | "AUTHENTICATION_FAILED"
+  | "AUTHORIZATION_FAILED"
+  | "VALIDATION_ERROR"
+  | "NOT_FOUND"
+  | "CONFLICT"
+  | "RATE_LIMIT_EXCEEDED"
+  | "INTERNAL_ERROR";
+
+/** The relay refused a message of this client, such as a Subscribe. */
+export class RelayError extends Error {
+  override readonly name = "RelayError";
+
+  constructor(
+    /** The code; a newer relay may have codes that this version does not know. */
+    readonly code: RelayErrorCode | (string & {}),
+    /** A text for people, which can change. */
+    message: string,
+    /** The path of the invalid field, such as `subscribe.topics[2]`. */
+    readonly fieldName?: string,
+    /** How long to wait, with RATE_LIMIT_EXCEEDED. */
+    readonly retryAfterMs?: number,
+  ) {
+    super(`${code}: ${message}`);
+  }
+}
+
+/**
+ * Why there is no connection:
+ *
+ * | code | meaning |
+ * |---|---|
+ * | `LOST` | The connection ended, or could not be opened. |
+ * | `DEAD` | No frame arrived in time. |
+ * | `NO_TOKEN` | `getToken` failed; its error is the `cause`. |
+ * | `UNREADABLE` | A message could not be decoded; the error is the `cause`. |
+ * | `REPLACED` | The client itself replaced the connection, to resume from an earlier position. |
+ * | `OFFLINE` | The browser says that it is offline. |
+ * | `PAGE_HIDDEN` | The page was left, and may come back from the back/forward cache. |
+ * | `DISCONNECTED` | A backend disconnected the user (4002). The client does not reconnect by itself. |
+ * | `CLIENT_FAULT` | This client violated the protocol. It does not reconnect by itself. |
+ * | `CLOSED` | The application closed the client. |
+ */
+export type ConnectionErrorCode =
+  | "LOST"
+  | "DEAD"
+  | "NO_TOKEN"
+  | "UNREADABLE"
+  | "REPLACED"
+  | "OFFLINE"
+  | "PAGE_HIDDEN"
+  | "DISCONNECTED"
+  | "CLIENT_FAULT"
+  | "CLOSED";
+
+/** What a connection's end is known to have been. */
+export interface ConnectionEnd {
+  /** The close code of the WebSocket. */
+  readonly closeCode?: number;
+  /** The reason in the Close frame. */
+  readonly closeReason?: string;
+  /** The error that ended the connection. */
+  readonly cause?: unknown;
+}
+
+/** Why a connection ended, or could not be opened. */
+export class ConnectionError extends Error {
+  override readonly name = "ConnectionError";
+  /** The close code of the WebSocket, if it was closed. */
+  readonly closeCode: number | undefined;
+  /** The reason in the Close frame, if there was one. */
+  readonly closeReason: string | undefined;
+
+  constructor(
+    /** The kind of end. */
+    readonly code: ConnectionErrorCode,
+    message: string,
+    end: ConnectionEnd = {},
+  ) {
+    super(message, end.cause === undefined ? undefined : { cause: end.cause });
+    this.closeCode = end.closeCode;
+    this.closeReason = end.closeReason;
+  }
+}

@@ -1,0 +1,22 @@
+/**
+ * The client of a Sidewire relay: subscribes to topics over a WebSocket, and resumes after every
+ * disconnect.
+ *
+ * @packageDocumentation
+ */
+
+export type { Codec } from "./codec.js";
+export type { WebSocketConstructor, WebSocketLike } from "./connection.js";
+export {
+  ConnectionError,
+  type ConnectionErrorCode,
+  RelayError,
+  type RelayErrorCode,
+} from "./errors.js";
+export type { AnyEvents, EventOf, SidewireEvent } from "./event.js";
+export { SlowIterationError } from "./event_queue.js";
+export type { Logger } from "./logger.js";
+export type { Position } from "./position.js";
+export { Sidewire, type SidewireOptions } from "./sidewire.js";
+export type { ConnectionState } from "./state.js";
+export type { SubscribeOptions, Subscription, SubscriptionState } from "./subscription.js";

@@ -1,0 +1,106 @@
+/** The codec for `sidewire.v1.json`: canonical proto3 JSON, without a schema. */
+
+import type { Codec, Incoming, Outgoing } from "./codec.js";
+import { parsePosition } from "./position.js";
+
+type JsonObject = Record<string, unknown>;
+
+/**
+ * The members of an envelope that belong to the relay. Some of them do not exist yet: an envelope
+ * that has one of those is no event of the application.
+ */
+const RELAY_MEMBERS: ReadonlySet<string> = new Set([
+  "messageId",
+  "timestamp",
+  "position",
+  "topics",
+  "subscribe",
+  "subscriptionConfirmed",
+  "unsubscribe",
+  "unsubscribeConfirmed",
+  "ping",
+  "pong",
+  "error",
+  "batch",
+  "authenticate",
+  "authenticated",
+  "entry",
+  "topicState",
+]);
+
+/** The codec for JSON. */
+export const json: Codec = {
+  subprotocol: "sidewire.v1.json",
+
+  encode(message: Outgoing): string {
+    switch (message.kind) {
+      case "subscribe": {
+        const { messageId, topics, resumeFrom } = message;
+        return JSON.stringify({ messageId, subscribe: { topics, resumeFrom } });
+      }
+      case "unsubscribe": {
+        const { messageId, topics } = message;
+        return JSON.stringify({ messageId, unsubscribe: { topics } });
+      }
+      case "ping":
+        return '{"ping":{}}';
+    }
+  },
+
+  decode(data: string | ArrayBuffer): Incoming {
+    if (typeof data !== "string") throw new TypeError("a binary frame on a JSON connection");
+    const envelope: unknown = JSON.parse(data);
+    if (!isObject(envelope)) throw new TypeError("the frame is not a JSON object");
+    return control(envelope) ?? event(envelope);
+  },
+};
+
+function control(envelope: JsonObject): Incoming | undefined {
+  const { subscriptionConfirmed, unsubscribeConfirmed, pong, error } = envelope;
+  if (isObject(subscriptionConfirmed)) {
+    const { requestMessageId, position, recovered, replayed } = subscriptionConfirmed;
+    return {
+      kind: "confirmed",
+      requestMessageId: text(requestMessageId),
+      position: parsePosition(position),
+      recovered: recovered === true,
+      replayed: Number(replayed ?? 0),
+    };
+  }
+  if (isObject(unsubscribeConfirmed)) {
+    return { kind: "unsubscribed", requestMessageId: text(unsubscribeConfirmed.requestMessageId) };
+  }
+  if (isObject(pong)) return { kind: "pong", position: parsePosition(pong.position) };
+  if (isObject(error)) {
+    return {
+      kind: "refused",
+      requestMessageId: text(error.requestMessageId),
+      errorCode: text(error.errorCode),
+      errorMessage: text(error.errorMessage),
+      fieldName: error.fieldName === undefined ? undefined : text(error.fieldName),
+      retryAfterMs: error.retryAfterMs === undefined ? undefined : Number(error.retryAfterMs),
+    };
+  }
+  return undefined;
+}
+
+function event(envelope: JsonObject): Incoming {
+  const position = parsePosition(envelope.position);
+  const name = Object.keys(envelope).find((it) => !RELAY_MEMBERS.has(it) && isObject(envelope[it]));
+  if (name === undefined) return { kind: "unknown", position };
+  const known = {
+    name,
+    payload: envelope[name],
+    messageId: text(envelope.messageId),
+    timestamp: Number(envelope.timestamp ?? 0),
+  };
+  return { kind: "event", event: position === undefined ? known : { ...known, position } };
+}
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function text(value: unknown): string {
+  return typeof value === "string" ? value : "";
+}

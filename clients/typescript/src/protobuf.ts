@@ -1,0 +1,258 @@
+/**
+ * The codec for `sidewire.v1.protobuf`, on `@bufbuild/protobuf` and the application's generated schema.
+ *
+ * @packageDocumentation
+ */
+
+import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
+import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import type { Codec, Confirmed, Incoming, Outgoing, Refused } from "./codec.js";
+import type { SidewireEvent } from "./event.js";
+import type { Position } from "./position.js";
+
+/** The members of the oneof `payload` that belong to the relay. */
+type ControlName =
+  | "subscribe"
+  | "subscriptionConfirmed"
+  | "unsubscribe"
+  | "unsubscribeConfirmed"
+  | "ping"
+  | "pong"
+  | "error"
+  | "batch"
+  | "authenticate"
+  | "authenticated";
+
+type PayloadOf<Schema extends DescMessage> =
+  MessageShape<Schema> extends { payload: infer Payload } ? Payload : never;
+
+/** The payloads of the events of an envelope, by name. */
+export type EventsOf<Schema extends DescMessage> = {
+  [Payload in PayloadOf<Schema> as Payload extends { case: infer Name extends string }
+    ? Exclude<Name, ControlName>
+    : never]: Payload extends { value: infer Value } ? Value : never;
+};
+
+/** A codec that knows the events of a schema. */
+export interface ProtobufCodec<Events> extends Codec {
+  /** Only a type: the events. */
+  readonly events?: Events;
+}
+
+/**
+ * Returns the codec for a schema, to be passed as the option `schema`:
+ *
+ * ```ts
+ * new Sidewire(url, { getToken, schema: protobuf(EnvelopeSchema) })
+ * ```
+ *
+ * @param envelope The generated schema of the envelope.
+ */
+export function protobuf<Schema extends DescMessage>(
+  envelope: Schema,
+): ProtobufCodec<EventsOf<Schema>> {
+  return {
+    subprotocol: "sidewire.v1.protobuf",
+    encode,
+    decode(data: string | ArrayBuffer): Incoming {
+      if (typeof data === "string") throw new TypeError("a text frame on a binary connection");
+      return decode(envelope, new Uint8Array(data));
+    },
+  };
+}
+
+// The numbers of the relay's fields are the same in every schema, whatever their names are.
+const MESSAGE_ID = 1;
+const TIMESTAMP = 8;
+const POSITION = 9;
+const SUBSCRIBE = 10;
+const SUBSCRIPTION_CONFIRMED = 11;
+const UNSUBSCRIBE = 12;
+const UNSUBSCRIBE_CONFIRMED = 13;
+const PING = 14;
+const PONG = 15;
+const ERROR = 16;
+const RELAY_FIELD_FIRST = 8;
+const RELAY_FIELD_LAST = 31;
+// Within Subscribe, Unsubscribe and their confirmations.
+const TOPICS = 16;
+const RESUME_FROM = 17;
+const RECOVERED = 18;
+const REQUEST_MESSAGE_ID = 19;
+const REPLAYED = 20;
+
+function encode(message: Outgoing): Uint8Array<ArrayBuffer> {
+  const writer = new BinaryWriter();
+  if (message.kind === "ping")
+    return writer.tag(PING, WireType.LengthDelimited).fork().join().finish();
+  writer.tag(MESSAGE_ID, WireType.LengthDelimited).string(message.messageId);
+  const number = message.kind === "subscribe" ? SUBSCRIBE : UNSUBSCRIBE;
+  writer.tag(number, WireType.LengthDelimited).fork();
+  for (const topic of message.topics) writer.tag(TOPICS, WireType.LengthDelimited).string(topic);
+  if (message.kind === "subscribe" && message.resumeFrom !== undefined) {
+    const { epoch, offset } = message.resumeFrom;
+    writer.tag(RESUME_FROM, WireType.LengthDelimited).fork();
+    writer.tag(1, WireType.LengthDelimited).string(epoch);
+    writer.tag(2, WireType.Varint).uint64(offset).join();
+  }
+  return writer.join().finish();
+}
+
+/** The relay's fields of an envelope. */
+interface RelayFields {
+  messageId: string;
+  timestamp: number;
+  position: Position | undefined;
+  control: Incoming | undefined;
+  /** True if it has another payload than these: it may be an event. */
+  hasEvent: boolean;
+}
+
+function decode(schema: DescMessage, bytes: Uint8Array): Incoming {
+  const { control, hasEvent, position, messageId, timestamp } = readRelayFields(bytes);
+  if (control !== undefined) return control;
+  const payload = hasEvent ? readPayload(schema, bytes) : undefined;
+  if (payload === undefined) return { kind: "unknown", position };
+  const known: SidewireEvent = { ...payload, messageId, timestamp };
+  return { kind: "event", event: position === undefined ? known : { ...known, position } };
+}
+
+function readRelayFields(bytes: Uint8Array): RelayFields {
+  const fields: RelayFields = {
+    messageId: "",
+    timestamp: 0,
+    position: undefined,
+    control: undefined,
+    hasEvent: false,
+  };
+  each(new BinaryReader(bytes), bytes.length, (number, reader) => {
+    switch (number) {
+      case MESSAGE_ID:
+        fields.messageId = reader.string();
+        return true;
+      case TIMESTAMP:
+        fields.timestamp = Number(reader.int64());
+        return true;
+      case POSITION:
+        fields.position = readPosition(reader);
+        return true;
+      case SUBSCRIPTION_CONFIRMED:
+        fields.control = readConfirmed(reader);
+        return true;
+      case UNSUBSCRIBE_CONFIRMED:
+        fields.control = readUnsubscribed(reader);
+        return true;
+      case PONG:
+        fields.control = readPong(reader);
+        return true;
+      case ERROR:
+        fields.control = readError(reader);
+        return true;
+      default:
+        fields.hasEvent ||= number < RELAY_FIELD_FIRST || number > RELAY_FIELD_LAST;
+        return false;
+    }
+  });
+  return fields;
+}
+
+/** Decodes the event with the application's schema; undefined if it does not know the payload. */
+function readPayload(
+  schema: DescMessage,
+  bytes: Uint8Array,
+): { name: string; payload: unknown } | undefined {
+  const envelope = fromBinary(schema, bytes) as unknown as Record<string, unknown>;
+  const oneof = schema.oneofs.find((it) => it.fields.some((field) => field.number === SUBSCRIBE));
+  const { case: name, value } = envelope[oneof?.localName ?? ""] as {
+    case?: string;
+    value?: unknown;
+  };
+  return name === undefined ? undefined : { name, payload: value };
+}
+
+function readConfirmed(reader: BinaryReader): Confirmed {
+  let requestMessageId = "";
+  let position: Position | undefined;
+  let recovered = false;
+  let replayed = 0;
+  eachWithin(reader, (number) => {
+    if (number === RESUME_FROM) position = readPosition(reader);
+    else if (number === RECOVERED) recovered = reader.bool();
+    else if (number === REQUEST_MESSAGE_ID) requestMessageId = reader.string();
+    else if (number === REPLAYED) replayed = Number(reader.uint64());
+    else return false;
+    return true;
+  });
+  return { kind: "confirmed", requestMessageId, position, recovered, replayed };
+}
+
+function readUnsubscribed(reader: BinaryReader): Incoming {
+  let requestMessageId = "";
+  eachWithin(reader, (number) => {
+    if (number !== REQUEST_MESSAGE_ID) return false;
+    requestMessageId = reader.string();
+    return true;
+  });
+  return { kind: "unsubscribed", requestMessageId };
+}
+
+function readPong(reader: BinaryReader): Incoming {
+  let position: Position | undefined;
+  eachWithin(reader, (number) => {
+    if (number !== 3) return false;
+    position = readPosition(reader);
+    return true;
+  });
+  return { kind: "pong", position };
+}
+
+function readError(reader: BinaryReader): Refused {
+  const texts = ["", "", "", ""];
+  let retryAfterMs: number | undefined;
+  let hasField = false;
+  eachWithin(reader, (number) => {
+    if (number >= 1 && number <= 4) texts[number - 1] = reader.string();
+    else if (number === 5) retryAfterMs = Number(reader.uint64());
+    else return false;
+    hasField ||= number === 4;
+    return true;
+  });
+  const [errorCode = "", errorMessage = "", requestMessageId = "", fieldName] = texts;
+  return {
+    kind: "refused",
+    requestMessageId,
+    errorCode,
+    errorMessage,
+    fieldName: hasField ? fieldName : undefined,
+    retryAfterMs,
+  };
+}
+
+function readPosition(reader: BinaryReader): Position | undefined {
+  let epoch = "";
+  let offset = "0";
+  eachWithin(reader, (number) => {
+    if (number === 1) epoch = reader.string();
+    else if (number === 2) offset = String(reader.uint64());
+    else return false;
+    return true;
+  });
+  return epoch === "" ? undefined : { epoch, offset };
+}
+
+function eachWithin(reader: BinaryReader, read: (number: number) => boolean): void {
+  const length = reader.uint32();
+  each(reader, reader.pos + length, read);
+}
+
+/** Goes through the fields of a message; those that `read` has not read are skipped. */
+function each(
+  reader: BinaryReader,
+  end: number,
+  read: (number: number, reader: BinaryReader) => boolean,
+): void {
+  while (reader.pos < end) {
+    const [number, wireType] = reader.tag();
+    if (!read(number, reader)) reader.skip(wireType, number);
+  }
+}

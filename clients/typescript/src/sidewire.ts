@@ -1,0 +1,371 @@
+/** The client: keeps one connection, and on it all subscriptions. */
+
+import { Backoff } from "./backoff.js";
+import { nextAfterClose } from "./close_codes.js";
+import type { Codec, Incoming } from "./codec.js";
+import { Connection, type WebSocketConstructor } from "./connection.js";
+import type { Follower } from "./core/follower.js";
+import { type Effect, Session } from "./core/session.js";
+import { Emitter } from "./emitter.js";
+import { ConnectionError, type RelayError } from "./errors.js";
+import type { AnyEvents } from "./event.js";
+import { json } from "./json.js";
+import { consoleLogger, type Logger } from "./logger.js";
+import { parsePosition } from "./position.js";
+import type { ConnectionState } from "./state.js";
+import { type SubscribeOptions, Subscription } from "./subscription.js";
+import { isOffline, watchSurroundings } from "./surroundings.js";
+import { checkTopics } from "./topics.js";
+
+/** To fetch a token and to open a connection may take this long together. */
+const CONNECT_MS = 30_000;
+
+/** How a client connects. */
+export interface SidewireOptions<Events = AnyEvents> {
+  /**
+   * Returns a token that has not expired. It is asked for before each attempt to connect. Leave it
+   * out for a relay that needs none (`auth.mode = "none"`).
+   */
+  readonly getToken?: () => string | Promise<string>;
+  /**
+   * How messages are encoded: JSON, or Protocol Buffers with the application's generated schema, see
+   * `protobuf` in `@sidewire/client/protobuf`.
+   */
+  readonly schema?: Codec & { readonly events?: Events };
+  /**
+   * Where errors in callbacks and the like are written. Unless it is given, warnings and errors go to
+   * the console, and disconnects are not written.
+   */
+  readonly logger?: Logger;
+  /** The WebSocket to use where there is none, as in Node 20: that of the package `ws`. */
+  readonly WebSocket?: WebSocketConstructor;
+}
+
+/** Why no connection is wanted although the application wants one. */
+type Pause = "OFFLINE" | "PAGE_HIDDEN";
+
+/**
+ * A client of a relay. It connects with the first subscription, and reconnects until it is closed:
+ * after 1, 2, 4 … 30 s, or when the relay asks it to, and at once when the browser is online again,
+ * the page becomes visible, or the machine wakes up.
+ */
+export class Sidewire<Events = AnyEvents> {
+  readonly #url: string;
+  readonly #getToken: SidewireOptions["getToken"];
+  readonly #WebSocket: WebSocketConstructor;
+  readonly #codec: Codec;
+  readonly #logger: Logger;
+  readonly #emitter: Emitter<{ state: ConnectionState }>;
+  readonly #session = new Session();
+  readonly #subscriptions = new Map<Follower, Subscription<Events>>();
+  readonly #backoff = new Backoff();
+  #state: ConnectionState = { name: "idle" };
+  #connection: Connection | undefined;
+  /** Counts the attempts, so that what belongs to an earlier one is ignored. */
+  #attempt = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #requestTimer: ReturnType<typeof setTimeout> | undefined;
+  #unwatch: (() => void) | undefined;
+  /** True while the relay has asked to wait, so that nothing may shorten that. */
+  #mustWait = false;
+  #waitsUntil = 0;
+  #pause: Pause | undefined;
+  #wasConfirmed = false;
+
+  /**
+   * @param url The address of the relay, such as `wss://relay.example/ws`.
+   *
+   * Throws a `TypeError` for an invalid address, or if there is no WebSocket.
+   */
+  constructor(url: string, options: SidewireOptions<Events> = {}) {
+    if (!/^wss?:$/.test(new URL(url).protocol)) {
+      throw new TypeError("the address of a relay begins with ws:// or wss://");
+    }
+    const WebSocket: WebSocketConstructor | undefined = options.WebSocket ?? globalThis.WebSocket;
+    if (WebSocket === undefined) {
+      throw new TypeError("there is no WebSocket here: pass that of the package `ws` as an option");
+    }
+    this.#url = url;
+    this.#getToken = options.getToken;
+    this.#WebSocket = WebSocket;
+    this.#codec = options.schema ?? json;
+    this.#logger = options.logger ?? consoleLogger;
+    this.#emitter = new Emitter(this.#logger);
+  }
+
+  /** The state of the connection. */
+  get state(): ConnectionState {
+    return this.#state;
+  }
+
+  /** Calls back with each new state of the connection; the function that is returned ends that. */
+  on(name: "state", callback: (state: ConnectionState) => void): () => void {
+    return this.#emitter.on(name, callback);
+  }
+
+  /**
+   * Subscribes to topics, `kind:id` each, on this connection and each later one. Without topics the
+   * subscription gets only the events for the user and for the whole tenant.
+   *
+   * Throws a `TypeError` for an invalid topic, or for more than 1,000 of them.
+   */
+  subscribe(topics: readonly string[], options: SubscribeOptions<Events>): Subscription<Events> {
+    const since = options.since === undefined ? undefined : parsePosition(options.since);
+    if (options.since !== undefined && since === undefined) {
+      throw new TypeError("`since` is not a position");
+    }
+    this.#checkNotClosed();
+    const follower = this.#session.subscribe(checkTopics(topics), since);
+    const subscription = new Subscription(follower, options, this.#logger, () => {
+      this.#session.unsubscribe(follower);
+      this.#subscriptions.delete(follower);
+      this.#soon();
+    });
+    this.#subscriptions.set(follower, subscription);
+    if (this.#state.name === "idle") this.connect();
+    this.#soon();
+    return subscription;
+  }
+
+  /**
+   * Connects now: with no need to wait for the first subscription or for the next attempt, or after
+   * `closed`, with all subscriptions and their positions.
+   */
+  connect(): void {
+    this.#checkNotClosed();
+    if (this.#connection !== undefined || this.#state.name === "connecting") return;
+    this.#unwatch ??= watchSurroundings({
+      wokeUp: () => this.#wokeUp(),
+      wentOffline: () => this.#wentOffline(),
+      pageHidden: () => this.#pageHidden(),
+      pageShown: () => this.#pageShown(),
+    });
+    this.#pause = undefined;
+    void this.#open();
+  }
+
+  /** Closes the connection and ends all subscriptions, for good. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#stop(new ConnectionError("CLOSED", "the application closed the client"));
+    for (const subscription of [...this.#subscriptions.values()]) subscription.unsubscribe();
+  }
+
+  get #isClosed(): boolean {
+    return this.#state.name === "closed" && this.#state.reason.code === "CLOSED";
+  }
+
+  #checkNotClosed(): void {
+    if (this.#isClosed) throw new Error("the application closed the client");
+  }
+
+  async #open(): Promise<void> {
+    this.#attempt += 1;
+    const attempt = this.#attempt;
+    clearTimeout(this.#timer);
+    this.#mustWait = false;
+    this.#wasConfirmed = false;
+    this.#timer = setTimeout(() => {
+      const text = `no connection within ${CONNECT_MS / 1000} s`;
+      this.#lost(new ConnectionError("DEAD", text));
+    }, CONNECT_MS);
+    this.#setState({ name: "connecting" });
+    try {
+      const token = await this.#getToken?.();
+      if (attempt === this.#attempt) this.#connection = this.#openSocket(attempt, token);
+    } catch (cause) {
+      if (attempt !== this.#attempt) return;
+      const text = "there is no token with which to connect";
+      this.#lost(new ConnectionError("NO_TOKEN", text, { cause }));
+    }
+  }
+
+  #openSocket(attempt: number, token: string | undefined): Connection {
+    const protocols = [this.#codec.subprotocol];
+    if (token !== undefined) protocols.push(`bearer.${token}`);
+    const isCurrent = () => attempt === this.#attempt;
+    return new Connection(new this.#WebSocket(this.#url, protocols), this.#codec, {
+      opened: () => isCurrent() && this.#opened(),
+      received: (message) => isCurrent() && this.#received(message),
+      ended: (error) => isCurrent() && this.#lost(error),
+    });
+  }
+
+  #opened(): void {
+    clearTimeout(this.#timer);
+    this.#session.opened();
+    this.#advance();
+  }
+
+  #received(message: Incoming): void {
+    const attempt = this.#attempt;
+    for (const effect of this.#session.receive(message, Date.now())) this.#apply(effect);
+    // A callback may have closed the client.
+    if (attempt === this.#attempt && this.#connection !== undefined) this.#advance();
+  }
+
+  #apply(effect: Effect): void {
+    switch (effect.kind) {
+      case "event":
+        this.#subscriptions.get(effect.to)?.event(effect.event);
+        break;
+      case "gap":
+        this.#subscriptions.get(effect.to)?.gap(effect.since);
+        break;
+      case "live":
+        this.#subscriptions.get(effect.to)?.live();
+        break;
+      case "refused":
+        this.#subscriptions.get(effect.to)?.refused(effect.error);
+        break;
+      case "confirmed":
+        this.#wasConfirmed = true;
+        this.#backoff.reset();
+        break;
+      case "error":
+        this.#reported(effect.error);
+        break;
+    }
+  }
+
+  #reported(error: RelayError): void {
+    const text = "sidewire: the relay reports an error";
+    // The token has expired, and the relay is about to close the connection.
+    if (error.code === "AUTHENTICATION_FAILED") this.#logger.debug(text, error);
+    else this.#logger.warn(text, error);
+  }
+
+  /** Lets the application subscribe several times before the first request is sent. */
+  #soon(): void {
+    queueMicrotask(() => this.#advance());
+  }
+
+  /** Sends what is to be sent. */
+  #advance(): void {
+    if (this.#connection === undefined || !this.#session.isOpen) return;
+    for (;;) {
+      const step = this.#session.next(Date.now());
+      if (step === undefined) break;
+      if (step.kind === "replace connection") {
+        this.#replace();
+        return;
+      }
+      this.#connection.send(step.message);
+    }
+    clearTimeout(this.#requestTimer);
+    const { wakeAt } = this.#session;
+    if (wakeAt !== undefined && wakeAt > Date.now()) {
+      this.#requestTimer = setTimeout(() => this.#advance(), wakeAt - Date.now());
+    }
+    this.#setState({ name: this.#session.isSettled ? "open" : "resuming" });
+  }
+
+  /** Opens another connection, on which a subscription can resume. */
+  #replace(): void {
+    const reason = new ConnectionError("REPLACED", "a subscription resumes on a new connection");
+    this.#drop();
+    // Without any progress this must not become a loop.
+    this.#wait(reason, this.#wasConfirmed ? 0 : this.#backoff.next());
+  }
+
+  #lost(error: ConnectionError): void {
+    this.#drop();
+    if (error.code === "UNREADABLE") {
+      this.#logger.error("sidewire: the connection is given up", error);
+    } else {
+      this.#logger.debug("sidewire: there is no connection", error);
+    }
+    const next = nextAfterClose(error.closeCode ?? 0, error.closeReason ?? "");
+    if (next.kind === "never") {
+      this.#stop(error);
+      return;
+    }
+    this.#mustWait = next.kind === "after";
+    this.#wait(error, next.kind === "after" ? next.ms : this.#backoff.next());
+  }
+
+  #wait(reason: ConnectionError, ms: number): void {
+    const { failures } = this.#backoff;
+    if (isOffline()) this.#pause ??= "OFFLINE";
+    this.#waitsUntil = Date.now() + ms;
+    const retryAt = this.#pause === undefined ? this.#waitsUntil : undefined;
+    clearTimeout(this.#timer);
+    if (retryAt !== undefined || this.#mustWait) {
+      this.#timer = setTimeout(() => this.#waited(), ms);
+    }
+    this.#setState({ name: "waiting", reason, retryAt, failures });
+  }
+
+  #waited(): void {
+    this.#mustWait = false;
+    if (this.#pause === undefined) void this.#open();
+  }
+
+  /** Forgets the connection, and whatever is under way. */
+  #drop(): void {
+    this.#attempt += 1;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#requestTimer);
+    this.#connection?.close();
+    this.#connection = undefined;
+    this.#session.closed();
+  }
+
+  #stop(reason: ConnectionError): void {
+    this.#drop();
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    this.#mustWait = false;
+    this.#setState({ name: "closed", reason });
+  }
+
+  #wokeUp(): void {
+    if (this.#connection !== undefined) {
+      this.#connection.probe();
+      return;
+    }
+    if (this.#state.name !== "waiting" || this.#pause === "PAGE_HIDDEN" || isOffline()) return;
+    this.#endPause();
+  }
+
+  #wentOffline(): void {
+    // An open connection may survive; the heartbeat finds out.
+    if (this.#state.name !== "waiting" || this.#pause !== undefined) return;
+    const reason = new ConnectionError("OFFLINE", "the browser is offline");
+    this.#pause = "OFFLINE";
+    if (!this.#mustWait) clearTimeout(this.#timer);
+    this.#setState({ ...this.#state, reason, retryAt: undefined });
+  }
+
+  /** An open connection would keep the page out of the back/forward cache. */
+  #pageHidden(): void {
+    const { name } = this.#state;
+    if (name === "idle" || name === "closed") return;
+    this.#pause = "PAGE_HIDDEN";
+    if (this.#mustWait) return;
+    this.#drop();
+    this.#wait(new ConnectionError("PAGE_HIDDEN", "the page is hidden"), 0);
+  }
+
+  #pageShown(): void {
+    if (this.#pause !== "PAGE_HIDDEN") return;
+    if (isOffline()) this.#pause = "OFFLINE";
+    else this.#endPause();
+  }
+
+  /** Connects at once, unless the relay asked to wait. */
+  #endPause(): void {
+    this.#pause = undefined;
+    if (!this.#mustWait) void this.#open();
+    else if (this.#state.name === "waiting") {
+      this.#setState({ ...this.#state, retryAt: this.#waitsUntil });
+    }
+  }
+
+  #setState(state: ConnectionState): void {
+    const saysMore = state.name === "waiting" || state.name === "closed";
+    if (state.name === this.#state.name && !saysMore) return;
+    this.#state = state;
+    this.#emitter.emit("state", state);
+  }
+}

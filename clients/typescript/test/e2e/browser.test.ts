@@ -1,0 +1,112 @@
+/** The built package in a real browser, as ES modules without a bundler. */
+
+import { execFileSync } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { type Browser, chromium, type Page } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Publisher } from "../../src/publisher.js";
+import { FaultyProxy } from "../support/faulty_proxy.js";
+import { TestRelay } from "../support/relay.js";
+
+const DIST = new URL("../../dist/", import.meta.url);
+
+const PAGE = `<!doctype html>
+<title>Sidewire</title>
+<pre id="events"></pre>
+<script type="module">
+  import { Sidewire } from "/dist/index.js";
+  const settings = new URLSearchParams(location.hash.slice(1));
+  const relay = new Sidewire(settings.get("url"), { getToken: () => settings.get("token") });
+  const show = (state) => { document.body.dataset.state = state; };
+  relay.on("state", (state) => {
+    show(state.name === "waiting" ? "waiting " + state.reason.code : state.name);
+  });
+  relay.subscribe(["order:7"], {
+    onEvent: (event) => { events.textContent += event.payload.type + "\\n"; },
+    onGap: () => { events.textContent += "gap\\n"; },
+  });
+</script>`;
+
+let server: TestRelay;
+let proxy: FaultyProxy;
+let pages: Server;
+let browser: Browser;
+let page: Page;
+let publisher: Publisher;
+
+beforeAll(async () => {
+  server = await TestRelay.start();
+  proxy = await FaultyProxy.start(server.clientPort);
+  publisher = new Publisher(`http://127.0.0.1:${server.ingestPort}`, { key: server.key });
+  pages = createServer(async ({ url = "" }, response) => {
+    if (!url.startsWith("/dist/")) {
+      response.setHeader("Content-Type", "text/html").end(url === "/page" ? PAGE : "elsewhere");
+      return;
+    }
+    const script = await readFile(new URL(url.slice("/dist/".length), DIST));
+    response.setHeader("Content-Type", "text/javascript").end(script);
+  });
+  await new Promise<void>((resolve) => pages.listen(0, "127.0.0.1", resolve));
+  const executablePath = execFileSync("which", ["chromium"], { encoding: "utf8" }).trim();
+  browser = await chromium.launch({
+    executablePath,
+    // So that a page that is left is kept, as it is for people.
+    ignoreDefaultArgs: ["--disable-back-forward-cache"],
+  });
+  page = await browser.newPage();
+  page.setDefaultTimeout(10_000);
+  page.on("pageerror", console.error);
+  const token = server.token("ann");
+  const settings = new URLSearchParams({ url: `ws://127.0.0.1:${proxy.port}/ws`, token });
+  await page.goto(`${origin()}/page#${settings}`);
+}, 60_000);
+
+afterAll(async () => {
+  await browser?.close();
+  pages?.close();
+  pages?.closeAllConnections();
+  await proxy?.stop();
+  await server?.stop();
+});
+
+const origin = () => `http://127.0.0.1:${(pages.address() as AddressInfo).port}`;
+const post = (type: string) =>
+  publisher.publish("acme", { event: { type } }, { topics: ["order:7"] });
+const untilState = (state: string) =>
+  page.locator(`body[data-state="${state}"]`).waitFor({ state: "attached" });
+
+async function untilEvents(...types: string[]): Promise<void> {
+  const expected = types.map((type) => `${type}\n`).join("");
+  await page.waitForFunction(
+    (length) => (document.querySelector("#events")?.textContent ?? "").length >= length,
+    expected.length,
+  );
+  expect(await page.locator("#events").textContent()).toBe(expected);
+}
+
+test("an event arrives", async () => {
+  await untilState("open");
+  await post("1");
+  await untilEvents("1");
+});
+
+test("what was missed while offline arrives at once when it is online again", async () => {
+  await page.context().setOffline(true);
+  proxy.refuse();
+  await untilState("waiting LOST");
+  await post("2");
+  proxy.allow();
+  await page.context().setOffline(false);
+  await untilState("open");
+  await untilEvents("1", "2");
+});
+
+test("a page in the back/forward cache has no connection, and resumes when it is back", async () => {
+  await page.goto(`${origin()}/elsewhere`);
+  await post("3");
+  // A page that comes from there is not loaded again.
+  await page.goBack({ waitUntil: "commit" });
+  await untilEvents("1", "2", "3");
+});

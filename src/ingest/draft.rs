@@ -5,7 +5,7 @@ use std::{collections::HashSet, mem, sync::Arc};
 
 use sidewire_protocol::{
     MessageId, Topic,
-    schema::{InspectLimits, InspectOutcome, InspectedEnvelope, PayloadKind, Schema, WireFault},
+    schema::{InspectLimits, InspectedEnvelope, PayloadKind, Schema, WireFault},
     topic::TENANT_KIND,
 };
 
@@ -71,9 +71,8 @@ impl<'a> AdmissibleEnvelope<'a> {
                     WireFault::TooManyTopics => too_many_topics(limits.topics_per_event),
                     _ => HttpProblem::bad_request(error.to_string()).with_field(error.field()),
                 })?;
-        let mut inspected = match inspection {
-            InspectOutcome::Complete(inspected) => inspected,
-            InspectOutcome::NeedsDecoding => return Ok(None),
+        let Some(mut inspected) = inspection else {
+            return Ok(None);
         };
         check_payload(&inspected)?;
         if inspected.has_position {

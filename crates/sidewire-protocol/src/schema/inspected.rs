@@ -43,16 +43,6 @@ pub struct InspectLimits {
     pub decoded_bytes: usize,
 }
 
-/// The outcome of inspecting an envelope.
-#[derive(Debug)]
-pub enum InspectOutcome<'a> {
-    /// The inspection is complete.
-    Complete(InspectedEnvelope<'a>),
-    /// The envelope is well-formed, but it would have to be decoded to find its topics, and
-    /// it is larger than [`InspectLimits::decoded_bytes`].
-    NeedsDecoding,
-}
-
 /// The payload that is set in the envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InspectedPayload<'a> {

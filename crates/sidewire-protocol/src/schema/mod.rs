@@ -78,7 +78,7 @@ pub use self::{
     diagnostic::{Diagnostic, SchemaError, Severity},
     error::{BatchError, JsonError, WireError, WireFault},
     explain::AnnotatedValue,
-    inspected::{InspectLimits, InspectOutcome, InspectedEnvelope, InspectedPayload},
+    inspected::{InspectLimits, InspectedEnvelope, InspectedPayload},
     lists::{IdList, IdLists},
     payload::{AbsentValue, ControlKind, PayloadKind, PayloadType},
     revision::SchemaRevision,
@@ -210,7 +210,9 @@ impl Schema {
         Ok(self.inspected_envelope(envelope, found))
     }
 
-    /// Inspects an envelope as [`inspect`](Self::inspect) does, within the given limits.
+    /// Inspects an envelope as [`inspect`](Self::inspect) does, within the given limits. Returns
+    /// `None` if the envelope is well-formed, but would have to be decoded to find its topics
+    /// and is larger than [`InspectLimits::decoded_bytes`].
     ///
     /// # Errors
     ///
@@ -219,20 +221,18 @@ impl Schema {
         &'a self,
         envelope: &'a [u8],
         limits: InspectLimits,
-    ) -> Result<InspectOutcome<'a>, WireError> {
+    ) -> Result<Option<InspectedEnvelope<'a>>, WireError> {
         let mut found = self.walk_for_topics(envelope, limits.topics)?;
         if found.is_ambiguous {
             if envelope.len() > limits.decoded_bytes {
-                return Ok(InspectOutcome::NeedsDecoding);
+                return Ok(None);
             }
             found.topics =
                 collect::collect_topics(&self.table, &self.envelope, envelope, limits.topics)?;
         } else if found.has_too_many_topics {
             return Err(WireError::without_offset(WireFault::TooManyTopics));
         }
-        Ok(InspectOutcome::Complete(
-            self.inspected_envelope(envelope, found),
-        ))
+        Ok(Some(self.inspected_envelope(envelope, found)))
     }
 
     /// Walks over an envelope. If the result is ambiguous, the caller must collect the

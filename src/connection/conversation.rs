@@ -6,7 +6,7 @@ use std::{collections::HashSet, hash::Hash, time::Duration};
 use prost::Message;
 use sidewire_protocol::{
     ErrorCode, MessageId, Position, Topic,
-    envelope::OnlyMessageId,
+    envelope::{OnlyMessageId, OnlyResumeFrom},
     position::EpochError,
     reply::{ListedIds, MessageRefusal, Reply},
     schema::{
@@ -161,9 +161,9 @@ impl<'a> Conversation<'a> {
             PayloadKind::Control(ControlKind::Subscribe) => {
                 self.subscribe_action(schema.subscribe_lists(), envelope, payload)
             }
-            PayloadKind::Control(ControlKind::Unsubscribe) => {
-                self.unsubscribe_action(schema.unsubscribe_lists(), envelope, payload)
-            }
+            PayloadKind::Control(ControlKind::Unsubscribe) => self
+                .topics_request(schema.unsubscribe_lists(), envelope, payload)
+                .map(|request| ConversationAction::Request(ClientRequest::Unsubscribe(request))),
             PayloadKind::Control(ControlKind::Ping) => pong_action(payload, now),
             PayloadKind::Control(_) | PayloadKind::Event { .. } => Err(MessageRefusal::new(
                 ErrorCode::InternalError,
@@ -178,9 +178,8 @@ impl<'a> Conversation<'a> {
         envelope: &InspectedEnvelope<'_>,
         payload: &InspectedPayload<'_>,
     ) -> Result<ConversationAction, MessageRefusal> {
-        let fields =
-            wire::Subscribe::decode(payload.bytes).map_err(|_| payload_refusal(payload))?;
-        let mut request = self.topics_request(envelope, payload, lists, &fields.topics)?;
+        let mut request = self.topics_request(lists, envelope, payload)?;
+        let fields = OnlyResumeFrom::decode(payload.bytes).map_err(|_| payload_refusal(payload))?;
         request.resume_from = fields.resume_from.as_ref().map(Position::try_from);
         let refused = request
             .topics
@@ -194,31 +193,18 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    fn unsubscribe_action(
-        &self,
-        lists: &IdLists,
-        envelope: &InspectedEnvelope<'_>,
-        payload: &InspectedPayload<'_>,
-    ) -> Result<ConversationAction, MessageRefusal> {
-        let fields =
-            wire::Unsubscribe::decode(payload.bytes).map_err(|_| payload_refusal(payload))?;
-        self.topics_request(envelope, payload, lists, &fields.topics)
-            .map(|request| ConversationAction::Request(ClientRequest::Unsubscribe(request)))
-    }
-
     /// Collects the topics that the schema's lists and the relay's own list name.
     fn topics_request(
         &self,
+        lists: &IdLists,
         envelope: &InspectedEnvelope<'_>,
         payload: &InspectedPayload<'_>,
-        lists: &IdLists,
-        texts: &[String],
     ) -> Result<TopicsRequest, MessageRefusal> {
-        let listed = lists
-            .ids_in(payload.bytes)
-            .map_err(|_| payload_refusal(payload))?;
-        let count = texts.len() + listed.iter().map(|(_, ids)| ids.len()).sum::<usize>();
         let max = self.topics_per_subscribe;
+        let named = lists
+            .named_topics(payload.bytes, max)
+            .map_err(|_| payload_refusal(payload))?;
+        let count = named.count;
         if count > max {
             let message = format!(
                 "{} names {count} topics; the maximum is {max}",
@@ -228,7 +214,7 @@ impl<'a> Conversation<'a> {
         }
 
         let mut topics = Vec::with_capacity(count);
-        for (list, ids) in &listed {
+        for (list, ids) in &named.ids {
             for (index, id) in ids.iter().enumerate() {
                 let topic = listed_topic(&list.kind, id).map_err(|reason| {
                     let path = format!("{}.{}[{index}]", payload.name, list.name);
@@ -237,14 +223,14 @@ impl<'a> Conversation<'a> {
                 topics.push(topic);
             }
         }
-        for (index, text) in texts.iter().enumerate() {
+        for (index, text) in named.topics.iter().enumerate() {
             let topic = Topic::parse(text).map_err(|error| {
                 let path = format!("{}.topics[{index}]", payload.name);
                 MessageRefusal::invalid(&path, format!("{path} {error}"))
             })?;
             topics.push(topic);
         }
-        let lists = listed.into_iter().map(|(list, ids)| ListedIds {
+        let lists = named.ids.into_iter().map(|(list, ids)| ListedIds {
             number: list.number,
             ids: deduplicate(ids),
         });
@@ -254,7 +240,7 @@ impl<'a> Conversation<'a> {
             answer: TopicsAnswer {
                 message_id: envelope.message_id.unwrap_or_default().to_owned(),
                 lists: lists.collect(),
-                texts: deduplicate(texts.iter().map(String::as_str)),
+                texts: deduplicate(named.topics),
             },
         })
     }
@@ -402,11 +388,11 @@ fn listed_topic(kind: &str, id: &str) -> Result<Topic, String> {
 }
 
 /// Removes duplicates and keeps the order of first appearance.
-fn deduplicate<T, U>(items: impl IntoIterator<Item = T>) -> Vec<U>
+fn deduplicate<T, U>(items: Vec<T>) -> Vec<U>
 where
     T: Eq + Hash + Clone + Into<U>,
 {
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::with_capacity(items.len());
     items
         .into_iter()
         .filter(|item| seen.insert(item.clone()))

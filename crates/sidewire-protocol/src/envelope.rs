@@ -118,6 +118,14 @@ pub struct OnlyMessageId {
     pub message_id: String,
 }
 
+/// A Subscribe that is decoded only for the position to resume from.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct OnlyResumeFrom {
+    /// The position, if the client resumes.
+    #[prost(message, optional, tag = "17")]
+    pub resume_from: Option<wire::Position>,
+}
+
 #[cfg(test)]
 mod tests {
     use prost::Message;

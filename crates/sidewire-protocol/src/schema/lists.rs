@@ -9,7 +9,7 @@ use super::{
     annotations::{Annotations, DeclaredField, TopicSource},
     built_in::is_built_in,
     error::{WireError, WireFault},
-    relay_fields::LIST_NUMBERS,
+    relay_fields::{LIST_NUMBERS, TOPICS_LIST},
     report::SchemaReport,
     wire::{RawField, WireFields, WireType, utf8_text},
 };
@@ -29,6 +29,17 @@ pub struct IdList {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdLists(Vec<IdList>);
 
+/// The topics that a request names.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NamedTopics<'s, 'a> {
+    /// Number of ids and whole topics in the request.
+    pub count: usize,
+    /// The ids of each list, in their original order.
+    pub ids: Vec<(&'s IdList, Vec<&'a str>)>,
+    /// The whole topics, in their original order.
+    pub topics: Vec<&'a str>,
+}
+
 impl IdLists {
     /// Returns the lists, sorted by number.
     #[must_use]
@@ -36,27 +47,39 @@ impl IdLists {
         &self.0
     }
 
-    /// Returns the ids of each list in the payload, in their original order.
+    /// Returns the topics that the payload names. Those beyond `max` are only counted.
     ///
     /// # Errors
     ///
     /// Fails if the payload is malformed, which [`Schema::inspect`] detects as well.
     ///
     /// [`Schema::inspect`]: super::Schema::inspect
-    pub fn ids_in<'a>(&self, payload: &'a [u8]) -> Result<Vec<(&IdList, Vec<&'a str>)>, WireError> {
-        let mut found: Vec<_> = self.0.iter().map(|list| (list, Vec::new())).collect();
+    pub fn named_topics<'a>(
+        &self,
+        payload: &'a [u8],
+        max: usize,
+    ) -> Result<NamedTopics<'_, 'a>, WireError> {
+        let mut named = NamedTopics {
+            count: 0,
+            ids: self.0.iter().map(|list| (list, Vec::new())).collect(),
+            topics: Vec::new(),
+        };
         for field in WireFields::new(payload, &(0..payload.len())) {
             let field = field?;
-            let list = found
-                .iter_mut()
-                .find(|(list, _)| list.number == field.number);
-            if let Some((list, ids)) = list {
-                let id = read_id(payload, &field)
-                    .map_err(|error| error.in_field(&list.name, Some(ids.len())))?;
-                ids.push(id);
+            let list = named.ids.iter_mut().find(|it| it.0.number == field.number);
+            let (name, texts) = match list {
+                Some((list, ids)) => (&*list.name, ids),
+                None if field.number == TOPICS_LIST => ("topics", &mut named.topics),
+                None => continue,
+            };
+            named.count += 1;
+            if named.count <= max {
+                let text = read_text(payload, &field)
+                    .map_err(|error| error.in_field(name, Some(texts.len())))?;
+                texts.push(text);
             }
         }
-        Ok(found)
+        Ok(named)
     }
 
     /// Returns the id lists that the request declares. Reports each that is malformed or that the
@@ -80,7 +103,7 @@ impl IdLists {
     }
 }
 
-fn read_id<'a>(payload: &'a [u8], field: &RawField) -> Result<&'a str, WireError> {
+fn read_text<'a>(payload: &'a [u8], field: &RawField) -> Result<&'a str, WireError> {
     match field.wire_type {
         WireType::Delimited => utf8_text(payload, &field.value),
         _ => Err(WireError::new(WireFault::Mistyped, field.whole.start)),

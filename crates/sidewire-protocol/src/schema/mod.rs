@@ -79,7 +79,7 @@ pub use self::{
     error::{BatchError, JsonError, WireError, WireFault},
     explain::AnnotatedValue,
     inspected::{InspectLimits, InspectedEnvelope, InspectedPayload},
-    lists::{IdList, IdLists},
+    lists::{IdList, IdLists, NamedTopics},
     payload::{AbsentValue, ControlKind, PayloadKind, PayloadType},
     revision::SchemaRevision,
     routes::{RouteRecursion, TopicPath, TopicRoutes},

@@ -21,6 +21,9 @@ pub(super) fn is_reserved(number: u32) -> bool {
 /// The field numbers that a schema may use in the subscription messages.
 pub(super) const LIST_NUMBERS: std::ops::RangeInclusive<u32> = 1..=15;
 
+/// The number of the list of whole topics in the subscription messages.
+pub(super) const TOPICS_LIST: u32 = 16;
+
 /// The type that a field must have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RelayFieldType {
@@ -143,25 +146,28 @@ pub(super) const WITHIN: [(u32, &[RelayField]); 8] = [
     (
         number::SUBSCRIBE,
         &[
-            repeated_strings(16, "topics"),
+            repeated_strings(TOPICS_LIST, "topics"),
             singular_field(17, "resume_from", RelayFieldType::Message(POSITION)),
         ],
     ),
     (
         number::SUBSCRIPTION_CONFIRMED,
         &[
-            repeated_strings(16, "topics"),
+            repeated_strings(TOPICS_LIST, "topics"),
             singular_field(17, "position", RelayFieldType::Message(POSITION)),
             singular_field(18, "recovered", RelayFieldType::Bool),
             singular_field(19, "request_message_id", RelayFieldType::String),
             singular_field(20, "replayed", RelayFieldType::Uint64),
         ],
     ),
-    (number::UNSUBSCRIBE, &[repeated_strings(16, "topics")]),
+    (
+        number::UNSUBSCRIBE,
+        &[repeated_strings(TOPICS_LIST, "topics")],
+    ),
     (
         number::UNSUBSCRIBE_CONFIRMED,
         &[
-            repeated_strings(16, "topics"),
+            repeated_strings(TOPICS_LIST, "topics"),
             singular_field(19, "request_message_id", RelayFieldType::String),
         ],
     ),

@@ -59,6 +59,25 @@ fn an_invalid_id_is_refused_with_its_path() {
 }
 
 #[test]
+fn a_request_that_names_too_many_topics_is_refused_with_their_number() {
+    for payload in ["subscribe", "unsubscribe"] {
+        let request = |topics: &[&str]| {
+            let ids = vec!["p"; TOPICS_MAX - 1];
+            named(payload, &json!({"projectIds": ids, "topics": topics}))
+        };
+        let most = conversation().handle_frame(&SCHEMA, &request(&["a:1"]), NOW);
+        assert_eq!(topics(&most), ["project:p", "a:1"]);
+        // What exceeds the maximum need not be a topic.
+        let refusal = refusal(&conversation(), &request(&["a:1", "no topic", "a:1"]));
+        let message = format!("{payload} names 1002 topics; the maximum is 1000");
+        assert_eq!(
+            (refusal.field.as_deref(), refusal.message),
+            (Some(payload), message)
+        );
+    }
+}
+
+#[test]
 fn a_malformed_topic_is_reported_before_a_topic_outside_the_grant() {
     let grant = Grant::from_topics([]);
     let conversation = conversation_of(&grant);

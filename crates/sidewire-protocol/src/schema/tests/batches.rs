@@ -1,7 +1,7 @@
 //! Splitting batches, and the schema's lists of ids.
 
 use super::{
-    super::{BatchError, WireFault},
+    super::{BatchError, NamedTopics, WireFault},
     Schema, field, pool_of,
 };
 
@@ -88,34 +88,48 @@ fn the_ids_of_a_request_are_grouped_by_list_and_in_order() {
         field(17, b""),
     ];
     let payload = payload.concat();
-    let ids = lists.ids_in(&payload).unwrap();
-    let ids: Vec<_> = ids
-        .into_iter()
-        .map(|(list, ids)| (list.number, ids))
-        .collect();
-    assert_eq!(ids, [(1, vec!["p", "*", "p"]), (2, vec![]), (3, vec!["i"])]);
+    let named = lists.named_topics(&payload, 5).unwrap();
+    let ids = |named: NamedTopics<'_, '_>| -> Vec<_> {
+        let ids = named.ids.into_iter();
+        ids.map(|(list, ids)| (list.number, ids.join(",")))
+            .collect()
+    };
+    assert_eq!((named.count, &*named.topics), (5, &["project:q"][..]));
+    let expected = [(1, "p,*,p"), (2, ""), (3, "i")];
+    assert_eq!(
+        ids(named),
+        expected.map(|(list, ids)| (list, ids.to_owned()))
+    );
+    // What exceeds the maximum is counted and not read.
+    let named = lists.named_topics(&payload, 2).unwrap();
+    assert_eq!((named.count, &*named.topics), (5, &[][..]));
+    let expected = [(1, "p"), (2, ""), (3, "i")];
+    assert_eq!(
+        ids(named),
+        expected.map(|(list, ids)| (list, ids.to_owned()))
+    );
 }
 
 #[test]
 fn a_schema_may_have_no_lists() {
     let schema = super::torture();
     assert_eq!(schema.subscribe_lists().as_slice(), []);
-    assert_eq!(
-        schema.subscribe_lists().ids_in(&field(16, b"a:1")).unwrap(),
-        []
-    );
+    let payload = field(16, b"a:1");
+    let named = schema.subscribe_lists().named_topics(&payload, 1).unwrap();
+    assert_eq!((named.ids, named.topics), (vec![], vec!["a:1"]));
 }
 
 #[test]
 fn a_malformed_id_is_refused_with_its_path() {
     let schema = Schema::bundled().unwrap();
     let payload = [field(1, b"p"), field(1, b"\xff")].concat();
-    let error = schema.subscribe_lists().ids_in(&payload).unwrap_err();
+    let lists = schema.subscribe_lists();
+    let error = lists.named_topics(&payload, 2).unwrap_err();
     assert_eq!(
         (error.fault(), error.field()),
         (WireFault::Utf8, Some("project_ids[1]"))
     );
-    let error = schema.subscribe_lists().ids_in(b"\x08\x01").unwrap_err();
+    let error = lists.named_topics(b"\x08\x01", 2).unwrap_err();
     assert_eq!(
         (error.fault(), error.field()),
         (WireFault::Mistyped, Some("project_ids[0]"))

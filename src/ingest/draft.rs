@@ -9,7 +9,7 @@ use sidewire_protocol::{
     topic::TENANT_KIND,
 };
 
-use super::json::{JsonCheck, check_small_json, json_check_cost};
+use super::json::{JsonCheck, check_small_json};
 use crate::{
     config::LimitsSection,
     event::{EventDraft, EventDraftParts},
@@ -188,11 +188,10 @@ pub(super) fn read_draft(
         topics,
         schema: Arc::clone(&live.schema),
     });
-    let json_max = live.config.limits.json_max;
-    let is_in_doubt = inspected.json_is_in_doubt(json_max);
+    let (checked, check_cost) = check_small_json(&live, &draft, &inspected);
     Ok(Some(ParsedEvent {
-        checked: check_small_json(&live, &draft, is_in_doubt)?,
-        cost: Cost::STEP.times(steps) + json_check_cost(envelope.len(), is_in_doubt),
+        checked,
+        cost: Cost::STEP.times(steps) + check_cost,
         draft: draft.with_fingerprint(fingerprint),
     }))
 }

@@ -85,6 +85,11 @@ impl<'a> BatchReader<'a> {
     /// Records the result of reading the envelope at `index`.
     pub(super) fn record_result(&mut self, index: usize, read: Result<ParsedEvent, HttpProblem>) {
         match read {
+            Err(problem)
+            | Ok(ParsedEvent {
+                checked: JsonCheck::Refused(problem),
+                ..
+            }) => self.errors.push(problem.into_item_problem(index)),
             Ok(read) => {
                 if matches!(read.checked, JsonCheck::InDoubt) {
                     let draft = self.drafts.len();
@@ -92,7 +97,6 @@ impl<'a> BatchReader<'a> {
                 }
                 self.drafts.push(read.draft);
             }
-            Err(problem) => self.errors.push(problem.into_item_problem(index)),
         }
     }
 

@@ -165,8 +165,10 @@ async fn read_event(
         None => read_event_offloaded(relay, work, envelope, more_topics).await??,
     };
     let drafts = vec![read.draft];
-    if matches!(read.checked, JsonCheck::Passed) {
-        return Ok(drafts);
+    match read.checked {
+        JsonCheck::Passed => return Ok(drafts),
+        JsonCheck::Refused(problem) => return Err(problem),
+        JsonCheck::InDoubt => {}
     }
     let in_doubt = vec![UncheckedEvent { index: 0, draft: 0 }];
     let (drafts, refused) = check_large_json(relay, work, drafts, in_doubt).await?;
@@ -264,10 +266,10 @@ mod tests {
     use super::*;
     use crate::{
         connection::testing::{ConnectionFixture, settle, simulate},
-        ingest::json::batch_from_json,
+        ingest::json::{batch_from_json, envelope_from_json},
         scheduler::QUANTUM,
     };
-    use sidewire_protocol::TenantName;
+    use sidewire_protocol::{TenantName, schema::BundledSchema};
 
     /// Starts a call that is recorded in the journal when its events are read.
     fn call(
@@ -397,6 +399,51 @@ mod tests {
                     );
                 }
             }
+        });
+    }
+
+    #[test]
+    fn a_check_of_json_is_charged_by_the_fields_that_it_visits_even_if_it_refuses() {
+        simulate(async {
+            let fixture = ConnectionFixture::new();
+            let generic = BundledSchema::by_name("generic").unwrap().compile();
+            let generic = Arc::new(generic.unwrap());
+            fixture.replace_settings(|live| live.schema = generic);
+            let relay = &fixture.shard.relay;
+            let cost = |event: &[u8]| {
+                let batch = field(1, event);
+                let mut reader = BatchReader::new(relay, &batch).unwrap();
+                let part = reader.read_part(relay, &[]);
+                assert!(part.large.is_none());
+                let (_, in_doubt, errors) = reader.into_parts();
+                assert!(in_doubt.is_empty());
+                (part.cost, errors.len())
+            };
+            let event_with = |data: &[u8]| [field(18, b"a:1"), field(32, &field(2, data))].concat();
+            let a_field = Cost::CHECKED_FIELD + Cost::STEP;
+            let few = Cost::CALL + Cost::BYTE.times(2 * 4096);
+            // Each empty list is a google.protobuf.Value in the list around it.
+            let empty_lists = field(1, &field(6, b"")).repeat(900);
+            let (lists, errors) = cost(&event_with(&field(6, &empty_lists)));
+            assert_eq!(errors, 0);
+            assert!(lists > a_field.times(2 * 900) && lists < a_field.times(2 * 900) + few);
+            // The last value is NaN, which has no JSON.
+            let nan = field(1, b"\x11\0\0\0\0\0\0\xf8\x7f");
+            let (refused, errors) = cost(&event_with(&field(6, &[empty_lists, nan].concat())));
+            assert_eq!(errors, 1);
+            assert!(refused > lists);
+            let (text, errors) = cost(&event_with(&field(3, &[b'x'; 4000])));
+            assert_eq!(errors, 0);
+            assert!(text < few);
+            // The check of an ordinary event costs at most 60 ns for each of its bytes.
+            let json = br#"{"topics": ["a:1"], "event": {"type": "order.shipped", "data": {
+                "order": 7, "carrier": "dhl", "gift": false,
+                "items": [{"sku": "A-1", "count": 2}, {"sku": "B-7", "count": 1}]}}}"#;
+            let event = envelope_from_json(relay, json).unwrap();
+            let (ordinary, errors) = cost(&event);
+            assert_eq!(errors, 0);
+            let read = Cost::EVENT + Cost::TOPIC + Cost::STEP.times(41);
+            assert!(ordinary <= read + Cost::from_nanos(61).times(event.len()));
         });
     }
 

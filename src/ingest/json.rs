@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use sidewire_protocol::{
     ErrorCode,
-    schema::{BatchError, JsonError, Schema},
+    schema::{BatchError, InspectedEnvelope, JsonError, Schema},
 };
 
 use super::{body::no_memory, refused::batch_refused, route::PostKind};
@@ -19,11 +19,6 @@ use crate::{
     relay::{LiveSettings, Relay},
     scheduler::{Cost, TenantWork},
 };
-
-/// Number of bytes of an event for which a check of its JSON is charged as much as one topic:
-/// the size of the smallest google.protobuf.Value. Only events that may have no JSON form are
-/// checked, and most of them contain such a value.
-const CHECKED_BYTES_PER_TOPIC: usize = 4;
 
 /// Maximum weight of JSON that the shard reads itself: 500 values, which take at most 0.9 ms,
 /// or 5 KB of ordinary events.
@@ -108,34 +103,35 @@ pub(super) enum JsonCheck {
     Passed,
     /// The event might not be renderable, and is too large to be checked on the shard.
     InDoubt,
+    /// The event cannot be rendered as JSON, or exceeds the limit.
+    Refused(HttpProblem),
 }
 
-/// Checks an event's JSON if `is_in_doubt` says that it might not be renderable and if the event
-/// is small.
+/// Checks an event's JSON if it might not be renderable and is small. Also returns the cost.
 pub(super) fn check_small_json(
     live: &LiveSettings,
     draft: &EventDraft,
-    is_in_doubt: bool,
-) -> Result<JsonCheck, HttpProblem> {
-    if !is_in_doubt {
-        Ok(JsonCheck::Passed)
-    } else if draft.envelope_len() > CHECKED_AT_ONCE_MAX {
-        Ok(JsonCheck::InDoubt)
-    } else {
-        check_draft_json(live, draft).map(|()| JsonCheck::Passed)
+    inspected: &InspectedEnvelope<'_>,
+) -> (JsonCheck, Cost) {
+    if !inspected.json_is_in_doubt(live.config.limits.json_max) {
+        return (JsonCheck::Passed, Cost::ZERO);
     }
+    let bytes = draft.envelope_len();
+    if bytes > CHECKED_AT_ONCE_MAX {
+        return (JsonCheck::InDoubt, Cost::ZERO);
+    }
+    let checked = check_draft_json(live, draft);
+    let cost = Cost::CHECKED_FIELD.times(inspected.fields)
+        + Cost::STEP.times(inspected.packed_values)
+        + Cost::BYTE.times(bytes);
+    (
+        checked.map_or_else(JsonCheck::Refused, |()| JsonCheck::Passed),
+        cost,
+    )
 }
 
-/// Returns the cost of checking an event's JSON on the shard.
-pub(super) fn json_check_cost(envelope_len: usize, is_in_doubt: bool) -> Cost {
-    if is_in_doubt && envelope_len <= CHECKED_AT_ONCE_MAX {
-        Cost::TOPIC.times(envelope_len / CHECKED_BYTES_PER_TOPIC)
-    } else {
-        Cost::ZERO
-    }
-}
-
-fn check_draft_json(live: &LiveSettings, draft: &EventDraft) -> Result<(), HttpProblem> {
+/// Checks an event's JSON, whatever the event's size.
+pub(super) fn check_draft_json(live: &LiveSettings, draft: &EventDraft) -> Result<(), HttpProblem> {
     draft
         .check_json(live.config.limits.json_max)
         .map_err(json_problem)
@@ -175,12 +171,6 @@ pub(super) async fn check_large_json(
         Ok((mem::take(&mut drafts), refused))
     })
     .await
-}
-
-/// Checks an event's JSON without a limit on its size.
-#[cfg(any(test, fuzzing))]
-pub(super) fn check_json_now(relay: &Relay, draft: &EventDraft) -> Result<(), HttpProblem> {
-    check_draft_json(&relay.live(), draft)
 }
 
 pub(super) fn json_problem(error: JsonError) -> HttpProblem {

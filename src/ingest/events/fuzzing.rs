@@ -4,7 +4,7 @@ use super::{
     BatchReader, EventDraft, HttpProblem, ParsedEvent, ReadLimits, Relay, Topic, drafts_or_errors,
     read_draft, read_event_unlimited,
 };
-use crate::ingest::json::{batch_from_json, check_json_now, envelope_from_json};
+use crate::ingest::json::{batch_from_json, check_draft_json, envelope_from_json};
 
 /// Reads the event of a call's body.
 ///
@@ -22,7 +22,7 @@ pub fn event(
     } else {
         read(relay, body, more_topics)?
     };
-    check_json_now(relay, &read.draft)?;
+    check_draft_json(&relay.live(), &read.draft)?;
     Ok(read.draft)
 }
 
@@ -60,7 +60,7 @@ pub fn events(
     }
     let (drafts, in_doubt, errors) = drafts.into_parts();
     let refused = in_doubt.iter().filter_map(|it| {
-        let problem = check_json_now(relay, drafts.get(it.draft)?).err()?;
+        let problem = check_draft_json(&relay.live(), drafts.get(it.draft)?).err()?;
         Some((it.index, problem))
     });
     let refused = refused.collect();

@@ -26,6 +26,8 @@ pub struct InspectedEnvelope<'a> {
     pub extra_topics: Vec<&'a str>,
     /// Number of fields in the envelope, including those of nested messages.
     pub fields: usize,
+    /// Upper bound of the number of values in packed fields.
+    pub packed_values: usize,
     /// True if the envelope had to be decoded to find its topics, because fields replaced
     /// each other or were merged.
     pub was_decoded: bool,

@@ -289,6 +289,7 @@ impl Schema {
             topics: found.topics.into_vec(),
             extra_topics: found.extra_topics,
             fields: found.fields,
+            packed_values: found.packed_values,
             was_decoded: found.is_ambiguous,
             envelope,
             cuts: found.cuts,

@@ -15,7 +15,7 @@ use super::{
 use crate::config::{Config, IngestKeyEntry, LimitsOverride};
 
 /// All rates and caps in force.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct LimitsState {
     pub(super) handshakes: Option<Arc<KeyedBuckets<()>>>,
     pub(super) address_handshakes: Option<Arc<KeyedBuckets<IpAddr>>>,
@@ -45,27 +45,13 @@ impl<G, K: BucketKey> Default for OverridableBuckets<G, K> {
 }
 
 impl<G: Hash + Eq, K: BucketKey> OverridableBuckets<G, K> {
-    /// Returns the buckets that apply to `name`; `None` if its rate is unbounded.
-    pub(super) fn get<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> Option<&KeyedBuckets<K>>
+    /// Returns the buckets that apply to `name`; `None` if its rate is unbounded. A clone stays
+    /// usable after a reload.
+    pub(super) fn get<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> Option<&Arc<KeyedBuckets<K>>>
     where
         G: Borrow<Q>,
     {
-        self.find(name).as_deref()
-    }
-
-    /// Returns the buckets that apply to `name`, to be held across a reload.
-    pub(super) fn get_shared<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> Option<Arc<KeyedBuckets<K>>>
-    where
-        G: Borrow<Q>,
-    {
-        self.find(name).clone()
-    }
-
-    fn find<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> &Option<Arc<KeyedBuckets<K>>>
-    where
-        G: Borrow<Q>,
-    {
-        self.own.get(name).unwrap_or(&self.usual)
+        self.own.get(name).unwrap_or(&self.usual).as_ref()
     }
 
     /// Returns the buckets for new rates. Buckets with an unchanged rate are kept.
@@ -112,21 +98,6 @@ fn kept_or_new<K: BucketKey>(
 }
 
 impl LimitsState {
-    pub(super) fn new(config: &Config) -> Self {
-        let nothing = Self {
-            handshakes: None,
-            address_handshakes: None,
-            user_handshakes: OverridableBuckets::default(),
-            user_messages: OverridableBuckets::default(),
-            tenant_messages: OverridableBuckets::default(),
-            tenant_events: OverridableBuckets::default(),
-            key_events: OverridableBuckets::default(),
-            caps: ConnectionCaps::default(),
-            caps_of_tenants: HashMap::new(),
-        };
-        nothing.reconfigured(config)
-    }
-
     pub(super) fn reconfigured(&self, config: &Config) -> Self {
         let (limits, ingest) = (&config.limits, &config.ingest);
         let caps = ConnectionCaps {

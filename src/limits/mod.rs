@@ -145,7 +145,7 @@ impl Limits {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self {
-            in_force: ArcSwap::from_pointee(LimitsState::new(config)),
+            in_force: ArcSwap::from_pointee(LimitsState::default().reconfigured(config)),
             census: Arc::default(),
         }
     }
@@ -163,7 +163,7 @@ impl Limits {
     /// Fails if the rate is exceeded.
     pub fn charge_handshake(&self) -> Result<(), LimitExceeded> {
         let in_force = self.in_force.load();
-        charge_bucket(in_force.handshakes.as_deref(), &(), Limit::Handshakes)
+        charge_bucket(in_force.handshakes.as_ref(), &(), Limit::Handshakes)
     }
 
     /// Charges one handshake to a client's address; an IPv6 address counts as its /64.
@@ -173,12 +173,9 @@ impl Limits {
     /// Fails if the rate is exceeded.
     pub fn charge_address_handshake(&self, address: IpAddr) -> Result<(), LimitExceeded> {
         let in_force = self.in_force.load();
-        let bucket = in_force.address_handshakes.as_deref();
-        charge_bucket(
-            bucket,
-            &census::masked_address(address),
-            Limit::AddressHandshakes,
-        )
+        let bucket = in_force.address_handshakes.as_ref();
+        let address = census::masked_address(address);
+        charge_bucket(bucket, &address, Limit::AddressHandshakes)
     }
 
     /// Charges one handshake to a user, once the handshake is authenticated.
@@ -236,16 +233,14 @@ impl Limits {
         let budget = EventBudget {
             tenant: in_force
                 .tenant_events
-                .get_shared(tenant)
-                .map(|bucket| (bucket, tenant.clone())),
-            key: key.and_then(|key| in_force.key_events.get_shared(key)),
+                .get(tenant)
+                .map(|bucket| (Arc::clone(bucket), tenant.clone())),
+            key: key.and_then(|key| in_force.key_events.get(key)).cloned(),
         };
         if let Some((bucket, tenant)) = &budget.tenant {
             into_exceeded(bucket.charge_one(tenant), Limit::IngestTenant)?;
         }
-        if let Some(bucket) = &budget.key {
-            into_exceeded(bucket.charge_one(&()), Limit::IngestKey)?;
-        }
+        charge_bucket(budget.key.as_ref(), &(), Limit::IngestKey)?;
         Ok(budget)
     }
 
@@ -289,7 +284,7 @@ impl EventBudget {
 }
 
 fn charge_bucket<K: rates::BucketKey>(
-    bucket: Option<&KeyedBuckets<K>>,
+    bucket: Option<&Arc<KeyedBuckets<K>>>,
     key: &K,
     limit: Limit,
 ) -> Result<(), LimitExceeded> {

@@ -2,13 +2,13 @@
 //! code paths that tests can read. Without the feature `testing`, and outside of this crate's
 //! own tests, nothing can be planted and nothing is counted.
 
-/// Is true if a fault is planted on this thread, given by the name of its [`PlantedFault`]; with
-/// a number as well, only if that is a multiple of three. In a build without planted faults it is
+/// Is true if one of the faults, given by the name of its [`PlantedFault`], is planted on this
+/// thread; with a number as well, only if that is a multiple of three. In a build without planted faults it is
 /// `false`, a literal.
 #[cfg(any(test, feature = "testing"))]
 macro_rules! fault {
-    ($fault:ident) => {
-        $crate::planted::is_planted($crate::planted::PlantedFault::$fault)
+    ($($fault:ident)|+) => {
+        $($crate::planted::is_planted($crate::planted::PlantedFault::$fault))||+
     };
     ($fault:ident, $number:expr) => {
         $crate::planted::fault!($fault) && $number.is_multiple_of(3)
@@ -17,7 +17,7 @@ macro_rules! fault {
 
 #[cfg(not(any(test, feature = "testing")))]
 macro_rules! fault {
-    ($fault:ident $(, $number:expr)?) => {
+    ($($fault:ident)|+ $(, $number:expr)?) => {
         false
     };
 }

@@ -112,11 +112,7 @@ impl TenantMember {
     /// be processed; the connection is nudged when it [is delivered](Self::has_reached). Returns
     /// `None` if the Subscribe may be processed now.
     pub(super) fn await_head(&self) -> Option<u64> {
-        if fault!(ConfirmsTheHead) {
-            return None;
-        }
-        // A condition of its own: without planted faults both are the same literal.
-        if fault!(ConfirmsBelowTheHead) {
+        if fault!(ConfirmsTheHead | ConfirmsBelowTheHead) {
             return None;
         }
         self.hub.await_head(&self.here, &self.outbox)

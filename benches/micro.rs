@@ -1,6 +1,6 @@
 //! Measures the time of the pure parts of an event's path, and of the check of a token.
 //!
-//! `cargo bench --bench micro -- [PART OF A NAME]`
+//! `cargo bench -p sidewire --bench micro -- [PART OF A NAME]`
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

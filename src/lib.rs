@@ -59,5 +59,3 @@ pub mod turn_meter;
 pub mod planted;
 #[cfg(not(any(test, feature = "testing")))]
 mod planted;
-#[cfg(test)]
-mod simulation;

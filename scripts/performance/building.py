@@ -27,7 +27,8 @@ def binaries(exact: bool) -> dict[str, Path]:
 
 def built(*target: str) -> dict[str, Path]:
     """Returns the executables by the names of their targets."""
-    command = ["cargo", "build", "--release", "--locked", "--message-format=json", *target]
+    command = ["cargo", "build", "--release", "--locked", "-p", "sidewire"]
+    command += ["--message-format=json", *target]
     output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
     messages = map(json.loads, output.stdout.splitlines())
     return {

@@ -106,7 +106,7 @@ def render_line() -> list[str]:
     """Returns the time to render an event's JSON, measured by criterion."""
     say("rendering")
     subprocess.run(
-        ["cargo", "bench", "--locked", "--bench", "micro", "--", RENDER_CASE],
+        ["cargo", "bench", "--locked", "-p", "sidewire", "--bench", "micro", "--", RENDER_CASE],
         cwd=building.ROOT,
         check=True,
         stdout=subprocess.DEVNULL,

@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// The address that clients connect from.
-pub(crate) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(super) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The time of day at which every test begins.
 pub(super) const NOW: Duration = Duration::from_secs(1_800_000_000);

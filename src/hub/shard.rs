@@ -202,7 +202,9 @@ impl ShardHub {
         }
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
+    /// Returns true if nothing is left to do.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
         self.deliveries.borrow().is_empty()
             && self.departures.borrow().is_empty()
             && self.wakes.is_empty()
@@ -212,8 +214,8 @@ impl ShardHub {
 
     /// Returns the cost charged so far for deliveries and for the work of tasks, which may have
     /// delivered items themselves.
-    #[cfg(test)]
-    pub(crate) fn total_charged(&self) -> Cost {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn total_charged(&self) -> Cost {
         self.deliveries.borrow().total_charged() + self.work.total_charged()
     }
 

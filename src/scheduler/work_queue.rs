@@ -98,8 +98,8 @@ impl WorkQueue {
     }
 
     /// Returns true if the queue is idle and knows no tenant.
-    #[cfg(test)]
-    pub(crate) fn is_forgotten(&self) -> bool {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn is_forgotten(&self) -> bool {
         self.is_idle() && self.tenants.borrow().is_empty()
     }
 

@@ -5,15 +5,15 @@
 //!
 //! ```text
 //! cargo test --test chaos               # some seconds
-//! cargo test --release --test chaos     # the gate runs the largest items, which take minutes, by themselves
+//! cargo test --release -p sidewire --test chaos     # the gate runs the largest items, which take minutes, by themselves
 //!
 //! # before a release
 //! SIDEWIRE_RECONNECTS=10000 SIDEWIRE_STALLED=1000 SIDEWIRE_SECONDS=60 SIDEWIRE_CLIENTS=10000 SIDEWIRE_SLOW=5000 SIDEWIRE_DESCRIPTORS=1024 \
-//!   cargo test --release --test chaos -- --nocapture --test-threads=1
+//!   cargo test --release -p sidewire --test chaos -- --nocapture --test-threads=1
 //! SIDEWIRE_NOISY_SECONDS=10 SIDEWIRE_NOISY_ROUNDS=7 \
-//!   cargo test --release --test chaos noisy -- --nocapture --test-threads=1
+//!   cargo test --release -p sidewire --test chaos noisy -- --nocapture --test-threads=1
 //! SIDEWIRE_LARGEST_SECONDS=3 \
-//!   cargo test --release --test chaos largest -- --nocapture --test-threads=1
+//!   cargo test --release -p sidewire --test chaos largest -- --nocapture --test-threads=1
 //! ```
 //!
 //! `SIDEWIRE_RECONNECTS` is the number of connections that are broken, with 100 events for

@@ -37,7 +37,7 @@ const ALLOWED: [(&str, &str); 15] = [
 /// Returns true for files and directories that contain only tests.
 fn is_test(path: &Path) -> bool {
     let name = path.file_stem().unwrap().to_str().unwrap();
-    let ends = ["testing", "simulation", "_tests"];
+    let ends = ["testing", "_tests"];
     matches!(name, "tests" | "oracle") || ends.iter().any(|end| name.ends_with(end))
 }
 

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! cargo test --test hostile                                      # a few thousand
-//! SIDEWIRE_HOSTILE=50000 cargo test --release --test hostile     # as in the gate
-//! SIDEWIRE_HOSTILE=1000000 cargo test --release --test hostile   # before a release
+//! SIDEWIRE_HOSTILE=50000 cargo test --release -p sidewire --test hostile     # as in the gate
+//! SIDEWIRE_HOSTILE=1000000 cargo test --release -p sidewire --test hostile   # before a release
 //! ```
 //!
 //! `SIDEWIRE_HOSTILE` is the number of cases, a fifth of them in each family. Each is made

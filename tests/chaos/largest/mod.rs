@@ -8,8 +8,8 @@
 //! item. A legal row is at the bound: the same item with one more unit is refused.
 //!
 //! ```text
-//! cargo test --release --test chaos largest                   # some seconds each
-//! SIDEWIRE_LARGEST_SECONDS=3 cargo test --release --test chaos largest -- --nocapture --test-threads=1
+//! cargo test --release -p sidewire --test chaos largest                   # some seconds each
+//! SIDEWIRE_LARGEST_SECONDS=3 cargo test --release -p sidewire --test chaos largest -- --nocapture --test-threads=1
 //! ```
 //!
 //! `SIDEWIRE_LARGEST_SECONDS` is the duration of each row. If it is set, there are 100

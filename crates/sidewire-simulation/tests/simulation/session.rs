@@ -3,6 +3,7 @@
 use std::{rc::Rc, time::Duration};
 
 use prost::Message;
+use sidewire_testing::websocket::{BINARY, CLOSE, Frame, PING, PONG, TEXT};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -12,10 +13,9 @@ use super::{
     messages::{WireEnvelope, WirePosition},
     pipe::LinkControl,
     schemas::REVISIONS,
-    socket::{BINARY, CLOSE, ClientSocket, PING, PONG, SocketRead, TEXT},
+    socket::{ClientSocket, SocketRead},
     stage::StagePhase,
 };
-use crate::connection::wire_testing::RelayFrame;
 
 /// An open connection of a client.
 pub(super) struct ClientSession<'a> {
@@ -142,7 +142,7 @@ impl ClientSession<'_> {
         true
     }
 
-    fn handle_frame(&mut self, frame: &RelayFrame) {
+    fn handle_frame(&mut self, frame: &Frame) {
         let said = match frame.opcode {
             TEXT if self.client.speaks_json => {
                 self.frame_content(&WireEnvelope::from_json(&frame.payload))

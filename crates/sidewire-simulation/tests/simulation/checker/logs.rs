@@ -5,7 +5,7 @@ use std::{
     ops::Range,
 };
 
-use crate::simulation::{
+use crate::{
     events::Serial,
     history::{FrameContent, History, Moment, PostRecord, Timestamp},
     messages::EventPlace,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::connection::ConnectionChecker;
-use crate::simulation::history::{ConnectionEnd, FrameContent, History, RequestKind, Timestamp};
+use crate::history::{ConnectionEnd, FrameContent, History, RequestKind, Timestamp};
 
 /// Time within which data arrives that is not held up, over any link.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(1);

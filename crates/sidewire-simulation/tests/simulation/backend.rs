@@ -24,7 +24,7 @@ use super::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Relative numbers of events of the tenants.
-const TENANT_WEIGHTS: [usize; TENANTS.len()] = [38, 24, 18, 20];
+const TENANT_WEIGHTS: [usize; TENANTS.len()] = [34, 22, 16, 28];
 
 pub(super) struct SimulatedBackend {
     pub(super) world: Rc<SimulatedWorld>,

@@ -2,7 +2,7 @@
 //! follow it.
 
 use super::connection::ConnectionChecker;
-use crate::simulation::{
+use crate::{
     history::{History, Timestamp},
     messages::{EventPlace, WireTopics},
     topics::TopicBits,

@@ -5,7 +5,7 @@ use super::{
     ReceivedEvents,
     logs::{ModelLog, ModelLogs},
 };
-use crate::simulation::{
+use crate::{
     history::{
         ConnectionRecord, FrameContent, FrameRecord, History, RequestKind, ScarceResource,
         SentRequest, Timestamp,

@@ -5,8 +5,16 @@
 //! schema. All that backends and clients sent and received is compared with a model of the
 //! contract (`checker`).
 //!
-//! `SIDEWIRE_SEED=7 cargo test simulation` reruns one seed exactly; `SIDEWIRE_SEEDS=10000` sets
-//! the number of seeds.
+//! `SIDEWIRE_SEED=7 cargo test --test simulation` reruns one seed exactly;
+//! `SIDEWIRE_SEEDS=10000` sets the number of seeds.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly"
+)]
 
 mod acts;
 mod backend;

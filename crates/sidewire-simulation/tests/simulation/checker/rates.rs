@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
-use crate::simulation::{
+use crate::{
     history::{ConnectionRecord, FrameContent, History, RequestKind, ScarceResource},
     world::SimulationSettings,
 };

@@ -30,7 +30,7 @@ pub(super) fn of_revision(revision: usize) -> Arc<Schema> {
 }
 
 fn schema(revision: usize) -> Schema {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/tracker/v1");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/tracker/v1");
     let files: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::simulation::{
+use crate::{
     events::Serial,
     history::{FrameContent, History, Moment},
     messages::EventPlace,

@@ -11,8 +11,9 @@ use std::{
     thread,
 };
 
+use sidewire::planted::{PlantedFault, plant, seen};
+
 use super::run::{RunOutcome, run};
-use crate::planted::{PlantedFault, plant, seen};
 
 const SEEDS: u64 = 1_000;
 const THREADS: usize = 2;
@@ -88,7 +89,7 @@ fn run_all(seeds: u64, fault: Option<PlantedFault>) -> Result<BTreeMap<&'static 
                     stop.store(true, Ordering::Relaxed);
                     failure.lock().unwrap().get_or_insert(format!(
                         "seed {seed}: {error}\n\
-                         (SIDEWIRE_SEED={seed} cargo test simulation runs it again)"
+                         (SIDEWIRE_SEED={seed} cargo test --test simulation runs it again)"
                     ));
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ReceivedEvents, conditions, logs::ModelLogs};
-use crate::simulation::{
+use crate::{
     events::{Serial, SimulatedEvent},
     history::{FrameContent, History, PostAnswer, PostRecord, PostResult},
     messages::EventPlace,

@@ -6,16 +6,10 @@ use std::{
     task::{Context, Poll},
 };
 
+use sidewire_testing::websocket::{FIN, Frame, frame, take_frame};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::pipe::PipeStream;
-use crate::connection::wire_testing::{RelayFrame, frame, take_frame};
-
-pub(super) const TEXT: u8 = 0x1;
-pub(super) const BINARY: u8 = 0x2;
-pub(super) const CLOSE: u8 = 0x8;
-pub(super) const PING: u8 = 0x9;
-pub(super) const PONG: u8 = 0xa;
 
 pub(super) struct ClientSocket {
     wire: PipeStream,
@@ -28,7 +22,7 @@ pub(super) struct ClientSocket {
 
 /// The result of a read.
 pub(super) enum SocketRead {
-    Frame(RelayFrame),
+    Frame(Frame),
     /// No complete frame yet.
     Part,
     Ended {
@@ -74,7 +68,7 @@ impl ClientSocket {
 
     /// Queues a message in a single frame.
     pub(super) fn send(&mut self, opcode: u8, payload: &[u8]) {
-        self.unsent.extend(frame(opcode, true, payload));
+        self.unsent.extend(frame(FIN | opcode, payload));
     }
 
     /// Sends queued bytes and reads once. While stalled, only sends and never returns.
@@ -86,13 +80,16 @@ impl ClientSocket {
             })
             .await;
         }
-        if let Some(frame) = take_frame(&mut self.unparsed) {
+        if let Some(frame) = take_frame(&mut self.unparsed).unwrap() {
             return SocketRead::Frame(frame);
         }
         let read = poll_fn(|context| self.poll_bytes(context)).await;
         let is_torn = !self.unparsed.is_empty();
         match read {
-            Ok(()) => take_frame(&mut self.unparsed).map_or(SocketRead::Part, SocketRead::Frame),
+            Ok(()) => match take_frame(&mut self.unparsed).unwrap() {
+                Some(frame) => SocketRead::Frame(frame),
+                None => SocketRead::Part,
+            },
             Err(SocketOver::Ended) => SocketRead::Ended { is_torn },
             Err(SocketOver::Reset) => SocketRead::Reset { is_torn },
         }

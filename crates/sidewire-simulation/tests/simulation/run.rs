@@ -1,11 +1,12 @@
 //! Runs a simulation, from a seed to its outcome.
 
-use crate::memory::MemoryUse;
 use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
 
+use sidewire::{memory::MemoryUse, planted};
 use tokio::{
+    runtime::{Builder, LocalOptions},
     task::{JoinHandle, spawn_local},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -20,7 +21,6 @@ use super::{
     topics::{TENANTS, TopicBits, USERS},
     world::{SHARDS, SimulatedWorld, SimulationSettings},
 };
-use crate::{connection::testing::simulate, planted};
 
 const CLIENTS: usize = 20;
 const BACKENDS: usize = 5;
@@ -36,6 +36,18 @@ pub(super) struct RunOutcome {
     pub(super) trace: u64,
     /// Number of occurrences, by name.
     pub(super) counts: BTreeMap<&'static str, u64>,
+}
+
+/// Runs a future on one thread with paused time, which advances whenever every task waits. Panics
+/// if no task can continue.
+fn simulate<T>(future: impl Future<Output = T>) -> T {
+    Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build_local(LocalOptions::default())
+        .unwrap()
+        .block_on(async { timeout(Duration::from_hours(24), future).await })
+        .expect("some task can continue")
 }
 
 /// Runs a seed. Panics if the relay violates its contract.

@@ -1,7 +1,7 @@
 //! Checks the preconditions of backends against the log.
 
 use super::logs::{ModelLog, ModelLogs};
-use crate::simulation::{
+use crate::{
     history::{History, PostAnswer, PostCondition, PostRecord},
     topics::TopicBits,
 };

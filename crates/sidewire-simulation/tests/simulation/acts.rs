@@ -8,13 +8,14 @@ use tokio::{
 use std::time::Duration;
 
 use prost::Message;
+use sidewire_testing::websocket::{BINARY, TEXT};
 
 use super::{
     history::{ConnectionEnd, RequestKind, SentRequest},
     messages::{CommentDeleted, EventPlace, WireEnvelope, WirePing, WireTopics},
     pipe::link,
     session::ClientSession,
-    socket::{BINARY, ClientSocket, TEXT},
+    socket::ClientSocket,
     stage::StagePhase,
     topics::TopicBits,
 };

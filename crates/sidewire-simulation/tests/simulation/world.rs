@@ -1,8 +1,30 @@
 //! The whole relay on one thread: two shards and everything above the sockets, wired as in
 //! `server`, with settings drawn from the seed.
 
-use std::{cell::RefCell, num::NonZeroU32, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU32,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
+use sidewire::{
+    auth::{
+        Algorithm, Authenticator, NewToken, Secret, SigningKey, TokenRules, TokenVerifier,
+        VerificationKey,
+    },
+    config::Config,
+    connection,
+    http::ListenerKind,
+    hub::{InboxLimits, TenantRegistry},
+    ingest,
+    memory::MemoryUse,
+    planted::{PlantedFault, is_planted, note_schema},
+    relay::{LiveSettings, Relay, RelayBuilder, ShardContext},
+    scheduler::Cost,
+};
 use sidewire_protocol::{TenantName, UserName, clock::Clock, random::RandomSource};
 use tokio::{
     task::{JoinHandle, spawn_local},
@@ -16,21 +38,9 @@ use super::{
     schemas,
     topics::{TENANTS, USERS},
 };
-use crate::{
-    auth::{
-        Algorithm, Authenticator, NewToken, Secret, SigningKey, TokenRules, TokenVerifier,
-        VerificationKey,
-    },
-    config::Config,
-    connection::{self, testing::PEER},
-    http::ListenerKind,
-    hub::{InboxLimits, TenantRegistry},
-    ingest,
-    memory::MemoryUse,
-    planted::{PlantedFault, is_planted, note_schema},
-    relay::{LiveSettings, Relay, RelayBuilder, ShardContext},
-    scheduler::Cost,
-};
+
+/// The address that clients connect from.
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The time of day at which every simulation begins.
 pub(super) const BEGIN: Duration = Duration::from_secs(1_800_000_000);

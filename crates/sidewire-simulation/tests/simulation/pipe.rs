@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::connection::Transport;
+use sidewire::connection::Transport;
 
 /// The properties of a link, in both directions.
 #[derive(Debug, Clone, Copy)]

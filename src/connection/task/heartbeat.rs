@@ -36,11 +36,8 @@ impl<S: Transport> ConnectionTask<S> {
             return self.begin_close(CloseReason::TokenExpired);
         }
         let live = self.account.relay().live();
-        let (interval, timeout) = {
-            let client = &live.config.client;
-            (client.ping_interval, client.idle_timeout)
-        };
-        drop(live);
+        let client = &live.config.client;
+        let (interval, timeout) = (client.ping_interval, client.idle_timeout);
         if is_kept_waiting {
             // Either the client does not read its answers, which the write deadline covers, or
             // the relay keeps the client waiting.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustix::io::{Errno, read, write, writev};
+use sidewire_protocol::frame::{HEADER_BYTES_MAX, binary_header};
 
 use crate::{
     counts::Counts,
@@ -215,21 +216,11 @@ impl Client {
     }
 }
 
-/// Returns a server's binary frame (RFC 6455, 5.2).
+/// Returns a server's binary frame.
 fn frame(envelope: &[u8], scratch: &mut Vec<u8>) -> Frame {
+    let (header, header_len) = binary_header(envelope.len());
     scratch.clear();
-    scratch.push(0x82);
-    match (u8::try_from(envelope.len()), u16::try_from(envelope.len())) {
-        (Ok(len @ ..=125), _) => scratch.push(len),
-        (_, Ok(len)) => {
-            scratch.push(126);
-            scratch.extend_from_slice(&len.to_be_bytes());
-        }
-        _ => {
-            scratch.push(127);
-            scratch.extend_from_slice(&(envelope.len() as u64).to_be_bytes());
-        }
-    }
+    scratch.extend_from_slice(&header[HEADER_BYTES_MAX - header_len..]);
     scratch.extend_from_slice(envelope);
     Rc::from(scratch.as_slice())
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sidewire_protocol::schema::Schema;
 use sidewire_testing::{
     process::{Ended, Process, Signal, sidewire},
-    relay::{Files, Relay, TOPIC, event, token},
+    relay::{Files, INGEST_KEY, Relay, TOPIC, event, token},
 };
 
 /// The other topic of an event.
@@ -200,7 +200,7 @@ fn credentials_may_come_from_the_environment() {
     let mut publish = sidewire(&["publish", "--tenant=acme", "--url", &relay.ingest_url()]);
     publish
         .arg(event("hello").to_string())
-        .env("SIDEWIRE_INGEST_KEY", sidewire_testing::relay::INGEST_KEY);
+        .env("SIDEWIRE_INGEST_KEY", INGEST_KEY);
     assert!(Process::run(publish).status.success());
     assert_eq!(titles(&tail, 1), ["hello"]);
 }

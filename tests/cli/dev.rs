@@ -13,9 +13,10 @@ use std::{
 use serde_json::Value;
 use sidewire_client::RelayConnection;
 use sidewire_testing::{
-    http::http,
+    http::{handshake, http},
     process::{Ended, PATIENCE, Process, Signal, is_on_path, sidewire},
     relay::{log_line, options, subscribe},
+    websocket,
 };
 use tempfile::TempDir;
 
@@ -185,16 +186,12 @@ fn in_a_browser(statements: &str) -> String {
     let authority = part("new WebSocket(\"ws://", "/ws\"");
     let protocols: Vec<String> = serde_json::from_str(&part("/ws\", ", ");")).unwrap();
     let subscribe: String = serde_json::from_str(&part("ws.send(", ");")).unwrap();
-    let head = format!(
-        "GET /ws HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
-         Origin: http://localhost\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
+    let head = handshake(&format!(
+        "Origin: http://localhost\r\nSec-WebSocket-Protocol: {}\r\n",
         protocols.join(", ")
-    );
-    let length = u8::try_from(subscribe.len()).unwrap();
-    assert!(length < 126);
-    // A text frame, masked with zeros.
-    let frame = [&[0x81, 0x80 | length, 0, 0, 0, 0], subscribe.as_bytes()].concat();
+    ))
+    .replace("Host: localhost", &format!("Host: {authority}"));
+    let frame = websocket::text(&subscribe);
     let mut stream = TcpStream::connect(authority).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(head.as_bytes()).unwrap();

@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use sidewire_client::{Credential, EventPublisher, PublishEncoding, RelayConnection, RelayMessage};
 use sidewire_testing::{
-    http::http,
+    http::{bearer, handshake, http},
     process::{PATIENCE, Process, Signal},
     relay::{Files, INGEST_KEY, Relay, TOPIC, event, log_line, subscribe, token},
 };
@@ -46,11 +46,9 @@ fn read_until(log: &mut impl BufRead, message: &str) -> Value {
 
 /// Makes the relay log more than fits into a pipe of 64 KiB.
 fn flood(relay: &Relay) {
-    let handshake = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
-        Authorization: Bearer a.b.c\r\n\r\n";
+    let handshake = handshake(&bearer("a.b.c"));
     for _ in 0..1000 {
-        let answer = http(relay.client, handshake);
+        let answer = http(relay.client, &handshake);
         assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
     }
     for _ in 0..2000 {
@@ -203,12 +201,11 @@ async fn a_disconnect_is_logged_at_info_only_if_it_closes_a_connection() {
 fn refusals_are_logged_once_per_period_with_their_count() {
     const TIMES: u64 = 300;
     let relay = Relay::start();
-    let handshake = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    let handshake = handshake("");
     let call = "POST /v1/tenants/acme/events HTTP/1.1\r\nHost: localhost\r\n\
         Authorization: Bearer nobody's\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     for _ in 0..TIMES {
-        for (address, request) in [(relay.client, handshake), (relay.ingest, call)] {
+        for (address, request) in [(relay.client, &*handshake), (relay.ingest, call)] {
             let answer = http(address, request);
             assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
         }

@@ -11,8 +11,10 @@ use std::{
 };
 
 use sidewire_testing::{
+    http::{bearer, handshake},
     process::{PATIENCE, Signal},
     relay::{Files, Relay, token},
+    websocket::{BINARY, CONTINUATION, FIN, frame, ping},
 };
 
 /// Every timeout of the relay below.
@@ -33,13 +35,8 @@ fn connect(relay: &Relay) -> TcpStream {
     stream
 }
 
-fn handshake() -> String {
-    format!(
-        "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
-         Authorization: Bearer {}\r\n\r\n",
-        token("acme", "ann")
-    )
+fn with_token() -> String {
+    handshake(&bearer(&token("acme", "ann")))
 }
 
 /// Reads the head of an answer, which must have this status.
@@ -81,7 +78,7 @@ fn is_stopped(relay: &Relay) -> bool {
 fn a_handshake_completed_during_a_pause_is_accepted() {
     let relay = relay();
     let mut stream = connect(&relay);
-    let request = handshake();
+    let request = with_token();
     let (begin, rest) = request.as_bytes().split_at(40);
     stream.write_all(begin).unwrap();
     // Connections are served in order, so by then the relay has read the beginning.
@@ -96,13 +93,12 @@ fn a_handshake_completed_during_a_pause_is_accepted() {
 fn a_message_completed_during_a_pause_is_accepted() {
     let relay = relay();
     let mut stream = connect(&relay);
-    stream.write_all(handshake().as_bytes()).unwrap();
+    stream.write_all(with_token().as_bytes()).unwrap();
     answered(&mut stream, "HTTP/1.1 101 ");
     // The first fragment of an empty message, followed by a ping; its pong shows that
     // both are read.
-    let (begin, rest) = ([0x02, 0x80, 0, 0, 0, 0], [0x80, 0x80, 0, 0, 0, 0]);
-    let ping = [0x89, 0x80, 0, 0, 0, 0];
-    stream.write_all(&[begin, ping].concat()).unwrap();
+    let (begin, rest) = (frame(BINARY, b""), frame(FIN | CONTINUATION, b""));
+    stream.write_all(&[begin, ping(b"")].concat()).unwrap();
     let mut pong = [0; 2];
     stream.read_exact(&mut pong).unwrap();
     assert_eq!(pong, [0x8a, 0]);

@@ -14,9 +14,9 @@ use sidewire::auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules};
 use sidewire_client::{OpenError, ReceiveError, RelayConnection, RelayMessage};
 use sidewire_protocol::{TenantName, UserName, clock::Clock};
 use sidewire_testing::{
-    http::http,
+    http::{handshake, http},
     process::{PATIENCE, Process, Signal, sidewire},
-    relay::{Files, Relay, log_line, subscribe, token},
+    relay::{Files, INGEST_KEY, Relay, log_line, subscribe, token},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -141,7 +141,7 @@ async fn reloadable_keys_change_under_open_connections_and_the_others_are_named(
     assert!(matches!(old, Err(OpenError::Unauthorized(_))));
     let mut bob = connect(&relay, &token_of(NEW_SECRET, "bob")).await.unwrap();
     is_there(&mut bob).await;
-    let old_key = post(&relay, sidewire_testing::relay::INGEST_KEY);
+    let old_key = post(&relay, INGEST_KEY);
     assert!(old_key.starts_with("HTTP/1.1 401 "), "{old_key}");
     let new_key = post(&relay, NEW_INGEST_KEY);
     assert!(new_key.starts_with("HTTP/1.1 200 "), "{new_key}");
@@ -149,12 +149,7 @@ async fn reloadable_keys_change_under_open_connections_and_the_others_are_named(
     assert!(matches!(event, Ok(RelayMessage::Event(_))), "{event:?}");
     let other_tenant = post_to(&relay, "globex", NEW_INGEST_KEY);
     assert!(other_tenant.starts_with("HTTP/1.1 503 "), "{other_tenant}");
-    let origin = http(
-        relay.client,
-        "GET /ws HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\nConnection: Upgrade\r\n\
-         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
-    );
+    let origin = http(relay.client, &handshake("Origin: https://evil.example\r\n"));
     assert!(origin.starts_with("HTTP/1.1 403 "), "{origin}");
     relay.process.stderr_has(|log| {
         log_line(log, "client connected").filter(|line| line["level"] == "DEBUG")
@@ -220,7 +215,7 @@ async fn a_file_with_an_error_changes_nothing_and_is_reported_as_by_check() {
         assert_eq!(relay.metric("sidewire_config_reload_successful"), 0.0);
         let refused = relay.metric("sidewire_config_reloads_total{result=\"refused\"}");
         assert_eq!(refused, times as f64 + 1.0);
-        let old_key = post(&relay, sidewire_testing::relay::INGEST_KEY);
+        let old_key = post(&relay, INGEST_KEY);
         assert!(old_key.starts_with("HTTP/1.1 200 "), "{old_key}");
         is_there(&mut ann).await;
     }

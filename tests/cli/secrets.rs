@@ -5,7 +5,7 @@ use std::process::Command;
 
 use sidewire_client::RelayConnection;
 use sidewire_testing::{
-    http::http,
+    http::{bearer, handshake, handshake_to, http},
     process::{Process, Signal, sidewire},
     relay::{Files, INGEST_KEY, Relay, SECRET, TOPIC, event, subscribe, token},
 };
@@ -16,18 +16,13 @@ const CANARY: &str = "CANARY";
 /// An invalid credential.
 const BAD: &str = "CANARYheader.CANARYclaims.CANARYsignature";
 
-const UPGRADE: &str = "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
-
 /// Returns handshakes with the token, good or bad, in each possible position.
 fn handshakes(token: &str) -> Vec<String> {
-    let query = |query: &str| format!("GET /ws?{query} HTTP/1.1\r\n{UPGRADE}\r\n");
-    let header = |header: &str| format!("GET /ws HTTP/1.1\r\n{UPGRADE}{header}\r\n\r\n");
     vec![
-        query(&format!("access_token={token}")),
-        header(&format!("Authorization: Bearer {token}")),
-        header(&format!(
-            "Sec-WebSocket-Protocol: sidewire.v1.protobuf, bearer.{token}"
+        handshake_to(&format!("/ws?access_token={token}"), ""),
+        handshake(&bearer(token)),
+        handshake(&format!(
+            "Sec-WebSocket-Protocol: sidewire.v1.protobuf, bearer.{token}\r\n"
         )),
     ]
 }
@@ -37,13 +32,11 @@ fn odd_requests(token: &str) -> Vec<String> {
     [
         format!("GET /ws?access_token={token} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
         format!("GET /{token} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-        format!("GET /ws?access_token={token}%zz HTTP/1.1\r\n{UPGRADE}\r\n"),
-        format!("GET /ws HTTP/1.1\r\n{UPGRADE}Authorization: Basic {token}\r\n\r\n"),
-        format!(
-            "GET /ws HTTP/1.1\r\n{UPGRADE}Authorization: Bearer {token}\r\nAuthorization: Bearer {token}\r\n\r\n"
-        ),
-        format!("GET /ws HTTP/1.1\r\n{UPGRADE}Sec-WebSocket-Protocol: bearer.{token}\r\n\r\n"),
-        format!("GET /ws HTTP/1.1\r\n{UPGRADE}Authorization Bearer {token}\r\n\r\n"),
+        handshake_to(&format!("/ws?access_token={token}%zz"), ""),
+        handshake(&format!("Authorization: Basic {token}\r\n")),
+        handshake(&bearer(token).repeat(2)),
+        handshake(&format!("Sec-WebSocket-Protocol: bearer.{token}\r\n")),
+        handshake(&format!("Authorization Bearer {token}\r\n")),
     ]
     .into()
 }

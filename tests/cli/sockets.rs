@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 use sidewire_testing::{
-    http::http,
+    http::{bearer, handshake, http},
     process::{Ended, PATIENCE, Process, Signal, is_on_path, sidewire},
     relay::{Files, INGEST_KEY, Relay, TOPIC, event, log_line, token},
 };
@@ -35,20 +35,15 @@ fn started(process: &Process) -> Value {
     process.stderr_has(|log| log_line(log, "the relay is ready"))
 }
 
-fn handshake(headers: &str) -> String {
-    format!(
-        "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
-         Authorization: Bearer {}\r\n{headers}\r\n",
-        token("acme", "ann")
-    )
+fn with_token(headers: &str) -> String {
+    handshake(&(bearer(&token("acme", "ann")) + headers))
 }
 
 /// Connects a client that sends a handshake and waits.
 fn asking(address: SocketAddr) -> TcpStream {
     let mut client = TcpStream::connect(address).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
-    client.write_all(handshake("").as_bytes()).unwrap();
+    client.write_all(with_token("").as_bytes()).unwrap();
     client
 }
 
@@ -218,7 +213,7 @@ fn address_of(client: &str, begun: &str, headers: &str) -> Value {
     let process = Process::start(files.serve());
     let line = started(&process);
     let address = line["client"].as_str().unwrap().parse().unwrap();
-    let answer = http(address, &format!("{begun}{}", handshake(headers)));
+    let answer = http(address, &format!("{begun}{}", with_token(headers)));
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
     let line = process.stderr_has(|log| log_line(log, "client connected"));
     line["address"].clone()

@@ -13,6 +13,7 @@ use serde_json::Value;
 use sidewire::config::Config;
 use sidewire_client::{ControlMessage, Envelope};
 use sidewire_protocol::{schema::Schema, wire};
+use sidewire_testing::websocket::{only_frame, parse_header};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -69,9 +70,12 @@ async fn the_documented_exchange_happens_as_written() {
             "hex relay" => {
                 let documented = hex(text);
                 let actual = read_frame(&mut stream).await;
-                names.learn(payload(&actual), payload(&documented));
+                names.learn(
+                    &only_frame(&actual).payload,
+                    &only_frame(&documented).payload,
+                );
                 assert_eq!(to_hex(&names.documented(&actual)), to_hex(&documented));
-                shown = Some(as_json(&relay.schema, payload(&documented)));
+                shown = Some(as_json(&relay.schema, &only_frame(&documented).payload));
             }
             "json client" | "json relay" => {
                 assert_eq!(json(text.as_bytes()), shown.take().unwrap());
@@ -266,32 +270,21 @@ fn without_date(head: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Reads the relay's next frame including its header, at most 65,535 bytes long.
+/// Reads the relay's next frame including its header.
 async fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
     let reading = async {
-        let mut frame = vec![0; 2];
-        stream.read_exact(&mut frame).await.unwrap();
-        if frame[1] == 126 {
-            frame.resize(4, 0);
-            stream.read_exact(&mut frame[2..]).await.unwrap();
+        let mut frame = Vec::new();
+        loop {
+            frame.push(stream.read_u8().await.unwrap());
+            if parse_header(&frame)
+                .unwrap()
+                .is_some_and(|(_, place)| frame.len() == place.end)
+            {
+                return frame;
+            }
         }
-        let len = match frame[..] {
-            [_, short] => usize::from(short),
-            [_, _, high, low] => usize::from(u16::from_be_bytes([high, low])),
-            _ => unreachable!("2 or 4 bytes"),
-        };
-        let header = frame.len();
-        frame.resize(header + len, 0);
-        stream.read_exact(&mut frame[header..]).await.unwrap();
-        frame
     };
     timeout(PATIENCE, reading).await.unwrap()
-}
-
-/// Returns the payload of a relay's frame.
-fn payload(frame: &[u8]) -> &[u8] {
-    let header = if frame[1] == 126 { 4 } else { 2 };
-    &frame[header..]
 }
 
 fn as_json(schema: &Schema, envelope: &[u8]) -> Value {

@@ -105,18 +105,16 @@ impl Attacker for EnvelopeAttacker {
     type Case = Said;
 
     fn mutators() -> Vec<Mutator<Said>> {
-        let mut mutators = taken::good_ones();
-        for group in [
+        let groups = [
+            taken::good_ones(),
             malformed::malformed(),
             fields::relay_fields(),
             fields::payloads(),
             topics::topics(),
             topics::resumes(),
             malformed::chance(),
-        ] {
-            mutators.extend(group);
-        }
-        mutators
+        ];
+        groups.into_iter().flatten().collect()
     }
 
     fn new(site: &Arc<Site>) -> Self {

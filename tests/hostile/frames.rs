@@ -104,18 +104,16 @@ impl Attacker for FrameAttacker {
     type Case = Frames;
 
     fn mutators() -> Vec<Mutator<Frames>> {
-        let mut mutators = headers::lengths();
-        for group in [
+        let groups = [
+            headers::lengths(),
             headers::headers(),
             messages::fragments(),
             controls::controls(),
             controls::closes(),
             messages::texts(),
             messages::streams(),
-        ] {
-            mutators.extend(group);
-        }
-        mutators
+        ];
+        groups.into_iter().flatten().collect()
     }
 
     fn new(site: &Arc<Site>) -> Self {

@@ -67,8 +67,8 @@ impl Attacker for HandshakeAttacker {
     type Case = Handshake;
 
     fn mutators() -> Vec<Mutator<Handshake>> {
-        let mut mutators = lines::taken();
-        for group in [
+        let groups = [
+            lines::taken(),
             lines::request_lines(),
             headers::upgrades(),
             headers::subprotocols(),
@@ -76,10 +76,8 @@ impl Attacker for HandshakeAttacker {
             syntax::syntax(),
             syntax::sizes(),
             syntax::bodies(),
-        ] {
-            mutators.extend(group);
-        }
-        mutators
+        ];
+        groups.into_iter().flatten().collect()
     }
 
     fn new(site: &Arc<Site>) -> Self {

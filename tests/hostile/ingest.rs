@@ -56,8 +56,8 @@ impl Attacker for IngestAttacker {
     type Case = Call;
 
     fn mutators() -> Vec<Mutator<Call>> {
-        let mut mutators = taken::taken();
-        for group in [
+        let groups = [
+            taken::taken(),
             heads::callers(),
             heads::paths(),
             heads::methods(),
@@ -68,10 +68,8 @@ impl Attacker for IngestAttacker {
             batches::batches(),
             syntax::lengths(),
             syntax::syntax(),
-        ] {
-            mutators.extend(group);
-        }
-        mutators
+        ];
+        groups.into_iter().flatten().collect()
     }
 
     fn new(site: &Arc<Site>) -> Self {

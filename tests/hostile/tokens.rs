@@ -29,18 +29,16 @@ impl Attacker for TokenAttacker {
     type Case = Token;
 
     fn mutators() -> Vec<Mutator<Token>> {
-        let mut mutators = forms::faults();
-        for group in [
+        let groups = [
+            forms::faults(),
             headers::headers(),
             headers::algorithms(),
             headers::keys(),
             claims::claims(),
             forms::shapes(),
             forms::signatures(),
-        ] {
-            mutators.extend(group);
-        }
-        mutators
+        ];
+        groups.into_iter().flatten().collect()
     }
 
     fn new(site: &Arc<Site>) -> Self {

@@ -3,8 +3,8 @@
 //! own tests, nothing can be planted and nothing is counted.
 
 /// Is true if one of the faults, given by the name of its [`PlantedFault`], is planted on this
-/// thread; with a number as well, only if that is a multiple of three. In a build without planted faults it is
-/// `false`, a literal.
+/// thread; with a number as well, only if that is a multiple of three. In a build without planted
+/// faults it is `false`, a literal.
 #[cfg(any(test, feature = "testing"))]
 macro_rules! fault {
     ($($fault:ident)|+) => {

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, rc::Rc};
 
-use sidewire_protocol::{Topic, topic::TopicMap};
+use sidewire_protocol::{Topic, topic_map::LargeTopicMap};
 
 use super::subscribers::{ConnectionId, Subscribers};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 pub(super) struct TenantIndex {
     connections: Subscribers,
     /// Includes the user topic of each connection.
-    topics: TopicMap<Subscribers>,
+    topics: LargeTopicMap<Subscribers>,
 }
 
 /// Counts of one event's fan-out.
@@ -77,7 +77,7 @@ impl TenantIndex {
         id: ConnectionId,
         outbox: &Rc<Outbox>,
     ) -> bool {
-        let subscribers = self.topics.entry(topic.clone()).or_default();
+        let subscribers = self.topics.get_or_default(topic);
         let is_first = subscribers.is_empty();
         subscribers.insert(id, outbox);
         is_first

@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use sidewire_protocol::{Topic, topic::TopicMap};
+use sidewire_protocol::{Topic, topic::TopicMap, topic_map::LargeTopicMap};
 use tokio::time::Instant;
 
 use crate::event::Event;
@@ -26,7 +26,7 @@ const SEARCHED_TOPICS_PER_TOPIC: usize = 64;
 /// events that have left the log.
 #[derive(Debug)]
 pub struct LastOffsets {
-    offsets: TopicMap<u64>,
+    offsets: LargeTopicMap<u64>,
     /// The offsets and topics of the indexed events, oldest first.
     entered: VecDeque<(u64, Arc<[Topic]>)>,
     up_to: u64,
@@ -38,7 +38,7 @@ impl LastOffsets {
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
-            offsets: TopicMap::default(),
+            offsets: LargeTopicMap::default(),
             entered: VecDeque::new(),
             up_to: 0,
             asked: now,
@@ -96,9 +96,7 @@ impl LastOffsets {
         for topic in event.topics() {
             match self.offsets.get_mut(topic) {
                 Some(last) => *last = offset,
-                None => {
-                    self.offsets.insert(topic.clone(), offset);
-                }
+                None => *self.offsets.get_or_default(topic) = offset,
             }
         }
         let topics = Arc::clone(event.shared_topics());

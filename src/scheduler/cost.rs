@@ -35,8 +35,7 @@ impl Cost {
     /// takes up to 0.9 µs.
     pub const CHECKED_FIELD: Self = Self(210);
     /// A step of an inner loop: offering an event to one connection, comparing it with one topic
-    /// in a replay, or walking over a field or a
-    /// packed value of an envelope.
+    /// in a replay, or walking over a field or a packed value of an envelope.
     pub const STEP: Self = Self(30);
     /// A byte of JSON or of a query that is read, or of JSON that is written.
     pub const JSON_BYTE: Self = Self(8);

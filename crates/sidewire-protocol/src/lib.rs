@@ -29,6 +29,7 @@ pub mod schema;
 pub mod shorten;
 pub mod suggest;
 pub mod topic;
+pub mod topic_map;
 
 /// The control messages as they are on the wire, generated from `proto/sidewire/v1/relay.proto`.
 /// For the four subscription messages, these types have only the relay's fields, 16 and up.

@@ -53,8 +53,8 @@ pub enum OfferOutcome {
     Ended,
 }
 
-/// The queue of one connection, and the signals to it: so that whoever delivers to a connection
-/// holds one pointer to it. Lives on the connection's shard.
+/// The queue of one connection, and the signals to it. Both are behind one pointer, since a
+/// delivery needs both. Lives on the connection's shard.
 #[derive(Debug)]
 pub struct Outbox {
     pool: Rc<OutboxPool>,

@@ -633,6 +633,6 @@ fn shard_for(tenants: usize) -> Rc<ShardContext> {
     let parts = RelayBuilder::new(live, RandomSource::from_seed(1))
         .clock(Clock::simulated(Duration::from_secs(1_800_000_000)))
         .build();
-    let [builder] = parts.shards.try_into().unwrap();
+    let [builder] = parts.shard_builders.try_into().unwrap();
     Rc::new(ShardContext::new(parts.relay, builder))
 }

@@ -199,7 +199,7 @@ fn one_shard() -> (HubPublisher, Rc<ShardHub>) {
     config.replay.events = 16;
     let live = LiveSettings::open(config, Arc::new(Schema::bundled().unwrap()));
     let parts = RelayBuilder::new(live, RandomSource::from_seed(1)).build();
-    let [shard] = parts.shards.try_into().unwrap();
+    let [shard] = parts.shard_builders.try_into().unwrap();
     (parts.relay.publisher.clone(), Rc::new(shard.build()))
 }
 

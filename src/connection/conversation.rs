@@ -102,8 +102,8 @@ impl MessageKind {
 }
 
 impl<'a> Conversation<'a> {
-    /// Creates the conversation of a client with this grant that may name up to `topics_per_subscribe`
-    /// topics in a message.
+    /// Creates the rules for a client with this grant, which may name up to
+    /// `topics_per_subscribe` topics in a message.
     #[must_use]
     pub fn new(grant: &'a Grant, topics_per_subscribe: usize) -> Self {
         Self {

@@ -4,7 +4,7 @@
 use std::mem;
 
 use sidewire_protocol::frame::{
-    CONTROL, FIN, HEADER_BYTES_MAX, MASK_BYTES, MASKED, PONG, payload_len,
+    CONTROL, FIN, HEADER_BYTES_MAX, MASK_BYTES, MASKED, OPCODE, PONG, payload_len,
 };
 
 /// Maximum number of frames taken from a connection in one turn. An empty frame costs about 0.6
@@ -15,8 +15,6 @@ const FRAMES_PER_TURN: u16 = 64;
 /// A fragment with fewer payload bytes than this is charged. Larger ones are bounded by the
 /// message size, since each message is charged: there are 512 of them in 64 KiB.
 const SMALL_FRAGMENT_BYTES: u64 = 128;
-
-const OPCODE: u8 = 0x0f;
 
 /// Counts the frames of a connection.
 #[derive(Debug)]

@@ -4,8 +4,8 @@
 //! `entrance` takes an accepted connection to the stream that HTTP runs over: a PROXY header
 //! (`proxy_header`), then TLS (`tls_handshakes`). `client_address` finds the client's address.
 //! `handshake` turns an HTTP request into an identity and a byte stream, with the checks of
-//! `offer`, `origin` and `authentication`. `admitted` is a client that passed the handshake, with its entries in
-//! metrics and limits. `conversation` is the protocol as pure functions, `pace` the
+//! `offer`, `origin` and `authentication`. `admitted` is a client that passed the handshake, with
+//! its entries in metrics and limits. `conversation` is the protocol as pure functions, `pace` the
 //! client's message rates, and `waiting` the requests that wait for a Subscribe. `stream` is the
 //! only owner of the byte stream; `frame_walk` tells it when no message is in progress. `task`
 //! drives the conversation over the stream, by the `deadlines`, for which the shard's alarms

@@ -135,7 +135,7 @@ impl ConnectionFixture {
         let parts = RelayBuilder::new(live, RandomSource::from_seed(1))
             .clock(Clock::simulated(NOW))
             .build();
-        let [builder] = parts.shards.try_into().unwrap();
+        let [builder] = parts.shard_builders.try_into().unwrap();
         let shard = Rc::new(ShardContext::new(parts.relay, builder));
         // Tests that relieve memory or call the shard run the other tasks themselves.
         let [deliveries, alarms, ..] = shard.background_tasks(Duration::ZERO);

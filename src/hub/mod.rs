@@ -94,7 +94,7 @@ pub struct HubParts {
     /// Appends events and sends them to the shards.
     pub publisher: HubPublisher,
     /// The builder of each shard.
-    pub shards: Vec<ShardBuilder>,
+    pub shard_builders: Vec<ShardBuilder>,
 }
 
 impl HubParts {
@@ -127,7 +127,7 @@ impl HubParts {
         );
         Self {
             publisher,
-            shards: builders,
+            shard_builders: builders,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Parses the query of a call: `?topic=` and `?if_last=`, both repeatable.
 
-use sidewire_protocol::{Topic, topic::TopicSet};
+use sidewire_protocol::{Topic, suggest::nearest_name, topic::TopicSet};
 
 use super::{
     draft::{parse_topic, too_many_topics},
@@ -30,6 +30,13 @@ impl QueryParameter {
         match self {
             Self::Topic => "topic",
             Self::IfLast => "if_last",
+        }
+    }
+
+    fn taken_by(call: PostKind) -> &'static [Self] {
+        match call {
+            PostKind::Event => &Self::ALL,
+            PostKind::Batch => &[Self::Topic],
         }
     }
 
@@ -84,7 +91,7 @@ impl QueryParameters {
                 Some(QueryParameter::IfLast) => {
                     parameters.conditions.push(parse_condition(&value)?);
                 }
-                None => return Err(unknown_parameter(&name)),
+                None => return Err(unknown_parameter(&name, QueryParameter::taken_by(call))),
             }
         }
         Ok(parameters)
@@ -119,16 +126,23 @@ fn invalid_parameter(name: &str, reason: &str) -> HttpProblem {
 /// Refuses the query of a call that takes no parameters, unless it is empty.
 pub(super) fn refuse_parameters(query: Option<&str>) -> Result<(), HttpProblem> {
     match query_pairs(query).next() {
-        Some(Ok((name, _))) => Err(unknown_parameter(&name)),
+        Some(Ok((name, _))) => Err(unknown_parameter(&name, &[])),
         Some(Err(error)) => Err(HttpProblem::bad_request(format!("the query {error}"))),
         None => Ok(()),
     }
 }
 
-/// Returns the problem for a parameter that the call does not have. Ignoring it would let the
-/// sender believe that it takes effect.
-fn unknown_parameter(name: &str) -> HttpProblem {
-    HttpProblem::bad_request(format!("unknown query parameter {name:?}")).with_field(Some(name))
+/// Returns the problem for a parameter that is not one of the `known` ones of the call. Ignoring
+/// it would let the sender believe that it takes effect.
+fn unknown_parameter(name: &str, known: &[QueryParameter]) -> HttpProblem {
+    let known: Vec<_> = known.iter().map(|it| it.name()).collect();
+    let hint = match nearest_name(name, known.iter().copied()) {
+        Some(nearest) => format!("did you mean {nearest:?}?"),
+        None if known.is_empty() => "this call takes none".to_owned(),
+        None => format!("this call takes {}", known.join(" and ")),
+    };
+    HttpProblem::bad_request(format!("unknown query parameter {name:?}; {hint}"))
+        .with_field(Some(name))
 }
 
 #[cfg(test)]
@@ -194,6 +208,26 @@ mod tests {
         let too_many = ["if_last=a:1@0"; 4].join("&");
         assert_eq!(parse(&too_many), Err("if_last".to_owned()));
         assert_eq!(parse("if_last=tenant:*@0").map(|it| it.len()), Ok(1));
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_refused_with_the_nearest_or_the_known_ones() {
+        let refusal = |name: &str, known| {
+            let problem = unknown_parameter(name, known);
+            problem.detail().to_owned()
+        };
+        let event = QueryParameter::taken_by(PostKind::Event);
+        let batch = QueryParameter::taken_by(PostKind::Batch);
+        for (name, known, hint) in [
+            ("topik", event, "did you mean \"topic\"?"),
+            ("iflast", event, "did you mean \"if_last\"?"),
+            ("x", event, "this call takes topic and if_last"),
+            ("x", batch, "this call takes topic"),
+            ("topic", &[], "this call takes none"),
+        ] {
+            let expected = format!("unknown query parameter {name:?}; {hint}");
+            assert_eq!(refusal(name, known), expected);
+        }
     }
 
     #[test]

@@ -96,6 +96,7 @@ impl LastOffsets {
         for topic in event.topics() {
             match self.offsets.get_mut(topic) {
                 Some(last) => *last = offset,
+                // Only now, since this clones the topic.
                 None => *self.offsets.get_or_default(topic) = offset,
             }
         }

@@ -1,4 +1,4 @@
-//! The signals that reach a connection beside its frames.
+//! The signals that reach a connection besides its frames.
 
 use std::{
     cell::Cell,
@@ -29,8 +29,7 @@ impl fmt::Debug for ConnectionSignals {
 impl ConnectionSignals {
     /// Tells the connection to end. If it is called several times, the first reason counts.
     pub fn request_end(&self, ending: CloseReason) {
-        let first = self.ending.get().unwrap_or(ending);
-        self.ending.set(Some(first));
+        self.set_first(ending);
         self.nudge();
     }
 
@@ -38,6 +37,11 @@ impl ConnectionSignals {
     /// later. Returns false if it is ending already.
     #[must_use]
     pub fn set_ending(&self, ending: CloseReason) -> bool {
+        self.set_first(ending)
+    }
+
+    /// Sets the reason to end, unless there is one. Returns false if there is.
+    fn set_first(&self, ending: CloseReason) -> bool {
         let is_first = self.ending.get().is_none();
         if is_first {
             self.ending.set(Some(ending));

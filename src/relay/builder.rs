@@ -39,7 +39,7 @@ pub struct RelayParts {
     /// The counters of each shard.
     pub tallies: Vec<Arc<ShardTally>>,
     /// The builder of each shard.
-    pub shards: Vec<ShardBuilder>,
+    pub shard_builders: Vec<ShardBuilder>,
 }
 
 impl RelayBuilder {
@@ -86,7 +86,7 @@ impl RelayBuilder {
         );
         metrics.config_loaded(self.clock.unix_seconds());
         metrics.set_schema_revision(self.live.schema.revision());
-        let tallies = hub.shards.iter().map(|it| Arc::clone(it.tally()));
+        let tallies = hub.shard_builders.iter().map(|it| Arc::clone(it.tally()));
         let tallies = tallies.collect();
         let relay = Arc::new(Relay {
             limits: Limits::new(config),
@@ -103,7 +103,7 @@ impl RelayBuilder {
             relay,
             registry,
             tallies,
-            shards: hub.shards,
+            shard_builders: hub.shard_builders,
         }
     }
 }

@@ -165,13 +165,14 @@ impl RelayServer {
             relay,
             registry,
             tallies,
-            shards,
+            shard_builders,
         } = RelayBuilder::new(setup.live, RandomSource::from_system()?)
             .shards(shard_count)
             .build();
         log_schema(&relay.live().schema, "schema compiled");
         log_warnings(&relay.live().schema);
-        let shards = Arc::new(ShardThreads::start(&relay, shards).map_err(StartError::Shard)?);
+        let shards =
+            Arc::new(ShardThreads::start(&relay, shard_builders).map_err(StartError::Shard)?);
 
         let health = Arc::new(Health::new(Arc::clone(&relay)));
         let ops = OpsService::new(

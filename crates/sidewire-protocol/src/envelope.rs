@@ -1,5 +1,5 @@
-//! The relay's fields of an envelope: their numbers, which are the same in every schema, and a
-//! type to decode them with. All other fields belong to the application, and decoding skips them.
+//! The relay's fields of an envelope: their numbers, which are the same in every schema, and
+//! types to decode them with. All other fields belong to the application, and decoding skips them.
 
 use crate::wire;
 
@@ -27,15 +27,19 @@ pub mod number {
     pub const ERROR: u32 = 16;
     /// A batch of envelopes.
     pub const BATCH: u32 = 17;
-    /// The topics of an event.
+    /// Further topics of an event, in what a backend posts.
     pub const TOPICS: u32 = 18;
     /// The payload Authenticate.
     pub const AUTHENTICATE: u32 = 19;
     /// The payload Authenticated.
     pub const AUTHENTICATED: u32 = 20;
-    /// The field `epoch` of a position.
+}
+
+/// The numbers of the fields of a position.
+pub mod position_number {
+    /// The epoch.
     pub const EPOCH: u32 = 1;
-    /// The field `offset` of a position.
+    /// The offset.
     pub const OFFSET: u32 = 2;
 }
 
@@ -44,7 +48,7 @@ pub mod number {
 pub mod key {
     use prost::encoding::WireType;
 
-    use super::number;
+    use super::{number, position_number};
 
     /// The message id.
     pub const MESSAGE_ID: u8 = one_byte(number::MESSAGE_ID, WireType::LengthDelimited);
@@ -53,9 +57,9 @@ pub mod key {
     /// The position of an event.
     pub const POSITION: u8 = one_byte(number::POSITION, WireType::LengthDelimited);
     /// The field `epoch` of a position.
-    pub const EPOCH: u8 = one_byte(number::EPOCH, WireType::LengthDelimited);
+    pub const EPOCH: u8 = one_byte(position_number::EPOCH, WireType::LengthDelimited);
     /// The field `offset` of a position.
-    pub const OFFSET: u8 = one_byte(number::OFFSET, WireType::Varint);
+    pub const OFFSET: u8 = one_byte(position_number::OFFSET, WireType::Varint);
 
     #[expect(
         clippy::cast_possible_truncation,

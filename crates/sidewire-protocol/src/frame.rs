@@ -9,6 +9,9 @@ pub const HEADER_BYTES_MAX: usize = 10;
 /// The FIN bit in a frame's first byte: the frame ends its message.
 pub const FIN: u8 = 0x80;
 
+/// The bits of the opcode in a frame's first byte.
+pub const OPCODE: u8 = 0x0f;
+
 /// The bit of a control frame in its first byte.
 pub const CONTROL: u8 = 0x08;
 

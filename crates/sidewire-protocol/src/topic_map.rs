@@ -1,6 +1,6 @@
 //! A map for so many topics that one table would stop its thread whenever it grows.
 
-use std::mem;
+use std::{collections::hash_map::Entry, mem};
 
 use crate::{Topic, topic::TopicMap};
 
@@ -75,16 +75,13 @@ impl<V> LargeTopicMap<V> {
     {
         if let Tables::One(table) = &mut self.0
             && table.len() >= UNDIVIDED_MAX
+            && !table.contains_key(topic)
         {
             self.0 = Tables::Divided(Box::new(DividedMap::new(mem::take(table))));
         }
         match &mut self.0 {
             Tables::One(table) => table.entry(topic.clone()).or_default(),
-            Tables::Divided(map) => {
-                let is_new = !map.table(topic).contains_key(topic);
-                map.len += usize::from(is_new);
-                map.table_mut(topic).entry(topic.clone()).or_default()
-            }
+            Tables::Divided(map) => map.get_or_default(topic),
         }
     }
 
@@ -118,6 +115,19 @@ impl<V> DividedMap<V> {
             divided.table_mut(&topic).insert(topic, value);
         }
         divided
+    }
+
+    fn get_or_default(&mut self, topic: &Topic) -> &mut V
+    where
+        V: Default,
+    {
+        match self.tables[table_of(topic)].entry(topic.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                self.len += 1;
+                entry.insert(V::default())
+            }
+        }
     }
 
     fn table(&self, topic: &Topic) -> &TopicMap<V> {

@@ -1,7 +1,9 @@
 //! What the tests share: running programs, a relay as a process, and clients that write their
 //! own bytes and parse the relay's answers. It implements WebSocket frames, HTTP answers and
 //! Protocol Buffers from the standards, so that a test does not judge the relay by the relay's
-//! own code. It does not depend on the relay's crate, whose unit tests use it too.
+//! own code. From `sidewire-protocol` it takes only the generated control messages, the clock and
+//! random numbers; the module `relay` also connects the Rust client, for tests of other things.
+//! It does not depend on the relay's crate, whose unit tests use it too.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,

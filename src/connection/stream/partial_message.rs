@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 
 use bytes::{Buf, BytesMut};
+use sidewire_protocol::frame;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
 use crate::{
@@ -109,17 +110,14 @@ impl Read for TungsteniteIo<'_> {
 }
 
 impl Write for TungsteniteIo<'_> {
-    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
-        const OPCODE: u8 = 0x0f;
-        const CLOSE: u8 = 0x8;
-        const PONG: u8 = 0xa;
-        let bytes = Box::from(frame);
-        match frame.first().map(|first| first & OPCODE) {
-            Some(CLOSE) => self.outbox.push_close(bytes),
-            Some(PONG) => self.outbox.set_pong(bytes),
+    fn write(&mut self, written: &[u8]) -> io::Result<usize> {
+        let bytes = Box::from(written);
+        match written.first() {
+            Some(&frame::CLOSE) => self.outbox.push_close(bytes),
+            Some(&frame::PONG) => self.outbox.set_pong(bytes),
             _ => self.outbox.push_reply(bytes),
         }
-        Ok(frame.len())
+        Ok(written.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -183,6 +183,8 @@ impl<S: Transport> ConnectionTask<S> {
         if self.has_ready_request() || !self.may_work() {
             return;
         }
+        // A shard that is stuck during a reload does not ring the alarms that would do this.
+        self.refresh_message_max();
         let mut is_another = false;
         while matches!(
             self.phase,

@@ -97,7 +97,7 @@ impl<S: Transport> ConnectionTask<S> {
     fn check_deadlines(&mut self) -> Option<DeadlineKind> {
         if self.account.outbox.signals().take_alarm() {
             self.alarm = None;
-            self.apply_reload();
+            self.refresh_settings();
         }
         let next = self.deadlines.next_deadline();
         if self.alarm.as_ref().map(Alarm::deadline) != next {
@@ -118,9 +118,8 @@ impl<S: Transport> ConnectionTask<S> {
 
     /// Applies settings of which the connection has a copy, in case a reload has changed them: the
     /// hub then rings the alarms of all connections.
-    fn apply_reload(&mut self) {
-        let message_max = self.account.relay().live().config.client.message_max;
-        self.stream.set_message_bytes_max(message_max);
+    fn refresh_settings(&mut self) {
+        self.refresh_message_max();
         self.tighten_idle_deadline();
         if self.is_key_removed() {
             self.account
@@ -128,6 +127,11 @@ impl<S: Transport> ConnectionTask<S> {
                 .signals()
                 .request_end(CloseReason::KeyRemoved);
         }
+    }
+
+    pub(super) fn refresh_message_max(&mut self) {
+        let message_max = self.account.relay().live().config.client.message_max;
+        self.stream.set_message_bytes_max(message_max);
     }
 
     /// Returns true if a reload has removed the key that verified the token, and such connections

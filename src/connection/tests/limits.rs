@@ -10,6 +10,7 @@ use crate::{
         testing::{ConnectionFixture, FrameClient, NOW, WIDE, event, settle, simulate},
         wire_testing::{BINARY, ReceivedFrame, frame, ping, resume, subscribe, unsubscribe},
     },
+    relay::LiveSettings,
 };
 
 fn count(count: u32) -> NonZeroU32 {
@@ -230,6 +231,28 @@ fn a_lower_limit_on_messages_applies_to_the_first_message_after_the_reload() {
         client.send(bad()).await;
         assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
         fixture.reload(|it| it.client.message_max = 100);
+        client.send(frame(BINARY, true, &[0; 101])).await;
+        let heard = client.rest_after_close().await;
+        assert!(
+            matches!(heard[..], [ReceivedFrame::Close(1009, _)]),
+            "{heard:?}"
+        );
+        client.wait_for_end().await;
+        fixture.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_lower_limit_on_messages_applies_to_the_second_message_if_the_shard_missed_the_reload() {
+    simulate(async {
+        let fixture = fixture(|_| ());
+        let mut client = fixture.connect(WIDE);
+        let relay = &fixture.shard.relay;
+        let mut live = LiveSettings::clone(&relay.live());
+        live.config.client.message_max = 100;
+        relay.replace_settings(live);
+        client.send(bad()).await;
+        assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
         client.send(frame(BINARY, true, &[0; 101])).await;
         let heard = client.rest_after_close().await;
         assert!(

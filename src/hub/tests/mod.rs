@@ -86,8 +86,11 @@ impl HubFixture {
             inbox: Duration::from_secs(2),
             ack: Duration::from_secs(5),
         };
-        let HubParts { publisher, shards } = HubParts::new(&registry, timeouts, shards);
-        let shards = shards.into_iter();
+        let HubParts {
+            publisher,
+            shard_builders,
+        } = HubParts::new(&registry, timeouts, shards);
+        let shards = shard_builders.into_iter();
         Self {
             registry,
             publisher,

@@ -3,6 +3,7 @@
 use prost_reflect::{Kind, MessageDescriptor};
 
 pub(super) use crate::envelope::number;
+use crate::envelope::position_number;
 
 /// The oneof of the envelope that holds the payload.
 pub(super) const PAYLOAD: &str = "payload";
@@ -139,8 +140,8 @@ pub(super) const WITHIN: [(u32, &[RelayField]); 8] = [
     (
         number::POSITION,
         &[
-            singular_field(number::EPOCH, "epoch", RelayFieldType::String),
-            singular_field(number::OFFSET, "offset", RelayFieldType::Uint64),
+            singular_field(position_number::EPOCH, "epoch", RelayFieldType::String),
+            singular_field(position_number::OFFSET, "offset", RelayFieldType::Uint64),
         ],
     ),
     (

@@ -166,7 +166,7 @@ impl SimulatedWorld {
             .build();
         let relay = parts.relay;
         let shards = parts
-            .shards
+            .shard_builders
             .into_iter()
             .zip([1, 2])
             .map(|(builder, number)| {

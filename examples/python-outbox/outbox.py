@@ -21,6 +21,11 @@ from sidewire import ConflictError, Publisher, SidewireError, ValidationError
 
 TENANT = "acme"
 
+# The statuses of an event that can never be stored: it is invalid, its id was given to
+# another event, or it is too large. With any other status it may be stored later: with 408
+# because the network was slow, with 403 as soon as the configuration is mended.
+REFUSED_FOR_GOOD = {400, 409, 413}
+
 TABLES = """
 CREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY, status TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS outbox (
@@ -68,7 +73,9 @@ def publish_pending(database: sqlite3.Connection, publisher: Publisher) -> int:
                 TENANT, json.loads(envelope), topics=json.loads(topics), message_id=message_id
             )
         except (ConflictError, ValidationError) as error:
-            # The relay will never take this event; the others are not to wait for it.
+            if error.status not in REFUSED_FOR_GOOD:
+                raise
+            # The others are not to wait for an event that can never be stored.
             with database:
                 change = "UPDATE outbox SET refused = ? WHERE number = ?"
                 database.execute(change, [str(error), number])

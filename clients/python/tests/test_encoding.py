@@ -66,7 +66,7 @@ def test_all_kinds_of_fields_are_passed_over() -> None:
 
 
 def test_a_decoder_finds_the_id_that_was_appended() -> None:
-    # Real messages with a text as field 1, and with fields in fields.
+    # Real messages with a string as field 1, and with fields in fields.
     for module in (descriptor_pb2, struct_pb2, timestamp_pb2):
         message = descriptor_pb2.FileDescriptorProto()
         module.DESCRIPTOR.CopyToProto(message)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from outbox import add_event, main, open_database, publish_pending, ship
-from support import FaultyProxy, Opener, Relay, problem
+from support import RECEIPT, Answer, FaultyProxy, Opener, Relay, problem
 
-from sidewire import AuthenticationError, NoAnswerError, Publisher
+from sidewire import NoAnswerError, Publisher, SidewireError
 
 
 @pytest.fixture
@@ -79,14 +81,52 @@ def test_an_event_that_the_relay_refuses_for_good_is_set_aside(
     assert "VALIDATION_ERROR" in refused
 
 
-def test_nothing_is_set_aside_for_a_wrong_key(
-    database: sqlite3.Connection, publishers: Opener
+@pytest.mark.parametrize(
+    "refusal",
+    [problem(400, "VALIDATION_ERROR"), problem(409, "CONFLICT"), problem(413, "VALIDATION_ERROR")],
+    ids=str,
+)
+def test_the_others_are_published_past_an_event_that_can_never_be_stored(
+    database: sqlite3.Connection, publishers: Opener, refusal: httpx.Response
 ) -> None:
-    ship(database, 1)
-    publisher, _ = publishers.answered(problem(401, "AUTHENTICATION_FAILED"))
-    with pytest.raises(AuthenticationError):
+    for order in (1, 2):
+        ship(database, order)
+    publisher, relay = publishers.answered(refusal, httpx.Response(200, json=RECEIPT))
+    assert publish_pending(database, publisher) == 1
+    assert pending(database) == 0
+    (topics,) = database.execute("SELECT topics FROM outbox WHERE refused IS NOT NULL").fetchone()
+    assert json.loads(topics) == ["order:1"]
+    assert len(relay.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        httpx.ConnectError("refused"),
+        problem(401, "AUTHENTICATION_FAILED"),
+        problem(403, "AUTHORIZATION_FAILED"),
+        problem(404, "NOT_FOUND"),
+        problem(405, "VALIDATION_ERROR"),
+        problem(408, "VALIDATION_ERROR"),
+        problem(415, "VALIDATION_ERROR"),
+        problem(429, "RATE_LIMIT_EXCEEDED", 60),
+        problem(503, "INTERNAL_ERROR", 60),
+        # What a proxy refuses is up to its configuration.
+        httpx.Response(400),
+        httpx.Response(413),
+    ],
+    ids=str,
+)
+def test_an_event_that_may_be_stored_later_holds_up_the_others(
+    database: sqlite3.Connection, publishers: Opener, failure: Answer
+) -> None:
+    for order in (1, 2):
+        ship(database, order)
+    publisher, relay = publishers.answered(failure, deadline=1)
+    with pytest.raises(SidewireError):
         publish_pending(database, publisher)
-    assert pending(database) == 1
+    assert pending(database) == 2
+    assert len(set(relay.bodies())) == 1
 
 
 def test_the_program_ships_and_publishes(

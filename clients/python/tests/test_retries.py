@@ -37,9 +37,11 @@ EVENT = {"event": {"type": "order.shipped"}}
         httpx.WriteError("reset"),
         httpx.RemoteProtocolError("closed"),
         httpx.ProxyError("no"),
+        problem(408, "VALIDATION_ERROR"),
         problem(429, "RATE_LIMIT_EXCEEDED", 1),
         problem(503, "RATE_LIMIT_EXCEEDED", 1),
         problem(503, "INTERNAL_ERROR", 1),
+        httpx.Response(408),
         httpx.Response(502),
         httpx.Response(503),
         httpx.Response(504),
@@ -73,7 +75,7 @@ def test_a_batch_and_administrative_calls_are_repeated_too(
     assert third.url == fourth.url
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 408, 409, 413, 415, 431, 500, 501])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 413, 415, 431, 500, 501])
 def test_what_was_refused_is_not_repeated(publishers: Opener, status: int) -> None:
     publisher, relay = publishers.answered(problem(status, "VALIDATION_ERROR", 1))
     with pytest.raises(ValidationError):
@@ -211,6 +213,7 @@ def test_a_try_waits_no_longer_than_its_timeout_and_the_deadline(publishers: Ope
         ([httpx.ConnectTimeout("no")], False),
         ([httpx.PoolTimeout("no")], False),
         ([problem(503, "RATE_LIMIT_EXCEEDED", 0)], False),
+        ([problem(408, "VALIDATION_ERROR")], False),
         ([LOST], True),
         ([httpx.ReadTimeout("no")], True),
         ([httpx.Response(502)], True),

@@ -227,7 +227,8 @@ class RefusedError(SidewireError):
 
 
 class ValidationError(RefusedError):
-    """VALIDATION_ERROR: the events or the call are invalid."""
+    """VALIDATION_ERROR: the events or the call are invalid; or, with `status` 408, the body
+    came too slowly until the deadline."""
 
 
 class AuthenticationError(RefusedError):
@@ -260,7 +261,7 @@ class RateLimitError(RefusedError):
 
 
 class UnavailableError(RefusedError):
-    """INTERNAL_ERROR: the relay is shutting down; or a proxy has no relay to ask."""
+    """INTERNAL_ERROR: the relay is shutting down; or no relay behind the proxy is available."""
 
 
 _ERRORS: Mapping[str | None, type[RefusedError]] = {
@@ -399,7 +400,11 @@ class Publisher(_Caller):
         return self._run(_batch_call(tenant, envelopes, topics, message_ids))
 
     def disconnect_user(self, tenant: str, user: str) -> int:
-        """Closes the user's connections with 4002 and returns their number."""
+        """Closes the user's connections with 4002 and returns their number.
+
+        A try that failed, such as one whose answer was lost, may have closed connections.
+        The next try does not count these, so that the result may be 0.
+        """
         return self._run(_disconnect_call(tenant, user))
 
     def inspect_tenant(self, tenant: str) -> TenantState:
@@ -645,9 +650,9 @@ def _segment(name: str) -> str:
 
 
 def _listed(values: Iterable[T]) -> Iterable[T]:
-    """Refuses a text, whose characters would be taken for the values."""
+    """Refuses a string, whose characters would be taken for the values."""
     if isinstance(values, str):
-        raise TypeError(f"{values!r} is a text where a list of them is expected")
+        raise TypeError(f"{values!r} is a string where a list is expected")
     return values
 
 
@@ -669,8 +674,9 @@ def _backoff(failures: int) -> float:
 
 def _is_worth_another_try(error: SidewireError) -> bool:
     if isinstance(error, RefusedError):
-        # 502 and 504 are how a proxy says that it got no answer.
-        return error.status in (429, 502, 503, 504)
+        # 408 says that the body came too slowly; 502 and 504 are how a proxy says that it got
+        # no answer.
+        return error.status in (408, 429, 502, 503, 504)
     # Only a bug in a client or a server gives another error than a TransportError.
     cause = error.__cause__
     return isinstance(cause, httpx.TransportError) and not isinstance(
@@ -755,7 +761,7 @@ def _read_tenant(document: Any, _: bool) -> TenantState:
 
 
 def _read_position(document: Any) -> Position:
-    # As in proto3 JSON, the offset is a text.
+    # As in proto3 JSON, the offset is a string.
     return Position(_member(document, "epoch", str), int(_member(document, "offset", str)))
 
 
@@ -830,7 +836,7 @@ def _encode_json(envelope: Mapping[str, Any], message_id: str | None) -> _Event:
     # In proto3 JSON, null is the same as no member.
     own = [envelope[name] for name in names if envelope.get(name) is not None]
     if not all(isinstance(it, str) for it in own):
-        raise ValueError("the message_id of the envelope is not a text")
+        raise ValueError("the message_id of the envelope is not a string")
     chosen = _choose_id(own, message_id)
     others = {name: value for name, value in envelope.items() if name not in names}
     body = json.dumps({"messageId": chosen, **others}, separators=(",", ":"), allow_nan=False)

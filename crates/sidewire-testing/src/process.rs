@@ -185,7 +185,7 @@ impl Captured {
             found = find(&state.text);
             found.is_none() && !state.at_end
         });
-        found.unwrap_or_else(|| panic!("it never came. What did:\n{seen}"))
+        found.unwrap_or_else(|| panic!("never received; output so far:\n{seen}"))
     }
 
     fn wait_whole(&self) -> String {

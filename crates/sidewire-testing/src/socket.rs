@@ -137,7 +137,10 @@ impl<S: AsyncRead + Unpin> Socket<S> {
         if self.unread.is_empty() && !self.read_more().await? {
             return Ok(());
         }
-        Err(format!("what was to end says {:?}", self.begin_of_unread()))
+        Err(format!(
+            "expected the end of the connection, received {:?}",
+            self.begin_of_unread()
+        ))
     }
 
     /// Returns what is read next as soon as `take` finds it at the start of the unread bytes;

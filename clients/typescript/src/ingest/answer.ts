@@ -40,8 +40,16 @@ export interface CurrentPosition {
   readonly position: Position | undefined;
 }
 
+/** What is known of the events of a call that failed. */
+export interface CallEvents {
+  /** The ids of the events, in their order. */
+  readonly messageIds: readonly string[];
+  /** True if they may be in the log nevertheless. */
+  readonly mayBeStored: boolean;
+}
+
 /** What an error of a call has. */
-interface PublishErrorDetails {
+interface PublishErrorDetails extends CallEvents {
   readonly status: number;
   readonly code: RelayErrorCode | undefined;
   readonly detail: string;
@@ -51,11 +59,21 @@ interface PublishErrorDetails {
   readonly retryAfterMs: number | undefined;
 }
 
-/** The relay refused a call, and nothing of it was stored. */
+/**
+ * The relay, or a proxy before it, refused a call. Nothing of the call was stored, unless
+ * `mayBeStored` says otherwise.
+ */
 export class PublishError extends Error {
   override readonly name: string = "PublishError";
   /** The HTTP status. */
   readonly status: number;
+  /** The ids of the call's events, in their order, to post them again under. */
+  readonly messageIds: readonly string[];
+  /**
+   * True if the events may be in the log although the call failed: an earlier try had no answer, or a
+   * proxy answered for the relay with a redirect or 5xx. Post them again under the same ids.
+   */
+  readonly mayBeStored: boolean;
   /** The code; undefined if the answer is not the relay's, but that of a proxy. */
   readonly code: RelayErrorCode | undefined;
   /** The path of the invalid field. */
@@ -70,6 +88,8 @@ export class PublishError extends Error {
   constructor(details: PublishErrorDetails) {
     super(`${details.status} ${details.code ?? ""}: ${details.detail}`);
     this.status = details.status;
+    this.messageIds = details.messageIds;
+    this.mayBeStored = details.mayBeStored;
     this.code = details.code;
     this.field = details.field;
     this.errors = details.errors;
@@ -78,12 +98,38 @@ export class PublishError extends Error {
   }
 }
 
-/** There was no answer, so the event may have been stored or not. The `cause` says why. */
+/** There was no answer. The `cause` says why. */
 export class NoAnswerError extends Error {
   override readonly name = "NoAnswerError";
+  /** The ids of the call's events, in their order, to post them again under. */
+  readonly messageIds: readonly string[];
+  /**
+   * True if the events may have been stored or not; false if it is known that no try has reached the
+   * relay.
+   */
+  readonly mayBeStored: boolean;
+
+  constructor(cause: unknown, { messageIds, mayBeStored }: CallEvents) {
+    super("the relay has not answered", { cause });
+    this.messageIds = messageIds;
+    this.mayBeStored = mayBeStored || !isUnsent(cause);
+  }
 }
 
-/** Parses one receipt; throws if it is none. */
+/** The codes with which Node says that there was no connection over which to send. */
+const UNSENT: readonly unknown[] = [
+  "ECONNREFUSED",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "UND_ERR_CONNECT_TIMEOUT",
+];
+
+function isUnsent(error: unknown): boolean {
+  // Node's fetch fails with a TypeError that has the error of the connection as its cause.
+  return error instanceof Error && UNSENT.includes(object(error.cause).code);
+}
+
+/** Parses one receipt; throws if it is not a receipt. */
 export function parseReceipt(value: unknown): Receipt {
   const { message_id, position, topics, matched, duplicate } = object(value);
   const parsed = parsePosition(position);
@@ -111,10 +157,14 @@ export function parseProblem(
   status: number,
   retryAfter: string | null,
   body: string,
+  { messageIds, mayBeStored }: CallEvents,
 ): PublishError {
   const { code, detail, title, field, errors, current } = object(parseJson(body));
   return new PublishError({
     status,
+    messageIds,
+    // A proxy that redirects, or reports a failure, may have passed the call on.
+    mayBeStored: mayBeStored || (typeof code !== "string" && (status < 400 || status >= 500)),
     code: typeof code === "string" ? (code as RelayErrorCode) : undefined,
     detail: String(detail ?? title ?? "the answer has no problem document"),
     field: optionalText(field),

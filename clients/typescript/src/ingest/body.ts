@@ -7,6 +7,14 @@ export type Envelope = Readonly<Record<string, unknown>> | Uint8Array;
 export interface Body {
   readonly contentType: "application/json" | "application/x-protobuf";
   readonly bytes: string | Uint8Array<ArrayBuffer>;
+  /** The ids of its events, in their order. */
+  readonly messageIds: readonly string[];
+}
+
+/** An envelope that has an id. */
+interface Identified<T> {
+  readonly messageId: string;
+  readonly envelope: T;
 }
 
 /** Field 1 of an envelope, and of a batch: bytes of a known length. */
@@ -14,44 +22,66 @@ const FIELD_1_BYTES = 0x0a;
 
 /** Returns the body for one event. */
 export function eventBody(envelope: Envelope, messageId?: string): Body {
-  if (envelope instanceof Uint8Array) return protobuf(bytesWithId(envelope, messageId));
-  return json(JSON.stringify(objectWithId(envelope, messageId)));
+  if (envelope instanceof Uint8Array) {
+    const identified = bytesWithId(envelope, messageId);
+    return protobuf(identified.envelope, [identified]);
+  }
+  const identified = objectWithId(envelope, messageId);
+  return json(identified.envelope, [identified]);
 }
 
-/** Returns the body for a batch, whose events are all JSON or all bytes. */
-export function batchBody(envelopes: readonly Envelope[]): Body {
+/**
+ * Returns the body for a batch, whose events are all JSON or all bytes. `messageIds` has an item for
+ * each event.
+ */
+export function batchBody(
+  envelopes: readonly Envelope[],
+  messageIds?: readonly (string | undefined)[],
+): Body {
+  if (messageIds !== undefined && messageIds.length !== envelopes.length) {
+    throw new TypeError("a batch has as many message ids as events, or none");
+  }
   const binary = envelopes.filter((it) => it instanceof Uint8Array);
   if (binary.length === 0 || binary.length < envelopes.length) {
     if (binary.length > 0) throw new TypeError("a batch is either JSON or bytes");
-    const messages = envelopes.map((it) => objectWithId(it as Record<string, unknown>));
-    return json(JSON.stringify({ messages }));
+    const identified = envelopes.map((it, index) =>
+      objectWithId(it as Record<string, unknown>, messageIds?.[index]),
+    );
+    return json({ messages: identified.map(({ envelope }) => envelope) }, identified);
   }
-  return protobuf(concat(binary.map((it) => bytesField(bytesWithId(it)))));
+  const identified = binary.map((it, index) => bytesWithId(it, messageIds?.[index]));
+  return protobuf(concat(identified.map(({ envelope }) => bytesField(envelope))), identified);
 }
 
-function objectWithId(envelope: Readonly<Record<string, unknown>>, messageId?: string): unknown {
+function objectWithId(
+  envelope: Readonly<Record<string, unknown>>,
+  given: string | undefined,
+): Identified<unknown> {
   const { messageId: camel, message_id: snake, ...rest } = envelope;
-  const own = camel ?? snake;
-  if (own !== undefined && own !== "") {
-    if (messageId !== undefined && messageId !== own) throw differentIds();
-    return envelope;
-  }
-  return { messageId: messageId ?? crypto.randomUUID(), ...rest };
+  const own = String(camel ?? snake ?? "");
+  const messageId = chooseId(own === "" ? undefined : own, given);
+  return { messageId, envelope: own === "" ? { messageId, ...rest } : envelope };
 }
 
-function bytesWithId(envelope: Uint8Array, messageId?: string): Uint8Array<ArrayBuffer> {
+function bytesWithId(
+  envelope: Uint8Array,
+  given: string | undefined,
+): Identified<Uint8Array<ArrayBuffer>> {
   const own = findId(envelope);
-  if (own !== undefined) {
-    if (messageId !== undefined && messageId !== own) throw differentIds();
-    return concat([envelope]);
-  }
-  const id = new TextEncoder().encode(messageId ?? crypto.randomUUID());
+  const messageId = chooseId(own, given);
+  if (own !== undefined) return { messageId, envelope: concat([envelope]) };
+  const id = bytesField(new TextEncoder().encode(messageId));
   // The order of fields has no meaning.
-  return concat([bytesField(id), withoutEmptyId(envelope)]);
+  return { messageId, envelope: concat([id, withoutEmptyId(envelope)]) };
 }
 
-function differentIds(): TypeError {
-  return new TypeError("the envelope has another message id than the call");
+/** Returns the id of an event from that in its envelope and that of the caller. */
+function chooseId(own: string | undefined, given: string | undefined): string {
+  if (given === "") throw new TypeError("a message id is not empty");
+  if (own !== undefined && given !== undefined && given !== own) {
+    throw new TypeError("the envelope has another message id than the call");
+  }
+  return own ?? given ?? crypto.randomUUID();
 }
 
 /** Returns field 1 of an envelope, unless it is missing or empty. */
@@ -78,7 +108,7 @@ interface Field {
   readonly content: Uint8Array | undefined;
 }
 
-/** Yields the fields of a message; throws if the bytes are none. */
+/** Yields the fields of a message; throws if the bytes are not a message. */
 function* fields(message: Uint8Array): Generator<Field> {
   let at = 0;
   const varint = (): number => {
@@ -142,10 +172,15 @@ function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   return whole;
 }
 
-function json(bytes: string): Body {
-  return { contentType: "application/json", bytes };
+function json(content: unknown, events: readonly Identified<unknown>[]): Body {
+  const bytes = JSON.stringify(content);
+  return { contentType: "application/json", bytes, messageIds: idsOf(events) };
 }
 
-function protobuf(bytes: Uint8Array<ArrayBuffer>): Body {
-  return { contentType: "application/x-protobuf", bytes };
+function protobuf(bytes: Uint8Array<ArrayBuffer>, events: readonly Identified<unknown>[]): Body {
+  return { contentType: "application/x-protobuf", bytes, messageIds: idsOf(events) };
+}
+
+function idsOf(events: readonly Identified<unknown>[]): string[] {
+  return events.map(({ messageId }) => messageId);
 }

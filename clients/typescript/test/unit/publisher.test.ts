@@ -127,6 +127,122 @@ test("every try of a call has the same id, which is made once", async () => {
   expect(ids[0]).toMatch(/^[0-9a-f-]{36}$/);
 });
 
+test("a body that arrived too slowly is posted again", async () => {
+  const { publisher, calls } = publisherWith([problem(408, "VALIDATION_ERROR"), ok()]);
+  expect(await outcome(publisher.publish("acme", { event: {} }))).toMatchObject({ matched: 2 });
+  expect(calls.length).toBe(2);
+});
+
+describe("an error has the ids of the call's events, and says whether they may be stored", () => {
+  /** Posts an event that fails with the last of these answers. */
+  async function failure(answers: Answer[], options: PublisherOptions = {}) {
+    const { publisher, calls } = publisherWith(answers, { giveUpAfterMs: 1_000, ...options });
+    const error = await outcome(publisher.publish("acme", { event: {} }));
+    expect(error).toMatchObject({ messageIds: [calls[0]?.body.messageId] });
+    return error as PublishError | NoAnswerError;
+  }
+
+  const refused = Object.assign(new TypeError("fetch failed"), { cause: { code: "ECONNREFUSED" } });
+
+  test.each([
+    [[problem(403, "AUTHORIZATION_FAILED")], false],
+    [[problem(500, "INTERNAL_ERROR")], false],
+    [[new Response("<html>", { status: 500 })], true],
+    [[new Response("<html>", { status: 404 })], false],
+    [[new Response(null, { status: 303 })], true],
+    [[new Response("<html>", { status: 502 }), problem(401, "AUTHENTICATION_FAILED")], true],
+    [[new TypeError("fetch failed"), problem(409, "CONFLICT")], true],
+    [[problem(503, "INTERNAL_ERROR"), problem(409, "CONFLICT")], false],
+    [[refused, problem(401, "AUTHENTICATION_FAILED")], false],
+    [[new Response("cut off"), problem(401, "AUTHENTICATION_FAILED")], true],
+  ] as [Answer[], boolean][])(
+    "a refusal says so after the tries of row %#",
+    async (answers, mayBeStored) => {
+      const error = await failure(answers);
+      expect(error).toBeInstanceOf(PublishError);
+      expect(error.mayBeStored).toBe(mayBeStored);
+    },
+  );
+
+  test("no answer says so, unless no try was sent", async () => {
+    const without = await failure(Array.from({ length: 99 }, () => refused));
+    expect(without).toBeInstanceOf(NoAnswerError);
+    expect(without.mayBeStored).toBe(false);
+    const then = [new Response("<html>", { status: 504 })];
+    expect(await failure([...then, ...Array.from({ length: 99 }, () => refused)])).toMatchObject({
+      name: "NoAnswerError",
+      mayBeStored: true,
+    });
+    expect((await failure(["never"], { timeoutMs: 1_000 })).mayBeStored).toBe(true);
+  });
+
+  test("a refused batch has the id of each event", async () => {
+    const { publisher } = publisherWith([problem(403, "AUTHORIZATION_FAILED")]);
+    const events = [{ messageId: "own", event: {} }, { event: {} }];
+    const error = await outcome(
+      publisher.publishBatch("acme", events, { messageIds: [undefined, "b"] }),
+    );
+    expect(error).toMatchObject({ messageIds: ["own", "b"], mayBeStored: false });
+  });
+});
+
+test("a batch may be given the ids of its events, one for each", async () => {
+  const { publisher, calls } = publisherWith([
+    ok({ results: [RECEIPT, RECEIPT] }),
+    ok({ results: [RECEIPT, RECEIPT] }),
+  ]);
+  const messageIds = ["a", "b"];
+  await publisher.publishBatch("acme", [{ event: {} }, { event: {} }], { messageIds });
+  expect(calls[0]?.body.messages.map((it: { messageId: string }) => it.messageId)).toEqual(
+    messageIds,
+  );
+  await publisher.publishBatch("acme", [new Uint8Array(), new Uint8Array()], { messageIds });
+  expect([...(calls[1]?.bytes ?? [])]).toEqual([10, 3, 10, 1, 0x61, 10, 3, 10, 1, 0x62]);
+  const short = publisher.publishBatch("acme", [{ event: {} }], { messageIds });
+  await expect(short).rejects.toThrow("as many message ids");
+  const empty = publisher.publish("acme", { event: {} }, { messageId: "" });
+  await expect(empty).rejects.toThrow("not empty");
+});
+
+test("an invalid address and a key that no header can have are errors at once", async () => {
+  for (const url of [
+    "relay.test",
+    "ftp://relay.test",
+    "http://ann:pw@relay.test",
+    "http://a/?b=c",
+  ]) {
+    expect(() => new Publisher(url)).toThrow(TypeError);
+  }
+  const construct = () => new Publisher("http://relay.test", { key: "sec\nret" });
+  expect(construct).toThrow(TypeError);
+  expect(construct).toThrow(/^the key has characters that a header cannot have$/);
+  const { publisher, calls } = publisherWith([], { key: () => "schlüssel–" });
+  await expect(publisher.publish("acme", { event: {} })).rejects.toThrow("characters");
+  expect(calls).toEqual([]);
+});
+
+test("`fetch` is not called as a method of the publisher", async () => {
+  const receivers: unknown[] = [];
+  const fetch = async function (this: unknown) {
+    receivers.push(this);
+    return ok();
+  } as typeof globalThis.fetch;
+  await publisherWith([], { fetch }).publisher.publish("acme", { event: {} });
+  vi.stubGlobal("fetch", fetch);
+  await new Publisher("http://relay.test").publish("acme", { event: {} });
+  vi.unstubAllGlobals();
+  expect(receivers).toEqual([undefined, undefined]);
+});
+
+test("a condition with an offset needs its epoch", async () => {
+  const { publisher, calls } = publisherWith([ok()]);
+  const post = (offset: string) =>
+    publisher.publish("acme", { event: {} }, { ifLast: [{ topic: "a:1", offset }] });
+  await expect(post("7")).rejects.toThrow("needs its epoch");
+  await post("0");
+  expect(new URL(calls[0]?.url ?? "").searchParams.get("if_last")).toBe("a:1@0");
+});
+
 test("an id in the envelope is kept, in either style, and no other may be given", async () => {
   const { publisher, calls } = publisherWith([ok(), ok(), ok()]);
   await publisher.publish("acme", { messageId: "mine", event: {} });
@@ -173,7 +289,7 @@ describe("bytes", () => {
   });
 
   test.each([[[0x0a]], [[0x0a, 0x05, 0x61]], [[0x0b]], [[0x80]], [[0x09, 0x01]]])(
-    "that are no envelope are an error: %j",
+    "that are not an envelope are an error: %j",
     async (bytes) => {
       const { publisher } = publisherWith([]);
       const published = publisher.publish("acme", new Uint8Array(bytes));
@@ -216,7 +332,7 @@ test("members that a newer relay adds are ignored", async () => {
   expect(await publisher.publish("acme", { event: {} })).not.toHaveProperty("later");
 });
 
-test.each([400, 401, 403, 404, 405, 408, 409, 413, 415, 500, 301])(
+test.each([400, 401, 403, 404, 405, 409, 413, 415, 500, 301])(
   "a refusal with %i is not repeated",
   async (status) => {
     const { publisher, calls } = publisherWith([problem(status, "VALIDATION_ERROR")]);

@@ -4,11 +4,14 @@ const FIRST_MS = 1_000;
 const MAX_MS = 30_000;
 /** The longest delay that the client accepts from a relay: an hour. */
 export const RETRY_AFTER_MAX_MS = 3_600_000;
+/** The shortest delay before a request is sent again, whatever the relay says. */
+export const RETRY_AFTER_MIN_MS = 100;
 
 /** Delays of 1, 2, 4, 8, 16, 30, 30 … s, each reduced by a random part of up to one half. */
 export class Backoff {
   /** The number of failures since the last success. */
   failures = 0;
+  #failuresBefore = 0;
 
   /** Returns the next delay in ms. */
   next(): number {
@@ -19,7 +22,13 @@ export class Backoff {
 
   /** Starts again at the first delay. */
   reset(): void {
+    this.#failuresBefore = this.failures;
     this.failures = 0;
+  }
+
+  /** Continues as if the last `reset` had not been called. */
+  undoReset(): void {
+    this.failures = Math.max(this.failures, this.#failuresBefore);
   }
 }
 

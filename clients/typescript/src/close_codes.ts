@@ -3,32 +3,46 @@
 import { retryAfterMs, withJitter } from "./backoff.js";
 import { ConnectionError } from "./errors.js";
 
-const NORMAL = 1000;
-const GOING_AWAY = 1001;
 const DISCONNECTED_BY_BACKEND = 4002;
 const KEPT_BEING_REFUSED = 4005;
 const KEPT_BEING_REFUSED_MS = 60_000;
+const FRESH_TOKEN_WANTED = 4006;
+// A refused handshake: 4000 and the status that it would have over HTTP.
+const TOKEN_REFUSED = 4401;
+const ORIGIN_REFUSED = 4403;
+const TOO_MANY = 4429;
+const UNAVAILABLE = 4503;
 /** Protocol error, wrong kind of frame, invalid UTF-8, message too big. */
 const CLIENT_FAULTS: readonly number[] = [1002, 1003, 1007, 1009];
+const FINAL: readonly number[] = [DISCONNECTED_BY_BACKEND, ORIGIN_REFUSED, ...CLIENT_FAULTS];
 
-/** When to connect again: never, after a delay that the relay asks for, or after the next backoff. */
+/**
+ * When to connect again: never, at once, after a delay that the relay asks for, or after the next
+ * backoff, which begins when the delay that the relay asks for is over.
+ */
 export type Next =
   | { readonly kind: "never" }
+  | { readonly kind: "at once" }
   | { readonly kind: "after"; readonly ms: number }
-  | { readonly kind: "backoff" };
+  | { readonly kind: "backoff"; readonly afterMs: number };
 
 /**
  * Returns what a close code means. Codes that it does not name, such as 4001, 4003 and 4004, mean
  * to connect again: each attempt asks for a new token, and resumes.
  */
 export function nextAfterClose(code: number, reason: string): Next {
-  if (code === DISCONNECTED_BY_BACKEND || CLIENT_FAULTS.includes(code)) return { kind: "never" };
+  if (FINAL.includes(code)) return { kind: "never" };
+  const relayDelayMs = retryAfterMs(reason);
+  // Clients that were refused at the same time must not return together, nor sooner each time.
+  if (code === TOO_MANY || code === UNAVAILABLE) {
+    return { kind: "backoff", afterMs: relayDelayMs ?? 0 };
+  }
+  // The relay has spread these delays, so they get no jitter.
+  if (relayDelayMs !== undefined) return { kind: "after", ms: relayDelayMs };
   if (code === KEPT_BEING_REFUSED) {
     return { kind: "after", ms: KEPT_BEING_REFUSED_MS + withJitter(1_000) };
   }
-  // The relay has spread these delays, so they get no jitter.
-  const asked = code === NORMAL || code === GOING_AWAY ? retryAfterMs(reason) : undefined;
-  return asked === undefined ? { kind: "backoff" } : { kind: "after", ms: asked };
+  return code === FRESH_TOKEN_WANTED ? { kind: "at once" } : { kind: "backoff", afterMs: 0 };
 }
 
 /** Returns the error for a closed WebSocket. */
@@ -40,6 +54,12 @@ export function closeError(closeCode: number, closeReason: string): ConnectionEr
   }
   if (CLIENT_FAULTS.includes(closeCode)) {
     return new ConnectionError("CLIENT_FAULT", `this client violated the protocol: ${shown}`, end);
+  }
+  if (closeCode === TOKEN_REFUSED) {
+    return new ConnectionError("TOKEN_REFUSED", `the relay refused the token: ${shown}`, end);
+  }
+  if (closeCode === ORIGIN_REFUSED) {
+    return new ConnectionError("ORIGIN_REFUSED", `the relay refused the origin: ${shown}`, end);
   }
   return new ConnectionError("LOST", `the connection was closed with ${shown}`, end);
 }

@@ -38,11 +38,20 @@ export interface Refused {
   readonly retryAfterMs: number | undefined;
 }
 
+/** Topics are no longer subscribed: the answer to an Unsubscribe, or a decision of the relay. */
+export interface Unsubscribed {
+  readonly kind: "unsubscribed";
+  /** Empty if the relay has ended the subscriptions by itself. */
+  readonly requestMessageId: string;
+  /** Those that the relay names as `kind:id`, which are all if it has ended them by itself. */
+  readonly topics: readonly string[];
+}
+
 /** A message from the relay. */
 export type Incoming =
   | Confirmed
   | Refused
-  | { readonly kind: "unsubscribed"; readonly requestMessageId: string }
+  | Unsubscribed
   | { readonly kind: "pong"; readonly position: Position | undefined }
   | { readonly kind: "event"; readonly event: SidewireEvent }
   /**

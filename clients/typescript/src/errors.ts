@@ -21,7 +21,7 @@ export class RelayError extends Error {
     message: string,
     /** The path of the invalid field, such as `subscribe.topics[2]`. */
     readonly fieldName?: string,
-    /** How long to wait, with RATE_LIMIT_EXCEEDED. */
+    /** How long to wait, if the refusal is a temporary one. */
     readonly retryAfterMs?: number,
   ) {
     super(`${code}: ${message}`);
@@ -35,24 +35,32 @@ export class RelayError extends Error {
  * |---|---|
  * | `LOST` | The connection ended, or could not be opened. |
  * | `DEAD` | No frame arrived in time. |
+ * | `NO_ANSWER` | The relay did not answer a request in time. |
  * | `NO_TOKEN` | `getToken` failed; its error is the `cause`. |
+ * | `TOKEN_REFUSED` | The relay refused the token (4401). The next attempt asks for a new one. |
+ * | `WEBSOCKET_FAILED` | No WebSocket could be made; the error is the `cause`. |
  * | `UNREADABLE` | A message could not be decoded; the error is the `cause`. |
  * | `REPLACED` | The client itself replaced the connection, to resume from an earlier position. |
  * | `OFFLINE` | The browser says that it is offline. |
  * | `PAGE_HIDDEN` | The page was left, and may come back from the back/forward cache. |
  * | `DISCONNECTED` | A backend disconnected the user (4002). The client does not reconnect by itself. |
+ * | `ORIGIN_REFUSED` | The relay refused the origin or the host (4403). It does not reconnect by itself. |
  * | `CLIENT_FAULT` | This client violated the protocol. It does not reconnect by itself. |
  * | `CLOSED` | The application closed the client. |
  */
 export type ConnectionErrorCode =
   | "LOST"
   | "DEAD"
+  | "NO_ANSWER"
   | "NO_TOKEN"
+  | "TOKEN_REFUSED"
+  | "WEBSOCKET_FAILED"
   | "UNREADABLE"
   | "REPLACED"
   | "OFFLINE"
   | "PAGE_HIDDEN"
   | "DISCONNECTED"
+  | "ORIGIN_REFUSED"
   | "CLIENT_FAULT"
   | "CLOSED";
 

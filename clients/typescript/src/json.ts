@@ -28,7 +28,10 @@ const RELAY_MEMBERS: ReadonlySet<string> = new Set([
   "topicState",
 ]);
 
-/** The codec for JSON. */
+/**
+ * The codec for JSON. It takes the member that is not the relay's as the payload, so an envelope with
+ * plain fields of the application needs a codec that knows the schema: `protobuf`.
+ */
 export const json: Codec = {
   subprotocol: "sidewire.v1.json",
 
@@ -68,7 +71,12 @@ function control(envelope: JsonObject): Incoming | undefined {
     };
   }
   if (isObject(unsubscribeConfirmed)) {
-    return { kind: "unsubscribed", requestMessageId: text(unsubscribeConfirmed.requestMessageId) };
+    const { requestMessageId, topics } = unsubscribeConfirmed;
+    return {
+      kind: "unsubscribed",
+      requestMessageId: text(requestMessageId),
+      topics: Array.isArray(topics) ? topics.filter((it) => typeof it === "string") : [],
+    };
   }
   if (isObject(pong)) return { kind: "pong", position: parsePosition(pong.position) };
   if (isObject(error)) {
@@ -86,7 +94,12 @@ function control(envelope: JsonObject): Incoming | undefined {
 
 function event(envelope: JsonObject): Incoming {
   const position = parsePosition(envelope.position);
-  const name = Object.keys(envelope).find((it) => !RELAY_MEMBERS.has(it) && isObject(envelope[it]));
+  const names = Object.keys(envelope).filter(
+    (it) => !RELAY_MEMBERS.has(it) && (envelope[it] ?? null) !== null,
+  );
+  // Most payloads are objects, but a Timestamp, for example, is a text. Only a schema could tell it from
+  // a plain field of the envelope.
+  const name = names.find((it) => isObject(envelope[it])) ?? names[0];
   if (name === undefined) return { kind: "unknown", position };
   const known = {
     name,

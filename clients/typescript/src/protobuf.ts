@@ -6,7 +6,7 @@
 
 import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
 import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
-import type { Codec, Confirmed, Incoming, Outgoing, Refused } from "./codec.js";
+import type { Codec, Confirmed, Incoming, Outgoing, Refused, Unsubscribed } from "./codec.js";
 import type { SidewireEvent } from "./event.js";
 import type { Position } from "./position.js";
 
@@ -186,14 +186,16 @@ function readConfirmed(reader: BinaryReader): Confirmed {
   return { kind: "confirmed", requestMessageId, position, recovered, replayed };
 }
 
-function readUnsubscribed(reader: BinaryReader): Incoming {
+function readUnsubscribed(reader: BinaryReader): Unsubscribed {
   let requestMessageId = "";
+  const topics: string[] = [];
   eachWithin(reader, (number) => {
-    if (number !== REQUEST_MESSAGE_ID) return false;
-    requestMessageId = reader.string();
+    if (number === TOPICS) topics.push(reader.string());
+    else if (number === REQUEST_MESSAGE_ID) requestMessageId = reader.string();
+    else return false;
     return true;
   });
-  return { kind: "unsubscribed", requestMessageId };
+  return { kind: "unsubscribed", requestMessageId, topics };
 }
 
 function readPong(reader: BinaryReader): Incoming {

@@ -7,6 +7,7 @@ import { Connection, type WebSocketConstructor } from "./connection.js";
 import type { Follower } from "./core/follower.js";
 import { type Effect, Session } from "./core/session.js";
 import { Emitter } from "./emitter.js";
+import { isOffline, watchEnvironment } from "./environment.js";
 import { ConnectionError, type RelayError } from "./errors.js";
 import type { AnyEvents } from "./event.js";
 import { json } from "./json.js";
@@ -14,7 +15,6 @@ import { consoleLogger, type Logger } from "./logger.js";
 import { parsePosition } from "./position.js";
 import type { ConnectionState } from "./state.js";
 import { type SubscribeOptions, Subscription } from "./subscription.js";
-import { isOffline, watchSurroundings } from "./surroundings.js";
 import { checkTopics } from "./topics.js";
 
 /** To fetch a token and to open a connection may take this long together. */
@@ -67,7 +67,7 @@ export class Sidewire<Events = AnyEvents> {
   #requestTimer: ReturnType<typeof setTimeout> | undefined;
   #unwatch: (() => void) | undefined;
   /** True while the relay has asked to wait, so that nothing may shorten that. */
-  #mustWait = false;
+  #relayAskedToWait = false;
   #waitsUntil = 0;
   #pause: Pause | undefined;
   #wasConfirmed = false;
@@ -134,7 +134,7 @@ export class Sidewire<Events = AnyEvents> {
   connect(): void {
     this.#checkNotClosed();
     if (this.#connection !== undefined || this.#state.name === "connecting") return;
-    this.#unwatch ??= watchSurroundings({
+    this.#unwatch ??= watchEnvironment({
       wokeUp: () => this.#wokeUp(),
       wentOffline: () => this.#wentOffline(),
       pageHidden: () => this.#pageHidden(),
@@ -163,20 +163,28 @@ export class Sidewire<Events = AnyEvents> {
     this.#attempt += 1;
     const attempt = this.#attempt;
     clearTimeout(this.#timer);
-    this.#mustWait = false;
+    this.#relayAskedToWait = false;
     this.#wasConfirmed = false;
     this.#timer = setTimeout(() => {
       const text = `no connection within ${CONNECT_MS / 1000} s`;
       this.#lost(new ConnectionError("DEAD", text));
     }, CONNECT_MS);
     this.#setState({ name: "connecting" });
+    let token: string | undefined;
     try {
-      const token = await this.#getToken?.();
-      if (attempt === this.#attempt) this.#connection = this.#openSocket(attempt, token);
+      token = await this.#getToken?.();
     } catch (cause) {
       if (attempt !== this.#attempt) return;
       const text = "there is no token with which to connect";
       this.#lost(new ConnectionError("NO_TOKEN", text, { cause }));
+      return;
+    }
+    if (attempt !== this.#attempt) return;
+    try {
+      this.#connection = this.#openSocket(attempt, token);
+    } catch (cause) {
+      const text = "the WebSocket cannot be made";
+      this.#lost(new ConnectionError("WEBSOCKET_FAILED", text, { cause }));
     }
   }
 
@@ -219,8 +227,13 @@ export class Sidewire<Events = AnyEvents> {
         this.#subscriptions.get(effect.to)?.refused(effect.error);
         break;
       case "confirmed":
+        // Once for each connection, so that a later failure can undo it.
+        if (!this.#wasConfirmed) this.#backoff.reset();
         this.#wasConfirmed = true;
-        this.#backoff.reset();
+        break;
+      case "revoked":
+        this.#subscriptions.get(effect.to)?.revoked(effect.topics);
+        this.#subscriptions.delete(effect.to);
         break;
       case "error":
         this.#reported(effect.error);
@@ -250,6 +263,10 @@ export class Sidewire<Events = AnyEvents> {
         this.#replace();
         return;
       }
+      if (step.kind === "give up") {
+        this.#lost(new ConnectionError("NO_ANSWER", "the relay does not answer a request"));
+        return;
+      }
       this.#connection.send(step.message);
     }
     clearTimeout(this.#requestTimer);
@@ -264,24 +281,51 @@ export class Sidewire<Events = AnyEvents> {
   #replace(): void {
     const reason = new ConnectionError("REPLACED", "a subscription resumes on a new connection");
     this.#drop();
-    // Without any progress this must not become a loop.
-    this.#wait(reason, this.#wasConfirmed ? 0 : this.#backoff.next());
+    this.#waitShortly(reason);
   }
 
   #lost(error: ConnectionError): void {
     this.#drop();
-    if (error.code === "UNREADABLE") {
+    this.#log(error);
+    // What cannot be decoded will probably come again after each confirmation.
+    if (error.code === "UNREADABLE") this.#backoff.undoReset();
+    const next = nextAfterClose(error.closeCode ?? 0, error.closeReason ?? "");
+    switch (next.kind) {
+      case "never":
+        this.#stop(error);
+        break;
+      case "at once":
+        this.#waitShortly(error);
+        break;
+      case "after":
+        this.#relayAskedToWait = true;
+        this.#wait(error, next.ms);
+        break;
+      case "backoff":
+        this.#relayAskedToWait = next.afterMs > 0;
+        this.#wait(error, next.afterMs + this.#backoff.next());
+        break;
+    }
+  }
+
+  #log(error: ConnectionError): void {
+    const { code } = error;
+    if (code === "UNREADABLE") {
       this.#logger.error("sidewire: the connection is given up", error);
+    } else if (code === "WEBSOCKET_FAILED") {
+      // Without the cause, whose text may have the token.
+      this.#logger.error(`sidewire: ${error.message}`);
+    } else if (code === "TOKEN_REFUSED" || code === "ORIGIN_REFUSED" || code === "NO_ANSWER") {
+      this.#logger.warn("sidewire: there is no connection", error);
     } else {
       this.#logger.debug("sidewire: there is no connection", error);
     }
-    const next = nextAfterClose(error.closeCode ?? 0, error.closeReason ?? "");
-    if (next.kind === "never") {
-      this.#stop(error);
-      return;
-    }
-    this.#mustWait = next.kind === "after";
-    this.#wait(error, next.kind === "after" ? next.ms : this.#backoff.next());
+  }
+
+  /** Connects at once, but for what would become a loop: without any progress it waits. */
+  #waitShortly(reason: ConnectionError): void {
+    this.#relayAskedToWait = false;
+    this.#wait(reason, this.#wasConfirmed ? 0 : this.#backoff.next());
   }
 
   #wait(reason: ConnectionError, ms: number): void {
@@ -290,14 +334,14 @@ export class Sidewire<Events = AnyEvents> {
     this.#waitsUntil = Date.now() + ms;
     const retryAt = this.#pause === undefined ? this.#waitsUntil : undefined;
     clearTimeout(this.#timer);
-    if (retryAt !== undefined || this.#mustWait) {
+    if (retryAt !== undefined || this.#relayAskedToWait) {
       this.#timer = setTimeout(() => this.#waited(), ms);
     }
     this.#setState({ name: "waiting", reason, retryAt, failures });
   }
 
   #waited(): void {
-    this.#mustWait = false;
+    this.#relayAskedToWait = false;
     if (this.#pause === undefined) void this.#open();
   }
 
@@ -315,7 +359,7 @@ export class Sidewire<Events = AnyEvents> {
     this.#drop();
     this.#unwatch?.();
     this.#unwatch = undefined;
-    this.#mustWait = false;
+    this.#relayAskedToWait = false;
     this.#setState({ name: "closed", reason });
   }
 
@@ -333,7 +377,7 @@ export class Sidewire<Events = AnyEvents> {
     if (this.#state.name !== "waiting" || this.#pause !== undefined) return;
     const reason = new ConnectionError("OFFLINE", "the browser is offline");
     this.#pause = "OFFLINE";
-    if (!this.#mustWait) clearTimeout(this.#timer);
+    if (!this.#relayAskedToWait) clearTimeout(this.#timer);
     this.#setState({ ...this.#state, reason, retryAt: undefined });
   }
 
@@ -342,7 +386,7 @@ export class Sidewire<Events = AnyEvents> {
     const { name } = this.#state;
     if (name === "idle" || name === "closed") return;
     this.#pause = "PAGE_HIDDEN";
-    if (this.#mustWait) return;
+    if (this.#relayAskedToWait) return;
     this.#drop();
     this.#wait(new ConnectionError("PAGE_HIDDEN", "the page is hidden"), 0);
   }
@@ -353,10 +397,10 @@ export class Sidewire<Events = AnyEvents> {
     else this.#endPause();
   }
 
-  /** Connects at once, unless the relay asked to wait. */
+  /** Connects at once, unless the relay has asked to wait. */
   #endPause(): void {
     this.#pause = undefined;
-    if (!this.#mustWait) void this.#open();
+    if (!this.#relayAskedToWait) void this.#open();
     else if (this.#state.name === "waiting") {
       this.#setState({ ...this.#state, retryAt: this.#waitsUntil });
     }

@@ -24,7 +24,7 @@ export type ConnectionState =
       readonly retryAt: number | undefined;
       /**
        * How often in a row it did not get as far as a confirmed subscription. A page cannot see why a
-       * handshake is refused: after three failures it may ask its user to log in again.
+       * handshake is refused over HTTP: after three failures it may ask its user to log in again.
        */
       readonly failures: number;
     }

@@ -29,15 +29,23 @@ export interface SubscribeOptions<Events> {
    * of its topics. It is asked for again on the next connection. Without it the logger is told.
    */
   readonly onRefused?: (error: RelayError) => unknown;
+  /**
+   * Called when the relay ends the subscription, because the user has lost the right to these of its
+   * topics. It is not asked for again; its `position` stays. Without it the logger is told.
+   */
+  readonly onRevoked?: (topics: readonly string[]) => unknown;
 }
 
-/** `pending` until the relay has confirmed it and sent what was missed, on each connection. */
-export type SubscriptionState = "pending" | "live" | "refused" | "ended";
+/**
+ * `pending` until the relay has confirmed it and sent what was missed, on each connection. `ended` by
+ * the application, or `revoked` by the relay, it gets nothing any more.
+ */
+export type SubscriptionState = "pending" | "live" | "refused" | "ended" | "revoked";
 
 /**
  * Topics that are subscribed, over all connections.
  *
- * An event does not say by which of its topics it came. So a subscription gets all events of its
+ * An event does not name the topics for which it was sent. So a subscription gets all events of its
  * topics, and may also get those of the client's other subscriptions, and always gets those for the
  * user and for the whole tenant.
  */
@@ -51,7 +59,7 @@ export class Subscription<Events> implements AsyncIterable<EventOf<Events>> {
   /** Resolves when the subscription is live for the first time. */
   readonly #ready: Promise<void>;
   /** The position of the event with which callbacks are being called. */
-  #passing: Position | undefined;
+  #delivering: Position | undefined;
   #resolveReady: () => void = () => {};
   #rejectReady: (error: Error) => void = () => {};
 
@@ -83,7 +91,8 @@ export class Subscription<Events> implements AsyncIterable<EventOf<Events>> {
   /** The state on the present connection. */
   get state(): SubscriptionState {
     const { state } = this.#follower;
-    return state === "live" || state === "refused" || state === "ended" ? state : "pending";
+    const isPending = state === "waiting" || state === "requested" || state === "replaying";
+    return isPending ? "pending" : state;
   }
 
   /**
@@ -92,7 +101,7 @@ export class Subscription<Events> implements AsyncIterable<EventOf<Events>> {
    * the event. A loop may be behind it, so there use the position of the event.
    */
   get position(): Position | undefined {
-    return this.#passing ?? this.#follower.position;
+    return this.#delivering ?? this.#follower.position;
   }
 
   /**
@@ -117,7 +126,7 @@ export class Subscription<Events> implements AsyncIterable<EventOf<Events>> {
    */
   [Symbol.asyncIterator](): AsyncIterableIterator<EventOf<Events>> {
     const queue = new EventQueue<EventOf<Events>>(() => void this.#queues.delete(queue));
-    if (this.state === "ended") queue.end();
+    if (!this.#isOpen()) queue.end();
     else this.#queues.add(queue);
     return queue;
   }
@@ -125,6 +134,10 @@ export class Subscription<Events> implements AsyncIterable<EventOf<Events>> {
   /** Ends the subscription. No callback is called after that. */
   unsubscribe(): void {
     this.#end();
+    this.#finish();
+  }
+
+  #finish(): void {
     for (const queue of [...this.#queues]) queue.end();
     this.#rejectReady(new Error("the subscription has ended"));
   }
@@ -134,16 +147,16 @@ export class Subscription<Events> implements AsyncIterable<EventOf<Events>> {
     if (!this.#isOpen()) return;
     const known = event as unknown as EventOf<Events>;
     const { onEvent } = this.#options;
-    this.#passing = event.position;
+    this.#delivering = event.position;
     if (onEvent !== undefined) guard(this.#logger, () => onEvent(known));
     // `onEvent` may have ended the subscription.
     if (this.#isOpen()) this.#emitter.emit(event.name as keyof Events, event);
     for (const queue of [...this.#queues]) queue.push(known);
-    this.#passing = undefined;
+    this.#delivering = undefined;
   }
 
   #isOpen(): boolean {
-    return this.state !== "ended";
+    return this.state !== "ended" && this.state !== "revoked";
   }
 
   /** @internal */
@@ -163,5 +176,13 @@ export class Subscription<Events> implements AsyncIterable<EventOf<Events>> {
     const { onRefused } = this.#options;
     if (onRefused !== undefined) guard(this.#logger, () => onRefused(error));
     else this.#logger.error(`sidewire: ${this.topics.join(", ")} cannot be subscribed`, error);
+  }
+
+  /** @internal */
+  revoked(topics: readonly string[]): void {
+    this.#finish();
+    const { onRevoked } = this.#options;
+    if (onRevoked !== undefined) guard(this.#logger, () => onRevoked(topics));
+    else this.#logger.error(`sidewire: the relay has revoked ${topics.join(", ")}`);
   }
 }

@@ -13,13 +13,21 @@ export type StoredEvent = SidewireEvent & { readonly position: Position };
  * What a follower waits for:
  *
  * - `waiting`: its Subscribe is not sent, or has to be sent again.
- * - `asked`: the answer to its Subscribe.
+ * - `requested`: the answer to its Subscribe.
  * - `replaying`: the rest of its replay.
  * - `live`: the next event.
  * - `refused`: the next connection.
- * - `ended`: nothing any more.
+ * - `ended`: nothing any more, since the application has unsubscribed it.
+ * - `revoked`: nothing any more, since the relay has ended it.
  */
-export type FollowerState = "waiting" | "asked" | "replaying" | "live" | "refused" | "ended";
+export type FollowerState =
+  | "waiting"
+  | "requested"
+  | "replaying"
+  | "live"
+  | "refused"
+  | "ended"
+  | "revoked";
 
 /**
  * One subscription. Every event up to its position was passed on, in order; so an event at or below
@@ -27,10 +35,15 @@ export type FollowerState = "waiting" | "asked" | "replaying" | "live" | "refuse
  */
 export class Follower {
   state: FollowerState = "waiting";
-  /** True after a Subscribe for several followers was refused: then each asks for itself. */
-  asksAlone = false;
+  /**
+   * True if it was refused, or is about to be: then it shares no Subscribe, also on later connections,
+   * until it is confirmed.
+   */
+  sendAlone = false;
+  /** Those of one group can share a Subscribe. A refused group is divided. */
+  group = 0;
   position: Position | undefined;
-  /** Events that came before the replay, by offset; the relay leaves them out of the replay. */
+  /** Events that were received before the replay, by offset; the relay leaves them out of the replay. */
   #held: StoredEvent[] = [];
 
   constructor(
@@ -42,20 +55,20 @@ export class Follower {
 
   /** True if its topics are subscribed, or are about to be. */
   get isWanted(): boolean {
-    return this.state !== "refused" && this.state !== "ended";
+    return this.state !== "refused" && this.state !== "ended" && this.state !== "revoked";
   }
 
   /** Forgets the connection; the position stays. */
   reset(): void {
     this.#held = [];
-    this.asksAlone = false;
-    if (this.state !== "ended") this.state = "waiting";
+    this.group = 0;
+    if (this.state !== "ended" && this.state !== "revoked") this.state = "waiting";
   }
 
-  /** Begins the replay after its position; `came` are the events that the connection has brought. */
-  startReplay(came: readonly StoredEvent[]): void {
+  /** Begins the replay after its position; `received` are the events of the connection so far. */
+  startReplay(received: readonly StoredEvent[]): void {
     this.state = "replaying";
-    this.#held = came
+    this.#held = received
       .filter((event) => this.#isNew(event.position))
       .sort((a, b) => compareOffsets(a.position.offset, b.position.offset));
   }
@@ -86,7 +99,7 @@ export class Follower {
     this.position = position;
   }
 
-  /** Every event of the connection up to `position` has come. */
+  /** Every event of the connection up to `position` was received. */
   raise(position: Position): void {
     if (this.state === "live" && this.#isNew(position)) this.position = position;
   }

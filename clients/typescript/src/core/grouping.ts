@@ -25,19 +25,19 @@ export function inResumeOrder(followers: readonly Follower[], epoch?: string): F
   );
 }
 
-/** Returns those at the beginning of the list that can share one Subscribe. */
-export function joinable(followers: readonly Follower[]): Follower[] {
+/** Returns the first one, and those after it that can share its Subscribe. */
+export function takeJoinable(followers: readonly Follower[]): Follower[] {
   const [first, ...others] = followers;
   if (first === undefined) return [];
   const joined = [first];
   let count = first.topics.length;
   let bytes = topicBytes(first.topics);
   for (const other of others) {
+    if (!isSame(first.position, other.position)) break;
+    if (first.sendAlone || other.sendAlone || first.group !== other.group) continue;
     count += other.topics.length;
     bytes += topicBytes(other.topics);
-    const fits = count <= TOPICS_MAX && bytes <= TOPIC_BYTES_MAX;
-    const asksAlone = first.asksAlone || other.asksAlone;
-    if (!fits || asksAlone || !isSame(first.position, other.position)) break;
+    if (count > TOPICS_MAX || bytes > TOPIC_BYTES_MAX) break;
     joined.push(other);
   }
   return joined;

@@ -8,13 +8,13 @@
  * Subscribe that resumes also resumes the implicit topics.
  */
 
-import { RETRY_AFTER_MAX_MS } from "../backoff.js";
-import type { Confirmed, Incoming, Outgoing, Refused } from "../codec.js";
+import { RETRY_AFTER_MAX_MS, RETRY_AFTER_MIN_MS } from "../backoff.js";
+import type { Confirmed, Incoming, Outgoing, Refused, Unsubscribed } from "../codec.js";
 import { RelayError } from "../errors.js";
 import type { SidewireEvent } from "../event.js";
 import { isAfter, type Position } from "../position.js";
 import { Follower, type StoredEvent } from "./follower.js";
-import { inResumeOrder, joinable, splitTopics } from "./grouping.js";
+import { inResumeOrder, splitTopics, takeJoinable } from "./grouping.js";
 import { RECENT_LIMITS, RecentEvents, type RecentLimits } from "./recent.js";
 
 /** What the caller has to do, in this order. */
@@ -23,19 +23,40 @@ export type Effect =
   | { readonly kind: "gap"; readonly to: Follower; readonly since: Position }
   | { readonly kind: "live"; readonly to: Follower }
   | { readonly kind: "refused"; readonly to: Follower; readonly error: RelayError }
+  /** The relay has ended the subscription, because of these topics. */
+  | { readonly kind: "revoked"; readonly to: Follower; readonly topics: readonly string[] }
   /** The relay says something that answers no request of a subscription. */
   | { readonly kind: "error"; readonly error: RelayError }
   /** A Subscribe was confirmed. */
   | { readonly kind: "confirmed" };
 
-/** The next request, or the wish for a new connection, on which a subscription can resume. */
+/**
+ * The next request, or the wish for a new connection: one on which a subscription can resume, or one
+ * on which the relay answers.
+ */
 export type Step =
   | { readonly kind: "send"; readonly message: Outgoing }
-  | { readonly kind: "replace connection" };
+  | { readonly kind: "replace connection" }
+  | { readonly kind: "give up" };
 
-type Asked =
-  | { readonly messageId: string; readonly kind: "subscribe"; readonly followers: Follower[] }
-  | { readonly messageId: string; readonly kind: "unsubscribe"; readonly topics: string[] };
+/** A request without an answer may be this old, not counting the replay that it waits for. */
+export const ANSWER_WITHIN_MS = 60_000;
+
+interface SubscribeRequest {
+  readonly messageId: string;
+  readonly kind: "subscribe";
+  readonly followers: Follower[];
+  /** As they are in the message. */
+  readonly topics: string[];
+}
+
+interface UnsubscribeRequest {
+  readonly messageId: string;
+  readonly kind: "unsubscribe";
+  readonly topics: string[];
+}
+
+type PendingRequest = SubscribeRequest | UnsubscribeRequest;
 
 interface Replay {
   readonly followers: readonly Follower[];
@@ -48,9 +69,14 @@ export class Session {
   readonly #followers = new Set<Follower>();
   readonly #recent = new RecentEvents();
   #isOpen = false;
-  #asked: Asked | undefined;
+  /** The request that waits for its answer. */
+  #pendingRequest: PendingRequest | undefined;
+  #answerDueAt = 0;
   #replay: Replay | undefined;
-  #unwanted: string[] = [];
+  /** What the relay may have subscribed and a subscription that has ended no longer needs. */
+  #unwanted = new Set<string>();
+  /** The number of groups into which refused Subscribes were divided. */
+  #groups = 0;
   #deferredUntil = 0;
   #requests = 0;
   /** The epoch of the relay's log, as far as it is known. */
@@ -89,9 +115,13 @@ export class Session {
     if (!this.#followers.delete(follower)) return;
     const { state } = follower;
     follower.state = "ended";
-    if (state === "asked" || state === "replaying" || state === "live") {
-      this.#unwanted.push(...follower.topics);
+    if (state === "requested" || state === "replaying" || state === "live") {
+      this.#addUnwanted(follower.topics);
     }
+  }
+
+  #addUnwanted(topics: readonly string[]): void {
+    for (const topic of topics) this.#unwanted.add(topic);
   }
 
   /** A new connection is open. */
@@ -103,9 +133,9 @@ export class Session {
   /** The connection has ended. */
   closed(): void {
     this.#isOpen = false;
-    this.#asked = undefined;
+    this.#pendingRequest = undefined;
     this.#replay = undefined;
-    this.#unwanted = [];
+    this.#unwanted.clear();
     this.#deferredUntil = 0;
     this.#hasResumed = false;
     this.#coveredFrom = undefined;
@@ -116,13 +146,20 @@ export class Session {
 
   /** Returns what to do next; call it until it returns nothing. */
   next(now: number): Step | undefined {
-    if (!this.#isOpen || this.#asked !== undefined || now < this.#deferredUntil) return undefined;
+    if (!this.#isOpen) return undefined;
+    if (this.#pendingRequest !== undefined) {
+      return now < this.#answerDueAt ? undefined : { kind: "give up" };
+    }
+    if (now < this.#deferredUntil) return undefined;
     if (this.#mustReplace) return { kind: "replace connection" };
-    return this.#nextUnsubscribe() ?? this.#nextSubscribe();
+    const request = this.#nextUnsubscribe() ?? this.#nextSubscribe();
+    this.#answerDueAt = now + ANSWER_WITHIN_MS;
+    return request;
   }
 
   /** Returns the time at which `next` may return more than now. */
   get wakeAt(): number | undefined {
+    if (this.#pendingRequest !== undefined) return this.#answerDueAt;
     return this.#deferredUntil === 0 ? undefined : this.#deferredUntil;
   }
 
@@ -132,8 +169,7 @@ export class Session {
       case "confirmed":
         return this.#confirmed(message);
       case "unsubscribed":
-        this.#takeAsked(message.requestMessageId);
-        return [];
+        return this.#unsubscribed(message);
       case "pong":
         if (message.position !== undefined) this.#raiseAll(message.position);
         return [];
@@ -141,12 +177,12 @@ export class Session {
         return this.#refused(message, now);
       case "event": {
         const { event } = message;
-        return isStored(event) ? this.#stored(event, true) : this.#passing(event);
+        return isStored(event) ? this.#stored(event, true, now) : this.#notStored(event);
       }
       case "unknown":
         return message.position === undefined
           ? []
-          : this.#stored(unknownEvent(message.position), false);
+          : this.#stored(unknownEvent(message.position), false, now);
     }
   }
 
@@ -155,27 +191,28 @@ export class Session {
     for (const follower of this.#followers) {
       if (follower.isWanted) for (const topic of follower.topics) wanted.add(topic);
     }
-    const [topics, ...rest] = splitTopics(this.#unwanted.filter((it) => !wanted.has(it)));
-    this.#unwanted = rest.flat();
+    // What another subscription wants stays here: that one may be refused, or end before it is sent.
+    const [topics] = splitTopics([...this.#unwanted].filter((it) => !wanted.has(it)));
     if (topics === undefined) return undefined;
+    for (const topic of topics) this.#unwanted.delete(topic);
     const messageId = this.#nextId();
-    this.#asked = { messageId, kind: "unsubscribe", topics };
+    this.#pendingRequest = { messageId, kind: "unsubscribe", topics };
     return { kind: "send", message: { kind: "unsubscribe", messageId, topics } };
   }
 
   #nextSubscribe(): Step | undefined {
     const waiting = [...this.#followers].filter((it) => it.state === "waiting");
-    const followers = joinable(inResumeOrder(waiting, this.#epoch));
+    const followers = takeJoinable(inResumeOrder(waiting, this.#epoch));
     const [first] = followers;
     if (first === undefined) return undefined;
     const resumeFrom = first.position;
     if (resumeFrom !== undefined && !this.#canResumeFrom(resumeFrom)) {
       return { kind: "replace connection" };
     }
-    for (const follower of followers) follower.state = "asked";
+    for (const follower of followers) follower.state = "requested";
     const messageId = this.#nextId();
-    this.#asked = { messageId, kind: "subscribe", followers };
     const topics = [...new Set(followers.flatMap((it) => it.topics))];
+    this.#pendingRequest = { messageId, kind: "subscribe", followers, topics };
     return { kind: "send", message: { kind: "subscribe", messageId, topics, resumeFrom } };
   }
 
@@ -187,14 +224,14 @@ export class Session {
   }
 
   #confirmed(message: Confirmed): Effect[] {
-    const asked = this.#takeAsked(message.requestMessageId);
+    const request = this.#takePendingRequest(message.requestMessageId);
     const { position } = message;
-    if (asked?.kind !== "subscribe" || position === undefined) return [];
+    if (request?.kind !== "subscribe" || position === undefined) return [];
     this.#epoch = position.epoch;
     this.#raiseAll(position);
-    this.#cover(asked.followers[0]?.position, message.recovered, position);
-    const effects = asked.followers.flatMap((it) => this.#confirmFollower(it, message, position));
-    const replaying = asked.followers.filter((it) => it.state === "replaying");
+    this.#cover(request.followers[0]?.position, message.recovered, position);
+    const effects = request.followers.flatMap((it) => this.#confirmFollower(it, message, position));
+    const replaying = request.followers.filter((it) => it.state === "replaying");
     if (message.replayed > 0) {
       this.#replay = { followers: replaying, end: position, left: message.replayed };
     } else {
@@ -215,7 +252,8 @@ export class Session {
   }
 
   #confirmFollower(follower: Follower, message: Confirmed, position: Position): Effect[] {
-    if (follower.state !== "asked") return [];
+    if (follower.state !== "requested") return [];
+    follower.sendAlone = false;
     const since = follower.position;
     if (since !== undefined && message.recovered) {
       if (this.#recent.reachesBackTo(since)) follower.startReplay(this.#recent.events);
@@ -230,34 +268,73 @@ export class Session {
     return since === undefined ? [live] : [{ kind: "gap", to: follower, since }, live];
   }
 
+  #unsubscribed({ requestMessageId, topics }: Unsubscribed): Effect[] {
+    if (requestMessageId === "") return this.#revoked(new Set(topics));
+    this.#takePendingRequest(requestMessageId);
+    return [];
+  }
+
+  /**
+   * Ends the subscriptions that have one of these topics. One whose Subscribe has no answer yet goes on:
+   * the relay judges it after this, and refuses it if need be.
+   */
+  #revoked(topics: ReadonlySet<string>): Effect[] {
+    const effects: Effect[] = [];
+    for (const follower of [...this.#followers]) {
+      const isSubscribed = follower.state === "live" || follower.state === "replaying";
+      const lost = follower.topics.filter((it) => topics.has(it));
+      if (!isSubscribed || lost.length === 0) continue;
+      this.#followers.delete(follower);
+      follower.state = "revoked";
+      this.#addUnwanted(follower.topics.filter((it) => !topics.has(it)));
+      effects.push({ kind: "revoked", to: follower, topics: lost });
+    }
+    return effects;
+  }
+
   #refused(message: Refused, now: number): Effect[] {
     const { errorCode, errorMessage, fieldName, retryAfterMs } = message;
     const error = new RelayError(errorCode, errorMessage, fieldName, retryAfterMs);
-    const asked = this.#takeAsked(message.requestMessageId);
-    if (asked === undefined) return [{ kind: "error", error }];
-    const isPassing = errorCode === "RATE_LIMIT_EXCEEDED" && retryAfterMs !== undefined;
-    if (isPassing) this.#deferredUntil = now + Math.min(retryAfterMs, RETRY_AFTER_MAX_MS);
-    if (asked.kind === "unsubscribe") {
-      if (isPassing) this.#unwanted.push(...asked.topics);
-      return isPassing ? [] : [{ kind: "error", error }];
+    const request = this.#takePendingRequest(message.requestMessageId);
+    if (request === undefined) return [{ kind: "error", error }];
+    const isTemporary = retryAfterMs !== undefined;
+    if (isTemporary) {
+      const ms = Math.min(Math.max(retryAfterMs, RETRY_AFTER_MIN_MS), RETRY_AFTER_MAX_MS);
+      this.#deferredUntil = now + ms;
     }
-    const followers = asked.followers.filter((it) => it.state === "asked");
-    const [only] = followers;
-    // Nothing was subscribed if one topic was refused, so each follower asks for itself.
-    if (isPassing || asked.followers.length > 1) {
-      for (const follower of followers) {
-        follower.state = "waiting";
-        follower.asksAlone ||= !isPassing;
-      }
+    if (request.kind === "unsubscribe") {
+      if (isTemporary) this.#addUnwanted(request.topics);
+      return isTemporary ? [] : [{ kind: "error", error }];
+    }
+    // Nothing was subscribed, also if only one topic was refused.
+    const followers = request.followers.filter((it) => it.state === "requested");
+    if (isTemporary || request.followers.length > 1) {
+      for (const follower of followers) follower.state = "waiting";
+      if (!isTemporary) this.#isolate(followers, refusedTopic(request, fieldName));
       return [];
     }
+    const [only] = followers;
     if (only === undefined) return [];
     only.state = "refused";
+    only.sendAlone = true;
     return [{ kind: "refused", to: only, error }];
   }
 
+  /** Separates those that made a shared Subscribe fail: by the topic, or else by halves. */
+  #isolate(followers: readonly Follower[], topic: string | undefined): void {
+    if (topic !== undefined) {
+      for (const follower of followers) follower.sendAlone ||= follower.topics.includes(topic);
+      return;
+    }
+    const half = Math.ceil(followers.length / 2);
+    for (const part of [followers.slice(0, half), followers.slice(half)]) {
+      this.#groups += 1;
+      for (const follower of part) follower.group = this.#groups;
+    }
+  }
+
   /** Takes an event with a position; one that is not `known` only counts. */
-  #stored(event: StoredEvent, known: boolean): Effect[] {
+  #stored(event: StoredEvent, known: boolean, now: number): Effect[] {
     const due: Effect[] = [];
     const give = (to: Follower, events: StoredEvent[]) => {
       for (const it of events) due.push({ kind: "event", to, event: it });
@@ -276,6 +353,8 @@ export class Session {
     }
     if (known) this.#recent.add(event, this.#recentMax());
     if (replay !== undefined) {
+      // The relay answers the next request when the replay is over.
+      this.#answerDueAt = now + ANSWER_WITHIN_MS;
       replay.left -= 1;
       if (replay.left <= 0) due.push(...this.#endReplay(replay));
     }
@@ -289,7 +368,7 @@ export class Session {
   }
 
   /** Takes an event without a position, which has no place in the order. */
-  #passing(event: SidewireEvent): Effect[] {
+  #notStored(event: SidewireEvent): Effect[] {
     const followers = [...this.#followers];
     return followers
       .filter((it) => it.state === "live" || it.state === "replaying")
@@ -302,16 +381,16 @@ export class Session {
 
   #recentMax(): number {
     const waits = [...this.#followers].some(
-      (it) => it.position !== undefined && (it.state === "waiting" || it.state === "asked"),
+      (it) => it.position !== undefined && (it.state === "waiting" || it.state === "requested"),
     );
     return waits ? this.#limits.waiting : this.#limits.idle;
   }
 
-  #takeAsked(messageId: string): Asked | undefined {
-    const asked = this.#asked;
-    if (asked?.messageId !== messageId) return undefined;
-    this.#asked = undefined;
-    return asked;
+  #takePendingRequest(messageId: string): PendingRequest | undefined {
+    const request = this.#pendingRequest;
+    if (request?.messageId !== messageId) return undefined;
+    this.#pendingRequest = undefined;
+    return request;
   }
 
   #nextId(): string {
@@ -324,6 +403,15 @@ function endReplay(follower: Follower, position: Position): Effect[] {
   const due = follower.endReplay(position);
   const events: Effect[] = due.map((event) => ({ kind: "event", to: follower, event }));
   return [...events, { kind: "live", to: follower }];
+}
+
+/** Returns the topic that the `field_name` of a refusal names, such as `subscribe.topics[2]`. */
+function refusedTopic(
+  request: SubscribeRequest,
+  fieldName: string | undefined,
+): string | undefined {
+  const index = /^subscribe\.topics\[([0-9]+)\]$/.exec(fieldName ?? "")?.[1];
+  return index === undefined ? undefined : request.topics[Number(index)];
 }
 
 function isStored(event: SidewireEvent): event is StoredEvent {

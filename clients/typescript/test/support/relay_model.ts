@@ -59,7 +59,7 @@ export class ModelRelay {
   }
 }
 
-export type Verdict = "take" | "refuse" | "defer";
+export type Verdict = "take" | "refuse" | "refuse first topic" | "defer" | "fail for now";
 
 interface Request {
   /** The head when it arrived. */
@@ -112,20 +112,33 @@ export class ModelConnection {
     const { messageId, topics } = message;
     if (verdict === "defer") {
       this.#refuse(messageId, "RATE_LIMIT_EXCEEDED", 1000);
+    } else if (verdict === "fail for now") {
+      this.#refuse(messageId, "INTERNAL_ERROR", 2000);
     } else if (message.kind === "unsubscribe") {
       for (const topic of topics) this.#marks.delete(topic);
-      this.frames.push({ kind: "unsubscribed", requestMessageId: messageId });
-    } else if (verdict === "refuse" && topics.length > 0) {
-      this.#refuse(messageId, "AUTHORIZATION_FAILED", undefined);
+      this.frames.push({ kind: "unsubscribed", requestMessageId: messageId, topics });
+    } else if (verdict !== "take" && topics.length > 0) {
+      const fieldName = verdict === "refuse" ? undefined : "subscribe.topics[0]";
+      this.#refuse(messageId, "AUTHORIZATION_FAILED", undefined, fieldName);
     } else {
       this.#subscribe(messageId, topics, message.resumeFrom);
     }
     return true;
   }
 
-  #refuse(requestMessageId: string, errorCode: string, retryAfterMs: number | undefined): void {
+  /** The relay ends the subscription to a topic by itself. */
+  revoke(topic: string): void {
+    if (!this.#marks.delete(topic)) return;
+    this.frames.push({ kind: "unsubscribed", requestMessageId: "", topics: [topic] });
+  }
+
+  #refuse(
+    requestMessageId: string,
+    errorCode: string,
+    retryAfterMs: number | undefined,
+    fieldName?: string,
+  ): void {
     const errorMessage = "no";
-    const fieldName = undefined;
     this.frames.push({
       kind: "refused",
       requestMessageId,

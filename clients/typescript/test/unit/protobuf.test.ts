@@ -84,6 +84,7 @@ test("answers are read", () => {
   expect(received({ payload: { case: "unsubscribeConfirmed", value: unsubscribed } })).toEqual({
     kind: "unsubscribed",
     requestMessageId: "b",
+    topics: ["a:1"],
   });
   const pong = { timestamp: 1n, clientTimestamp: 2n, position: { epoch: "e1", offset: 0n } };
   expect(received({ payload: { case: "pong", value: pong } })).toEqual({
@@ -125,7 +126,7 @@ test("fields and payloads that it does not know are ignored", () => {
   expect(received({})).toEqual({ kind: "unknown", position: undefined });
 });
 
-test("bytes that are no envelope, and text, are errors", () => {
+test("bytes that are not an envelope, and text, are errors", () => {
   expect(() => codec.decode(new Uint8Array([0x0a, 0x05, 0x61]).buffer)).toThrow();
   expect(() => codec.decode("{}")).toThrow("text frame");
 });

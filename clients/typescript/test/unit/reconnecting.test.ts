@@ -3,7 +3,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Sidewire } from "../../src/index.js";
 import { accepted, follow, logger, settle, startClient } from "../support/client.js";
-import { FakeSocket } from "../support/fake_socket.js";
+import { at, FakeSocket } from "../support/fake_socket.js";
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -156,7 +156,7 @@ describe("close codes", () => {
     expect(told).toEqual([6, 7]);
   });
 
-  test.each([1000, 1005, 1006, 1011, 1012, 4001, 4003, 4004, 4006, 4999])(
+  test.each([1000, 1005, 1006, 1011, 1012, 4001, 4003, 4004, 4999])(
     "after %i the client reconnects and resumes",
     async (code) => {
       const { socket } = await live();
@@ -167,11 +167,65 @@ describe("close codes", () => {
     },
   );
 
-  test("after 1001 the client waits as long as the relay asks", async () => {
-    const { socket } = await live();
-    socket.end(1001, "retry_after_ms=7341");
-    expect(await nextAttempt()).toBe(7341);
+  test("4403 is final, until the application connects again", async () => {
+    const { relay } = startClient();
+    follow(relay, ["project:1"]);
+    (await accepted()).end(4403, "AUTHORIZATION_FAILED");
+    expect(relay.state).toMatchObject({ name: "closed", reason: { code: "ORIGIN_REFUSED" } });
+    await vi.advanceTimersByTimeAsync(3_600_000);
+    expect(FakeSocket.all.length).toBe(1);
+    relay.connect();
+    await settle();
+    expect(FakeSocket.all.length).toBe(2);
   });
+
+  test("after 4401 the client says so, and tries another token after growing delays", async () => {
+    let count = 0;
+    const { relay, waiting } = startClient({ getToken: () => `jwt-${++count}` });
+    follow(relay, ["project:1"]);
+    for (const seconds of [1, 2, 4]) {
+      (await accepted()).end(4401, "AUTHENTICATION_FAILED");
+      expect(waiting().reason.code).toBe("TOKEN_REFUSED");
+      expect(waiting().failures).toBe(count);
+      expect(logger.warn).toHaveBeenCalledTimes(count);
+      expect(await nextAttempt()).toBe(seconds * 1000);
+    }
+    expect(FakeSocket.last.protocols[1]).toBe("bearer.jwt-4");
+  });
+
+  test.each([4429, 4503])(
+    "after %i the backoff begins when the relay's delay is over",
+    async (code) => {
+      const { relay, waiting } = startClient();
+      follow(relay, ["project:1"]);
+      for (const seconds of [1, 2, 4]) {
+        (await accepted()).end(code, "RATE_LIMIT_EXCEEDED retry_after_ms=7000");
+        expect(waiting().reason.code).toBe("LOST");
+        expect(await nextAttempt()).toBe(7000 + seconds * 1000);
+      }
+      (await accepted()).end(code);
+      expect(await nextAttempt()).toBe(8000);
+    },
+  );
+
+  test("after 4006 the client reconnects at once and resumes, unless it got nowhere", async () => {
+    let { socket } = await live();
+    socket.end(4006);
+    expect(await nextAttempt()).toBe(0);
+    socket = await accepted();
+    expect(socket.take().subscribe.resumeFrom.offset).toBe("5");
+    socket.end(4006);
+    expect(await nextAttempt()).toBe(1000);
+  });
+
+  test.each([1000, 1001, 1012, 4003, 4005, 4006, 4999])(
+    "after %i the client waits as long as the relay asks",
+    async (code) => {
+      const { socket } = await live();
+      socket.end(code, "shutting down retry_after_ms=7341");
+      expect(await nextAttempt()).toBe(7341);
+    },
+  );
 
   test("a relay cannot make the client wait for more than an hour", async () => {
     const { socket } = await live();
@@ -231,6 +285,73 @@ test("a message that cannot be decoded ends the connection and is logged", async
   }
 });
 
+test("messages that cannot be decoded do not shorten the delays, even after a confirmation", async () => {
+  const { relay } = startClient();
+  follow(relay, ["project:1"]);
+  for (const seconds of [1, 2, 4]) {
+    const socket = await accepted();
+    socket.confirm(5);
+    socket.deliver("not JSON");
+    expect(await nextAttempt()).toBe(seconds * 1000);
+  }
+  const socket = await accepted();
+  socket.confirm(5);
+  socket.end(1006);
+  expect(await nextAttempt()).toBe(1000);
+});
+
+test("a WebSocket that cannot be made is an error of its own, and tried again", async () => {
+  let failure: Error | undefined = new SyntaxError("invalid subprotocol");
+  class PickySocket extends FakeSocket {
+    constructor(url: string, protocols: string[]) {
+      if (failure !== undefined) throw failure;
+      super(url, protocols);
+    }
+  }
+  const { relay, waiting } = startClient({ WebSocket: PickySocket });
+  follow(relay, ["project:1"]);
+  await settle();
+  expect(waiting().reason).toMatchObject({ code: "WEBSOCKET_FAILED", cause: failure });
+  // The text of the cause may have the token, as that of browsers does.
+  expect(logger.error.mock.calls).toEqual([["sidewire: the WebSocket cannot be made"]]);
+  failure = undefined;
+  expect(await nextAttempt()).toBe(1000);
+});
+
+describe("a request that the relay does not answer", () => {
+  test("ends the connection after 60 s, although Pings are answered", async () => {
+    const { socket, relay, waiting } = await live();
+    follow(relay, ["project:2"]);
+    await settle();
+    for (let seconds = 0; seconds < 59; seconds += 1) {
+      await vi.advanceTimersByTimeAsync(1_000);
+      socket.deliver({ pong: {} });
+    }
+    expect(socket.closedWith).toBe("open");
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(socket.closedWith).toBe(1000);
+    expect(waiting().reason.code).toBe("NO_ANSWER");
+    expect(await nextAttempt()).toBe(1000);
+  });
+
+  test("may wait for as long as a replay goes on", async () => {
+    const { relay } = startClient();
+    const { told } = follow(relay, ["project:1"], { since: at(1) });
+    const late = follow(relay, ["project:2"], { since: at(2) });
+    const socket = await accepted();
+    socket.confirm(9, { recovered: true, replayed: "3" });
+    for (const offset of [3, 4, 5]) {
+      await vi.advanceTimersByTimeAsync(50_000);
+      socket.event(offset);
+    }
+    await vi.advanceTimersByTimeAsync(50_000);
+    socket.sent = socket.sent.filter((it) => it.ping === undefined);
+    socket.confirm(9, { recovered: true });
+    expect(told).toEqual([3, 4, 5]);
+    expect(late.subscription.state).toBe("live");
+  });
+});
+
 test("a closed client ends its subscriptions and makes no attempt", async () => {
   const { relay, socket, subscription } = await live();
   const loop = subscription[Symbol.asyncIterator]().next();
@@ -262,7 +383,7 @@ test("a client that is closed in a callback leaves nothing behind", async () => 
   expect(vi.getTimerCount()).toBe(0);
 });
 
-test("an address that is none, and a missing WebSocket, are errors at once", () => {
+test("an invalid address, and a missing WebSocket, are errors at once", () => {
   expect(() => new Sidewire("relay.test")).toThrow(TypeError);
   expect(() => new Sidewire("https://relay.test/ws")).toThrow("ws://");
   vi.stubGlobal("WebSocket", undefined);

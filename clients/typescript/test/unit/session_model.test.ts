@@ -12,6 +12,7 @@ import { IMPLICIT, ModelConnection, ModelRelay, type Verdict } from "../support/
 const RUNS = Number(process.env.SIDEWIRE_MODEL_RUNS ?? 3_000);
 const TOPICS = ["kind:1", "kind:2", "kind:3", "kind:4"];
 const FOLLOWERS_MAX = 5;
+const FAILURES: readonly Verdict[] = ["refuse", "refuse first topic", "defer", "fail for now"];
 
 // Vitest's own is too slow for this many checks.
 function assert(holds: boolean, message: string): void {
@@ -29,6 +30,7 @@ const counts = {
   resumedFromSince: 0,
   beforeReplay: 0,
   unsubscribed: 0,
+  revoked: 0,
 };
 
 /** What one subscription must have got. */
@@ -70,10 +72,11 @@ class World {
     else if (choice < 565) this.#link?.ping();
     else if (choice < 685) this.#link?.take();
     else if (choice < 800) this.#link?.answer("take");
-    else if (choice < 830) this.#link?.answer(this.#random.pick<Verdict>(["refuse", "defer"]));
+    else if (choice < 830) this.#link?.answer(this.#random.pick(FAILURES));
     else if (choice < 970) this.#deliver(1 + this.#random.below(8));
     else if (choice < 985) this.#now += 1000;
-    else if (choice < 995) this.#relay.evict();
+    else if (choice < 993) this.#relay.evict();
+    else if (choice < 996) this.#link?.revoke(this.#random.pick(TOPICS));
     else if (this.#random.below(4) === 0) this.#restart();
   }
 
@@ -172,6 +175,10 @@ class World {
 
   #check(effect: Effect): void {
     if (effect.kind === "refused") counts.refused += 1;
+    if (effect.kind === "revoked") {
+      counts.revoked += 1;
+      this.#owed.delete(effect.to);
+    }
     if (effect.kind === "gap") this.#gap(effect.to, effect.since);
     if (effect.kind !== "event") return;
     const owed = this.#owed.get(effect.to);

@@ -1,6 +1,7 @@
 /** What a subscription is told, message by message. */
 
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import type { RelayError } from "../../src/index.js";
 import { accepted, follow, logger, settle, startClient } from "../support/client.js";
 import { at, eventAt, FakeSocket } from "../support/fake_socket.js";
 
@@ -105,7 +106,7 @@ test("a replay that is cut off is continued after its last event", async () => {
   expect(told).toEqual([7, 9, 10]);
 });
 
-test("a gap is told with its position and topics before any later event", async () => {
+test("a gap is reported with its position and topics before any later event", async () => {
   const { socket, told, subscription } = await live();
   const next = await reconnect(socket);
   next.confirm(90);
@@ -207,7 +208,7 @@ test("an unsubscribed topic is unsubscribed at the relay unless another subscrip
   expect(other.subscription.state).toBe("ended");
 });
 
-test("a refused subscription is told, and does not affect the others", async () => {
+test("a refused subscription is reported, and does not affect the others", async () => {
   const { relay } = startClient();
   const good = follow(relay, ["project:1"]);
   const refusals: string[] = [];
@@ -231,6 +232,222 @@ test("a refused subscription is told, and does not affect the others", async () 
   const next = await reconnect(socket);
   next.confirm(6, { recovered: true });
   expect(next.take().subscribe).toEqual({ topics: ["project:2"] });
+});
+
+/** The relay refuses the request that the client has just sent, which is returned. */
+function refuse(socket: FakeSocket, error: object = {}) {
+  const { messageId, ...request } = socket.take();
+  const errorCode = "AUTHORIZATION_FAILED";
+  socket.deliver({ error: { errorCode, requestMessageId: messageId, ...error } });
+  return request;
+}
+
+/** Answers an Unsubscribe, and returns its topics. */
+function unsubscribed(socket: FakeSocket): string[] {
+  const { messageId, unsubscribe } = socket.take();
+  socket.deliver({ unsubscribeConfirmed: { ...unsubscribe, requestMessageId: messageId } });
+  return unsubscribe.topics;
+}
+
+describe("of many subscriptions, one that is refused", () => {
+  const topics = Array.from({ length: 16 }, (_, index) => `project:${index}`);
+
+  /** A client whose subscription to project:5 is refused. */
+  async function many() {
+    const { relay } = startClient();
+    const refusals: string[] = [];
+    const onRefused = (error: RelayError) => refusals.push(`${error.fieldName}`);
+    for (const topic of topics) follow(relay, [topic], { onRefused });
+    return { relay, refusals, socket: await accepted() };
+  }
+
+  test("is sent alone if the relay names its topic", async () => {
+    const { relay, refusals, socket } = await many();
+    const fieldName = "subscribe.topics[5]";
+    expect(refuse(socket, { fieldName }).subscribe.topics).toEqual(topics);
+    expect(socket.confirm(5).topics).toEqual(topics.filter((it) => it !== "project:5"));
+    expect(refuse(socket, { fieldName: "subscribe.topics[0]" }).subscribe.topics).toEqual([
+      "project:5",
+    ]);
+    expect(refusals).toEqual(["subscribe.topics[0]"]);
+    expect(relay.state.name).toBe("open");
+    expect(socket.sent).toEqual([]);
+  });
+
+  test("is found by halves if the relay does not name it", async () => {
+    const { relay, refusals, socket } = await many();
+    let requests = 0;
+    for (; socket.sent.length > 0; requests += 1) {
+      const { subscribe } = socket.sent[0];
+      if (subscribe.topics.includes("project:5")) refuse(socket);
+      else socket.confirm(5);
+    }
+    expect(refusals).toEqual(["undefined"]);
+    // Sixteen would be sent alone otherwise.
+    expect(requests).toBe(9);
+    expect(relay.state.name).toBe("open");
+  });
+
+  test("is sent alone on the next connection too, until it is confirmed", async () => {
+    const { socket } = await many();
+    refuse(socket, { fieldName: "subscribe.topics[5]" });
+    socket.confirm(5);
+    refuse(socket);
+    let next = await reconnect(socket);
+    expect(next.confirm(5, { recovered: true }).topics.length).toBe(15);
+    expect(next.confirm(5).topics).toEqual(["project:5"]);
+    next = await reconnect(next);
+    expect(next.confirm(5, { recovered: true }).topics.length).toBe(16);
+  });
+
+  test("does not hold up the others if it has ended meanwhile", async () => {
+    const { relay } = startClient();
+    const bad = follow(relay, ["project:1"]);
+    for (const topic of ["project:2", "project:3"]) follow(relay, [topic]);
+    const socket = await accepted();
+    bad.subscription.unsubscribe();
+    refuse(socket, { fieldName: "subscribe.topics[0]" });
+    expect(unsubscribed(socket)).toEqual(["project:1"]);
+    expect(socket.confirm(5).topics).toEqual(["project:2", "project:3"]);
+  });
+});
+
+test("a topic is unsubscribed once nobody wants it, if it was wanted by one that is refused", async () => {
+  const { socket, subscription, relay } = await live();
+  follow(relay, ["project:1", "project:2"], { onRefused: () => {} });
+  await settle();
+  subscription.unsubscribe();
+  await settle();
+  refuse(socket);
+  expect(unsubscribed(socket)).toEqual(["project:1"]);
+  expect(socket.sent).toEqual([]);
+});
+
+test("a topic is unsubscribed once nobody wants it, if it was wanted by one that never was sent", async () => {
+  const { socket, subscription, relay } = await live();
+  follow(relay, ["project:2"]);
+  await settle();
+  const waiting = follow(relay, ["project:1"]);
+  subscription.unsubscribe();
+  await settle();
+  refuse(socket, { retryAfterMs: "1000" });
+  await vi.advanceTimersByTimeAsync(999);
+  waiting.subscription.unsubscribe();
+  await vi.advanceTimersByTimeAsync(1);
+  expect(unsubscribed(socket)).toEqual(["project:1"]);
+  expect(socket.confirm(5).topics).toEqual(["project:2"]);
+});
+
+test("a topic is unsubscribed once nobody wants it, if an Unsubscribe was sent in between", async () => {
+  const { relay } = startClient();
+  const both = follow(relay, ["project:1", "project:2"]);
+  const socket = await accepted();
+  socket.confirm(5);
+  follow(relay, ["project:2", "project:3"], { onRefused: () => {} });
+  both.subscription.unsubscribe();
+  await settle();
+  expect(unsubscribed(socket)).toEqual(["project:1"]);
+  refuse(socket);
+  expect(unsubscribed(socket)).toEqual(["project:2"]);
+});
+
+describe("a subscription whose topic the relay revokes", () => {
+  const revoke = (socket: FakeSocket, topics: string[]) =>
+    socket.deliver({ messageId: "r", unsubscribeConfirmed: { topics, requestMessageId: "" } });
+
+  test("ends, keeps its position, and is reported", async () => {
+    const { relay } = startClient();
+    const revoked: unknown[] = [];
+    const onRevoked = (topics: readonly string[]) => revoked.push(topics);
+    const lost = follow(relay, ["project:1", "project:2"], { onRevoked });
+    const kept = follow(relay, ["project:2", "project:3"]);
+    const socket = await accepted();
+    socket.confirm(5);
+    const loop = lost.subscription[Symbol.asyncIterator]();
+    socket.event(6);
+    revoke(socket, ["project:1", "project:9"]);
+    socket.event(7);
+    socket.deliver({ pong: { position: at(9) } });
+    expect(revoked).toEqual([["project:1"]]);
+    expect(lost.subscription.state).toBe("revoked");
+    expect(lost.subscription.position).toEqual(at(6));
+    expect(lost.told).toEqual([6]);
+    await loop.next();
+    expect(await loop.next()).toEqual({ done: true, value: undefined });
+    expect(kept.told).toEqual([6, 7]);
+    expect(kept.subscription.position).toEqual(at(9));
+    expect(socket.sent).toEqual([]);
+    kept.subscription.unsubscribe();
+    await settle();
+    expect(unsubscribed(socket)).toEqual(["project:2", "project:3"]);
+    lost.subscription.unsubscribe();
+    expect(lost.subscription.state).toBe("revoked");
+  });
+
+  test("is not asked for on the next connection, and the logger is told by default", async () => {
+    const { socket, relay } = await live();
+    const other = follow(relay, ["project:2"]);
+    await settle();
+    socket.confirm(5);
+    revoke(socket, ["project:1"]);
+    expect(logger.error).toHaveBeenCalledWith("sidewire: the relay has revoked project:1");
+    const next = await reconnect(socket);
+    expect(next.confirm(5, { recovered: true }).topics).toEqual(["project:2"]);
+    expect(other.subscription.state).toBe("live");
+  });
+
+  test("has its other topics unsubscribed unless they are wanted", async () => {
+    const { relay } = startClient();
+    follow(relay, ["project:1", "project:2"]);
+    const socket = await accepted();
+    socket.confirm(5);
+    revoke(socket, ["project:1"]);
+    expect(unsubscribed(socket)).toEqual(["project:2"]);
+  });
+
+  test("goes on if the relay has not answered its Subscribe", async () => {
+    const { socket, relay } = await live();
+    const late = follow(relay, ["project:1"]);
+    await settle();
+    revoke(socket, ["project:1"]);
+    socket.confirm(6);
+    expect(late.subscription.state).toBe("live");
+  });
+});
+
+test("a refusal of any code is temporary if it says how long to wait", async () => {
+  const { socket, relay } = await live();
+  const { subscription } = follow(relay, ["project:2"]);
+  await settle();
+  refuse(socket, { errorCode: "INTERNAL_ERROR", retryAfterMs: "4000" });
+  expect(subscription.state).toBe("pending");
+  await vi.advanceTimersByTimeAsync(3_999);
+  expect(socket.sent).toEqual([]);
+  await vi.advanceTimersByTimeAsync(1);
+  refuse(socket, { errorCode: "INTERNAL_ERROR", retryAfterMs: "0" });
+  // A relay that says 0 is not asked in a loop.
+  expect(socket.sent).toEqual([]);
+  await vi.advanceTimersByTimeAsync(100);
+  expect(socket.confirm(5).topics).toEqual(["project:2"]);
+});
+
+test("a payload whose JSON is not an object is an event", async () => {
+  const { socket, subscription } = await live();
+  const events: unknown[] = [];
+  for (const name of ["dueAt", "count", "done", "tags"]) {
+    subscription.on(name, (event) => events.push([event.name, event.payload]));
+  }
+  const payloads = { dueAt: "2026-11-30T13:00:00Z", count: 0, done: false, tags: ["a"] };
+  let offset = 5;
+  for (const [name, payload] of Object.entries(payloads)) {
+    offset += 1;
+    socket.deliver({ messageId: "m", none: null, [name]: payload, position: at(offset) });
+  }
+  expect(events).toEqual(Object.entries(payloads));
+  // What stands beside an object is a plain field that a newer relay or schema has added.
+  socket.deliver({ later: "x", ...eventAt(10) });
+  expect(subscription.position).toEqual(at(10));
+  expect(events.length).toBe(4);
 });
 
 test("a request over a limit is sent again after the time that the relay asks for", async () => {

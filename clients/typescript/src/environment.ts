@@ -1,5 +1,5 @@
 /**
- * What the surroundings say about the network and the machine: the browser's events, and a timer
+ * What the environment says about the network and the machine: the browser's events, and a timer
  * that notices that the machine has slept. Outside of browsers only the timer is there.
  */
 
@@ -9,7 +9,7 @@ const TICK_MS = 5_000;
 const ASLEEP_MS = 10_000;
 
 /** What the owner is told. */
-export interface SurroundingsOwner {
+export interface EnvironmentOwner {
   /** The network is back, the page is looked at again, or the machine woke up. */
   wokeUp(): void;
   /** The browser says that there is no network. */
@@ -25,8 +25,8 @@ export function isOffline(): boolean {
   return globalThis.navigator?.onLine === false;
 }
 
-/** Watches the surroundings until the function that is returned is called. */
-export function watchSurroundings(owner: SurroundingsOwner): () => void {
+/** Watches the environment until the function that is returned is called. */
+export function watchEnvironment(owner: EnvironmentOwner): () => void {
   const stops = [watchClock(() => owner.wokeUp())];
   const listen = (target: EventTarget | undefined, name: string, react: () => void) => {
     if (typeof target?.addEventListener !== "function") return;

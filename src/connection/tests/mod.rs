@@ -10,6 +10,7 @@ mod frame_floods;
 mod frames;
 mod heartbeat;
 mod json;
+mod json_events;
 mod limits;
 mod memory;
 mod resume;

@@ -6,6 +6,7 @@ mod bad;
 mod batches;
 mod bundled;
 mod compatibility;
+mod compatible_changes;
 mod compile;
 mod condition;
 mod explain;

@@ -223,6 +223,18 @@ fn a_reload_changes_the_limits_of_open_connections() {
     });
 }
 
+/// Sends a message of 101 bytes, which must end the connection with 1009.
+async fn check_101_bytes_are_too_many(fixture: &ConnectionFixture, mut client: FrameClient) {
+    client.send(frame(BINARY, true, &[0; 101])).await;
+    let heard = client.rest_after_close().await;
+    assert!(
+        matches!(heard[..], [ReceivedFrame::Close(1009, _)]),
+        "{heard:?}"
+    );
+    client.wait_for_end().await;
+    fixture.check_nothing_is_left();
+}
+
 #[test]
 fn a_lower_limit_on_messages_applies_to_the_first_message_after_the_reload() {
     simulate(async {
@@ -231,14 +243,7 @@ fn a_lower_limit_on_messages_applies_to_the_first_message_after_the_reload() {
         client.send(bad()).await;
         assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
         fixture.reload(|it| it.client.message_max = 100);
-        client.send(frame(BINARY, true, &[0; 101])).await;
-        let heard = client.rest_after_close().await;
-        assert!(
-            matches!(heard[..], [ReceivedFrame::Close(1009, _)]),
-            "{heard:?}"
-        );
-        client.wait_for_end().await;
-        fixture.check_nothing_is_left();
+        check_101_bytes_are_too_many(&fixture, client).await;
     });
 }
 
@@ -253,14 +258,7 @@ fn a_lower_limit_on_messages_applies_to_the_second_message_if_the_shard_missed_t
         relay.replace_settings(live);
         client.send(bad()).await;
         assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
-        client.send(frame(BINARY, true, &[0; 101])).await;
-        let heard = client.rest_after_close().await;
-        assert!(
-            matches!(heard[..], [ReceivedFrame::Close(1009, _)]),
-            "{heard:?}"
-        );
-        client.wait_for_end().await;
-        fixture.check_nothing_is_left();
+        check_101_bytes_are_too_many(&fixture, client).await;
     });
 }
 

@@ -45,7 +45,9 @@ impl Deliberate {
     /// Returns the reason that justifies refusing what prost-reflect accepts, found in the
     /// bytes without the walk.
     fn of(schema: &Schema, error: &WireError, bytes: &[u8], topics: &Found) -> Option<Self> {
-        let fields = top_level(bytes).unwrap_or_default();
+        // prost may be unable to read the rest, for example where prost-reflect ignores the wire
+        // type of a map entry.
+        let (fields, _) = readable_top_level(bytes);
         let count = |wanted: &dyn Fn(u32) -> bool| {
             fields.iter().filter(|field| wanted(field.number)).count()
         };
@@ -237,19 +239,34 @@ pub(super) struct TopField {
 /// Returns the fields of the outermost message, read by prost; `None` if it cannot read
 /// them.
 pub(super) fn top_level(bytes: &[u8]) -> Option<Vec<TopField>> {
+    let (fields, is_complete) = readable_top_level(bytes);
+    is_complete.then_some(fields)
+}
+
+/// Returns the fields of the outermost message up to the first that prost cannot read, and true
+/// if it can read all.
+fn readable_top_level(bytes: &[u8]) -> (Vec<TopField>, bool) {
     let mut rest = bytes;
     let mut fields = Vec::new();
     while !rest.is_empty() {
         let start = bytes.len() - rest.len();
-        let (number, wire_type) = decode_key(&mut rest).ok()?;
-        if wire_type == WireType::EndGroup {
-            return None;
-        }
-        skip_field(wire_type, number, &mut rest, DecodeContext::default()).ok()?;
+        let Some(number) = skip_top_field(&mut rest) else {
+            return (fields, false);
+        };
         let range = start..bytes.len() - rest.len();
         fields.push(TopField { number, range });
     }
-    Some(fields)
+    (fields, true)
+}
+
+/// Returns the number of the first field, after skipping it.
+fn skip_top_field(rest: &mut &[u8]) -> Option<u32> {
+    let (number, wire_type) = decode_key(rest).ok()?;
+    if wire_type == WireType::EndGroup {
+        return None;
+    }
+    skip_field(wire_type, number, rest, DecodeContext::default()).ok()?;
+    Some(number)
 }
 
 /// Collects the topics of a message and its nested messages. The relay's own fields of an

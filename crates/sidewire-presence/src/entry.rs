@@ -1,0 +1,84 @@
+//! What is remembered of one presence message, and which message a connection sees.
+
+use std::{ops::RangeInclusive, sync::Arc};
+
+use sidewire_protocol::{Topic, UserName};
+
+/// A connection, in the whole process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionKey {
+    /// The shard that owns the connection.
+    pub shard: usize,
+    /// The connection's number on that shard; no other connection ever has it.
+    pub id: u64,
+}
+
+/// What a connection sees one message of: a user, and a presence payload of the schema.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PresenceKey {
+    /// The user who sends the messages.
+    pub user: UserName,
+    /// The number of the payload's field in the envelope.
+    pub payload: u32,
+}
+
+/// The last message that one connection sent for one key.
+#[derive(Debug, Clone)]
+pub struct Entry<M> {
+    /// The connection that sent the message.
+    pub connection: ConnectionKey,
+    /// The message.
+    pub message: M,
+    /// The topics on which it can be seen: those that it names and its connection has been
+    /// subscribed to ever since.
+    pub topics: Arc<[Topic]>,
+    /// All topics that the message names.
+    pub named: Arc<[Topic]>,
+    /// The number of the message among all of its tenant, which grows. It stays the same as long
+    /// as the entry has this message, so two entries with the same number show the same message.
+    pub order: u64,
+    /// The connection has ended, and the message is shown a little longer.
+    pub lingers: bool,
+    /// Since when the connection has been present on all of the topics, in Unix seconds.
+    pub since: i64,
+    /// What the entry counts for in its tenant's bytes; see [`entry_bytes`](crate::entry_bytes).
+    pub bytes: usize,
+}
+
+/// The entries of one key, newest first. A change makes a new list.
+pub type EntryList<M> = Arc<[Entry<M>]>;
+
+impl PresenceKey {
+    pub(crate) fn new(user: &UserName, payload: u32) -> Self {
+        Self {
+            user: user.clone(),
+            payload,
+        }
+    }
+
+    /// All keys of the user.
+    pub(crate) fn all_of(user: &UserName) -> RangeInclusive<Self> {
+        Self::new(user, u32::MIN)..=Self::new(user, u32::MAX)
+    }
+}
+
+impl<M> Entry<M> {
+    /// Returns true if the connection that is subscribed to these topics can see the entry.
+    pub(crate) fn is_on(&self, is_subscribed: impl Fn(&Topic) -> bool) -> bool {
+        self.topics.iter().any(is_subscribed)
+    }
+}
+
+/// The entry that a connection sees of a key with these entries: the newest on a topic that the
+/// connection is subscribed to, but one that lingers only if there is no other.
+///
+/// `is_subscribed` also holds for topics that a wildcard covers.
+pub fn seen<M>(entries: &[Entry<M>], is_subscribed: impl Fn(&Topic) -> bool) -> Option<&Entry<M>> {
+    by_rank(entries).find(|entry| entry.is_on(&is_subscribed))
+}
+
+/// The entries in the order in which a connection prefers them.
+pub(crate) fn by_rank<M>(entries: &[Entry<M>]) -> impl Iterator<Item = &Entry<M>> {
+    let current = entries.iter().filter(|entry| !entry.lingers);
+    current.chain(entries.iter().filter(|entry| entry.lingers))
+}

@@ -19,6 +19,7 @@ use super::{
     relay_rules,
     report::SchemaReport,
     revision::SchemaRevision,
+    sender_rules,
     table::RoutingTable,
 };
 use crate::suggest::nearest_name;
@@ -103,9 +104,11 @@ fn build_schema(
     let (table, messages) = RoutingTable::from_envelope(&envelope, annotations, report);
     let subscribe = (number::SUBSCRIBE, number::SUBSCRIPTION_CONFIRMED);
     let unsubscribe = (number::UNSUBSCRIBE, number::UNSUBSCRIBE_CONFIRMED);
+    let payloads = PayloadType::of_envelope(&envelope, annotations);
+    sender_rules::check(&envelope, &payloads, annotations, report);
     let schema = Schema {
         table,
-        payloads: PayloadType::of_envelope(&envelope, annotations),
+        payloads,
         subscribe: id_lists(&envelope, annotations, subscribe, report),
         unsubscribe: id_lists(&envelope, annotations, unsubscribe, report),
         batch: message_of(&envelope, number::BATCH),

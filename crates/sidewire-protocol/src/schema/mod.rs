@@ -41,6 +41,7 @@ mod report;
 mod revision;
 mod routes;
 mod sample;
+mod sender_rules;
 mod source;
 mod specimen;
 mod table;

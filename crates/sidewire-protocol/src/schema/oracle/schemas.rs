@@ -113,12 +113,22 @@ struct Message {
     name: String,
     parent: Option<usize>,
     has_enum: bool,
+    client: Option<ClientEvent>,
+}
+
+/// The way in which clients may send a message.
+#[derive(Clone, Copy)]
+enum ClientEvent {
+    Publish,
+    Presence,
 }
 
 /// The messages of the proto3 file.
 struct Tree {
     messages: Vec<Message>,
     legacy: Vec<String>,
+    /// True if messages that clients may send have a sender. No message may then contain them.
+    has_senders: bool,
 }
 
 impl Tree {
@@ -139,11 +149,17 @@ impl Tree {
                 name,
                 parent,
                 has_enum: tape.one_in(3),
+                client: match tape.below(8) {
+                    0 => Some(ClientEvent::Publish),
+                    1 => Some(ClientEvent::Presence),
+                    _ => None,
+                },
             });
         }
         Self {
             messages,
             legacy: legacy.names(),
+            has_senders: tape.one_in(2),
         }
     }
 
@@ -174,12 +190,28 @@ impl Tree {
 
     /// Returns the types that a field may have, besides scalars.
     fn fields(&self) -> Fields {
-        let messages = self.messages.iter().map(|it| it.full_name.clone());
+        let is_free = |message: &&Message| !self.has_senders || message.client.is_none();
+        let messages = self.messages.iter().filter(is_free);
+        self.fields_of(messages, !self.has_senders)
+    }
+
+    /// Returns the types that a payload may have.
+    fn payloads(&self) -> Fields {
+        self.fields_of(self.messages.iter(), false)
+    }
+
+    fn fields_of<'a>(
+        &self,
+        messages: impl Iterator<Item = &'a Message>,
+        has_envelope: bool,
+    ) -> Fields {
+        let messages = messages.map(|it| it.full_name.clone());
         let enums = self.messages.iter().filter(|it| it.has_enum);
         let enums = enums.map(|it| format!("{}.E", it.full_name));
         Fields::modern(
             messages.chain(self.legacy.iter().cloned()).collect(),
             enums.collect(),
+            has_envelope,
         )
     }
 
@@ -200,17 +232,18 @@ impl Tree {
             }
         }
         let mut fields = self.fields();
-        match tape.below(8) {
-            0 => {
-                writeln!(out, "{inner}option (sidewire.v1.client_publish) = true;").unwrap();
+        if let Some(client) = message.client {
+            let option = match client {
+                ClientEvent::Publish => "client_publish",
+                ClientEvent::Presence => "presence",
+            };
+            writeln!(out, "{inner}option (sidewire.v1.{option}) = true;").unwrap();
+            if self.has_senders {
                 out.push_str(&fields.sender(tape, &inner));
             }
-            1 => {
-                writeln!(out, "{inner}option (sidewire.v1.presence) = true;").unwrap();
-                out.push_str(&fields.sender(tape, &inner));
+            if matches!(client, ClientEvent::Presence) {
                 out.push_str(&fields.absent(tape, &inner));
             }
-            _ => {}
         }
         for _ in 0..tape.below(8) {
             out.push_str(&fields.field(tape, &inner));
@@ -232,7 +265,7 @@ impl Tree {
             "message Envelope {\n  string message_id = 1;\n  int64 timestamp = 8;\n  \
              sidewire.v1.Position position = 9;\n  repeated string topics = 18;\n",
         );
-        let mut fields = self.fields();
+        let (mut fields, payloads) = (self.fields(), self.payloads());
         fields.start_at(1_000);
         fields.take(&numbers);
         for _ in 0..tape.below(3) {
@@ -262,7 +295,7 @@ impl Tree {
             );
         }
         for number in numbers {
-            let kind = fields.message_type(tape);
+            let kind = payloads.message_type(tape);
             writeln!(out, "    {kind} payload_{number} = {number};").unwrap();
         }
         out.push_str("  }\n");

@@ -49,15 +49,24 @@ pub(super) struct Fields {
     place: Place,
     messages: Vec<String>,
     enums: Vec<String>,
+    /// True if a field may hold an envelope, since envelopes are messages as well.
+    has_envelope: bool,
     numbers: BTreeSet<u32>,
     number_min: u32,
     oneofs: usize,
 }
 
 impl Fields {
-    pub(super) fn modern(messages: Vec<String>, mut enums: Vec<String>) -> Self {
+    pub(super) fn modern(
+        messages: Vec<String>,
+        mut enums: Vec<String>,
+        has_envelope: bool,
+    ) -> Self {
         enums.push("Colour".to_owned());
-        Self::of(Place::Modern, messages, enums)
+        Self {
+            has_envelope,
+            ..Self::of(Place::Modern, messages, enums)
+        }
     }
 
     pub(super) fn legacy(messages: &[String]) -> Self {
@@ -77,6 +86,7 @@ impl Fields {
             place,
             messages,
             enums,
+            has_envelope: false,
             numbers: BTreeSet::new(),
             number_min: 1,
             oneofs: 0,
@@ -169,7 +179,15 @@ impl Fields {
 
     /// Writes the field that holds the user's presence.
     pub(super) fn absent(&mut self, tape: &mut Tape<'_>, indent: &str) -> String {
-        let (kind, value) = *tape.pick(&[("bool", "true"), ("string", "gone"), ("Colour", "RED")]);
+        let (kind, value) = *tape.pick(&[
+            ("bool", "true"),
+            ("bool", "false"),
+            ("string", "gone"),
+            ("optional string", ""),
+            ("Colour", "RED"),
+            ("Colour", "NONE"),
+            ("optional Colour", "DEEP"),
+        ]);
         let option = format!("(sidewire.v1.absent) = \"{value}\"");
         self.line(tape, indent, kind, &[option])
     }
@@ -186,8 +204,7 @@ impl Fields {
         match tape.below(9) {
             0..=3 => tape.pick(&SCALARS).to_string(),
             4 => tape.pick(&self.enums).clone(),
-            // Envelopes are messages as well.
-            5 if self.place == Place::Modern && tape.one_in(6) => "Envelope".to_owned(),
+            5 if self.has_envelope && tape.one_in(6) => "Envelope".to_owned(),
             5 | 6 if !self.messages.is_empty() => tape.pick(&self.messages).clone(),
             _ => self.well_known(tape),
         }

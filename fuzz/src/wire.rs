@@ -4,7 +4,7 @@
 
 use sidewire_protocol::schema::{
     Schema,
-    oracle::{damaged_envelope, judge, random_envelope},
+    oracle::{damaged_envelope, judge, judge_client_event, random_envelope},
 };
 
 use crate::{
@@ -27,6 +27,7 @@ pub fn run(input: &[u8]) {
         }
     };
     judge(schema, &envelope);
+    judge_client_event(schema, &envelope);
     // Rendering it as JSON must not panic, whatever it contains.
     drop(schema.envelope_to_json(&envelope));
 }

@@ -202,6 +202,16 @@ impl Annotations {
         self.has_client_publish(message) || self.is_presence(message)
     }
 
+    /// Returns the numbers of the fields that hold a message that clients may send.
+    pub(super) fn client_publish_numbers(&self, message: &MessageDescriptor) -> Vec<u32> {
+        let fields = message.fields().filter(|field| {
+            let kind = field.kind();
+            let held = kind.as_message();
+            held.is_some_and(|held| self.is_client_publish(held))
+        });
+        fields.map(|field| field.number()).collect()
+    }
+
     /// Returns true if the message itself has the option `client_publish`.
     pub(super) fn has_client_publish(&self, message: &MessageDescriptor) -> bool {
         self.is_set(message, self.client_publish.as_ref())

@@ -10,23 +10,25 @@ use super::{
     topics::FoundTopics,
 };
 
-/// Returns the topics of the envelope, ordered by field number and within maps by key.
+/// Returns the topics that the bytes of a message name, ordered by field number and within
+/// maps by key. `index` is the message in the table.
 pub(super) fn collect_topics(
     table: &RoutingTable,
+    index: TypeIndex,
     descriptor: &MessageDescriptor,
-    envelope: &[u8],
+    bytes: &[u8],
     topics_max: usize,
 ) -> Result<FoundTopics, WireError> {
     let mut message = DynamicMessage::new(descriptor.clone());
     message
-        .merge(envelope)
+        .merge(bytes)
         .map_err(|_| WireError::without_offset(WireFault::Undecodable))?;
     let mut collect = TopicCollector {
         table,
         topics_max,
         topics: FoundTopics::default(),
     };
-    collect.visit_message(RoutingTable::ENVELOPE, &message)?;
+    collect.visit_message(index, &message)?;
     Ok(collect.topics)
 }
 

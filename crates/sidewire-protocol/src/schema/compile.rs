@@ -10,6 +10,7 @@ use super::{
     advice::SchemaLinter,
     annotation_rules,
     annotations::Annotations,
+    client_event::ClientEventType,
     diagnostic::{Diagnostic, SchemaError},
     json::JsonBounds,
     lists::IdLists,
@@ -108,6 +109,7 @@ fn build_schema(
     sender_rules::check(&envelope, &payloads, annotations, report);
     let schema = Schema {
         table,
+        client_events: ClientEventType::of_envelope(&envelope, &payloads, annotations),
         payloads,
         subscribe: id_lists(&envelope, annotations, subscribe, report),
         unsubscribe: id_lists(&envelope, annotations, unsubscribe, report),

@@ -63,6 +63,10 @@ pub enum WireFault {
     /// The event relates to more topics than the limit.
     #[error("relates to more topics than limits.topics_per_event allows")]
     TooManyTopics,
+    /// The message has to be decoded to find its topics, because fields replace each other or
+    /// are merged, and is larger than the limit for that.
+    #[error("has to be decoded to find its topics, and is too large for that")]
+    TooLargeToDecode,
     /// prost-reflect considers it malformed. The walk is stricter, so this indicates a bug
     /// in the walk.
     #[error("cannot be decoded")]

@@ -7,6 +7,8 @@
 //!           table, lists
 //! ```
 //!
+//! Of what a client sends, `client_event` keeps only the payload, with the sender in it.
+//!
 //! Knows nothing about connections, tenants or any particular application.
 
 mod advice;
@@ -15,6 +17,7 @@ mod annotations;
 mod breaking_change;
 mod built_in;
 mod bundled;
+mod client_event;
 mod collect;
 mod compatibility;
 mod compile;
@@ -62,11 +65,14 @@ use crate::MessageId;
 
 use self::{
     annotations::Annotations,
+    client_event::ClientEventType,
+    collect::collect_topics,
     compile::SchemaDraft,
     json::JsonBounds,
     outline::SchemaOutline,
     report::SchemaReport,
     table::RoutingTable,
+    topics::FoundTopics,
     walk::{WalkMode, WalkResult, walk_envelope},
     wire::{WireFields, WireType},
 };
@@ -96,6 +102,7 @@ pub struct Schema {
     batch: Option<MessageDescriptor>,
     table: RoutingTable,
     payloads: Vec<PayloadType>,
+    client_events: Vec<ClientEventType>,
     subscribe: IdLists,
     unsubscribe: IdLists,
     diagnostics: Vec<Diagnostic>,
@@ -203,10 +210,9 @@ impl Schema {
     /// relay's fields is set twice, if a reserved field is set, or if an annotated field
     /// holds an invalid topic id.
     pub fn inspect<'a>(&'a self, envelope: &'a [u8]) -> Result<InspectedEnvelope<'a>, WireError> {
-        let mut found = self.walk_for_topics(envelope, usize::MAX)?;
+        let mut found = self.walk_for_topics(envelope, WalkMode::Route, usize::MAX)?;
         if found.is_ambiguous {
-            found.topics =
-                collect::collect_topics(&self.table, &self.envelope, envelope, usize::MAX)?;
+            found.topics = self.collect_topics(envelope, usize::MAX)?;
         }
         Ok(self.inspected_envelope(envelope, found))
     }
@@ -223,17 +229,22 @@ impl Schema {
         envelope: &'a [u8],
         limits: InspectLimits,
     ) -> Result<Option<InspectedEnvelope<'a>>, WireError> {
-        let mut found = self.walk_for_topics(envelope, limits.topics)?;
+        let mut found = self.walk_for_topics(envelope, WalkMode::Route, limits.topics)?;
         if found.is_ambiguous {
             if envelope.len() > limits.decoded_bytes {
                 return Ok(None);
             }
-            found.topics =
-                collect::collect_topics(&self.table, &self.envelope, envelope, limits.topics)?;
+            found.topics = self.collect_topics(envelope, limits.topics)?;
         } else if found.has_too_many_topics {
             return Err(WireError::without_offset(WireFault::TooManyTopics));
         }
         Ok(Some(self.inspected_envelope(envelope, found)))
+    }
+
+    /// Returns the topics of an envelope that has to be decoded to find them.
+    fn collect_topics(&self, envelope: &[u8], topics_max: usize) -> Result<FoundTopics, WireError> {
+        let index = RoutingTable::ENVELOPE;
+        collect_topics(&self.table, index, &self.envelope, envelope, topics_max)
     }
 
     /// Walks over an envelope. If the result is ambiguous, the caller must collect the
@@ -244,9 +255,10 @@ impl Schema {
     fn walk_for_topics<'a>(
         &self,
         envelope: &'a [u8],
+        mode: WalkMode,
         topics_max: usize,
     ) -> Result<WalkResult<'a>, WireError> {
-        match walk_envelope(&self.table, envelope, WalkMode::Route, topics_max) {
+        match walk_envelope(&self.table, envelope, mode, topics_max) {
             // A later field may replace the invalid topic.
             Err(error) if error.fault().is_topic_fault() => {
                 let mut found = walk_envelope(&self.table, envelope, WalkMode::Check, 0)?;

@@ -53,6 +53,10 @@ pub(super) struct TableField {
     oneof: Option<String>,
     /// True for a field of the envelope that is a member of the oneof `payload`.
     pub(super) is_payload: bool,
+    /// True for a payload of the application that clients may send.
+    pub(super) is_client_event: bool,
+    /// True if the relay writes the sender of a client event into this field.
+    pub(super) is_sender: bool,
     /// True for one of the relay's fields in the envelope, below which annotations are
     /// ignored.
     is_relays: bool,
@@ -79,6 +83,7 @@ impl RoutingTable {
         annotations: &Annotations,
         report: &mut SchemaReport,
     ) -> (Self, Vec<MessageDescriptor>) {
+        let client_publish = annotations.client_publish_numbers(envelope);
         let mut found = MessageIndex::default();
         found.index_of(envelope);
         let mut types = Vec::new();
@@ -86,10 +91,9 @@ impl RoutingTable {
             types.push(message_type(&message, annotations, &mut found, report));
         }
         if let Some(envelope) = types.first_mut() {
-            envelope
-                .fields
-                .iter_mut()
-                .for_each(TableField::mark_envelope_field);
+            for field in &mut envelope.fields {
+                field.mark_envelope_field(&client_publish);
+            }
         }
         mark_routing(&mut types);
         types.iter_mut().for_each(assign_watch_bits);
@@ -100,6 +104,11 @@ impl RoutingTable {
 
     pub(super) fn get(&self, index: TypeIndex) -> Option<&MessageType> {
         self.0.get(index.0)
+    }
+
+    /// Returns the message of the payload with this number.
+    pub(super) fn payload_type(&self, number: u32) -> Option<TypeIndex> {
+        self.get(Self::ENVELOPE)?.field(number)?.nested_type()
     }
 
     /// Returns the field that holds the values of a map, given the type of its entries.
@@ -136,10 +145,13 @@ impl MessageType {
 }
 
 impl TableField {
-    /// Sets the properties that only the envelope's fields have.
-    fn mark_envelope_field(&mut self) {
+    /// Sets the properties that only the envelope's fields have. `client_publish` are the
+    /// numbers of those that hold messages that clients may send.
+    fn mark_envelope_field(&mut self, client_publish: &[u32]) {
         self.is_relays = is_relay_number(self.number);
         self.is_payload = self.oneof.as_deref() == Some(PAYLOAD);
+        self.is_client_event =
+            self.is_payload && !self.is_relays && client_publish.contains(&self.number);
     }
 
     /// Returns true if a message may have several values of the field.
@@ -202,6 +214,8 @@ fn message_type(
             name: field.name,
             oneof: field.oneof,
             is_payload: false,
+            is_client_event: false,
+            is_sender: field.is_sender,
             is_relays: false,
         });
     }

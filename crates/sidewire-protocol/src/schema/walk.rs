@@ -46,14 +46,22 @@ pub(super) struct WalkResult<'a> {
     pub(super) is_ambiguous: bool,
 }
 
-/// The mode of the walk: collect topics, or only check the bytes.
+/// The mode of the walk at one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WalkMode {
+    /// Collect the topics here and below.
     Route,
+    /// In an envelope from a client: collect the topics of a payload that clients may send,
+    /// and no others.
+    RouteFromClient,
+    /// In a payload from a client: collect the topics, except those that the sender names,
+    /// because the relay replaces it.
+    RouteClientEvent,
+    /// Only check the bytes.
     Check,
 }
 
-/// Walks over an envelope. Errors about topics occur only in [`WalkMode::Route`].
+/// Walks over an envelope. Errors about topics do not occur in [`WalkMode::Check`].
 pub(super) fn walk_envelope<'a>(
     table: &RoutingTable,
     envelope: &'a [u8],
@@ -89,12 +97,20 @@ impl WalkPosition {
     /// Returns the position inside the field's value. Annotations below one of the relay's
     /// own fields do not name topics of the event.
     fn in_field(self, field: &TableField) -> Self {
-        let mode = if field.is_routing {
-            self.mode
-        } else {
-            WalkMode::Check
+        let mode = match self.mode {
+            _ if !field.is_routing => WalkMode::Check,
+            WalkMode::Route => WalkMode::Route,
+            WalkMode::RouteFromClient if field.is_client_event => WalkMode::RouteClientEvent,
+            WalkMode::RouteClientEvent if !field.is_sender => WalkMode::Route,
+            _ => WalkMode::Check,
         };
         Self { mode, ..self }
+    }
+
+    /// Returns true if a field that occurs twice here makes the topics depend on order and
+    /// merging.
+    fn is_order_relevant(self) -> bool {
+        matches!(self.mode, WalkMode::Route | WalkMode::RouteClientEvent)
     }
 
     fn next_level(self) -> Self {
@@ -220,7 +236,7 @@ impl<'t, 'a> EnvelopeWalk<'t, 'a> {
         place: WalkPosition,
         watched: &mut u64,
     ) -> Result<(), WireError> {
-        self.found.is_ambiguous |= place.mode == WalkMode::Route && *watched & field.watch != 0;
+        self.found.is_ambiguous |= *watched & field.watch != 0 && place.is_order_relevant();
         *watched |= field.watch;
         self.check_value(field, raw, place).map_err(|error| {
             let index = field.is_list().then(|| {

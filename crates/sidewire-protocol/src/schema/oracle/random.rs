@@ -2,11 +2,13 @@
 //! bytes, and damaged by a second tape. A shorter tape gives a smaller envelope, so what
 //! proptest shrinks stays readable.
 
+mod client_event;
 mod well_known;
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_reflect::{ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 
+pub(super) use self::client_event::client_event;
 use super::reference::{is_payload_field, topic_option};
 
 /// The envelope's field for topics that a backend adds.
@@ -72,10 +74,14 @@ pub(super) fn envelope(tape: &mut Tape<'_>, descriptor: &MessageDescriptor) -> V
         let payload = &payloads[tape.below(payloads.len())];
         parts.push(encoded(tape, &Member::from(payload), 0));
     }
-    for index in (1..parts.len()).rev() {
-        parts.swap(index, tape.below(index + 1));
-    }
+    shuffle(tape, &mut parts);
     parts.concat()
+}
+
+fn shuffle<T>(tape: &mut Tape<'_>, items: &mut [T]) {
+    for index in (1..items.len()).rev() {
+        items.swap(index, tape.below(index + 1));
+    }
 }
 
 /// The encoding of a field or an extension.

@@ -136,7 +136,7 @@ pub fn reflected_from_json(schema: &Schema, json: &[u8]) -> Option<Vec<u8>> {
     Some(message.encode_to_vec())
 }
 
-fn topics_in(message: &DynamicMessage) -> Found {
+pub(super) fn topics_in(message: &DynamicMessage) -> Found {
     let mut found = Found::default();
     collect(message, &mut found);
     found

@@ -265,6 +265,34 @@ fn a_message_that_clients_may_send_must_keep_its_annotations() {
 }
 
 #[test]
+fn a_sender_and_an_absent_value_cannot_move_to_another_field() {
+    for (from, to, says) in [
+        (
+            "string user_id = 2 [(sidewire.v1.sender) = true];",
+            "string user_id = 2;\n  string by = 3 [(sidewire.v1.sender) = true];",
+            "chat.v1.Typing.user_id is no longer annotated with (sidewire.v1.sender) = true; restore the annotation",
+        ),
+        (
+            "string user_id = 2 [(sidewire.v1.sender) = true];",
+            "reserved 2; reserved \"user_id\";",
+            "chat.v1.Typing.user_id is missing, and it was annotated with (sidewire.v1.sender) = true; restore the field with its annotation",
+        ),
+        (
+            "string state = 2 [(sidewire.v1.absent) = \"away\"];",
+            "string state = 2;\n  bool away = 3 [(sidewire.v1.absent) = \"true\"];",
+            "chat.v1.Status.state is no longer annotated with (sidewire.v1.absent) = \"away\"; restore the annotation",
+        ),
+        (
+            "string state = 2 [(sidewire.v1.absent) = \"away\"];",
+            "reserved 2; reserved \"state\";",
+            "chat.v1.Status.state is missing, and it was annotated with (sidewire.v1.absent) = \"away\"; restore the field with its annotation",
+        ),
+    ] {
+        assert_eq!(breaks(&[(from, to)]).join("\n"), says, "{to}");
+    }
+}
+
+#[test]
 fn all_breaking_changes_are_listed_from_the_envelope_down() {
     let changes = breaks(&[
         ("Edit edit = 3;", ""),

@@ -5,6 +5,7 @@ mod any_schema;
 mod bad;
 mod batches;
 mod bundled;
+mod client_events;
 mod compatibility;
 mod compatible_changes;
 mod compile;

@@ -70,13 +70,18 @@ impl PayloadKind {
         matches!(self, Self::Event { .. })
     }
 
-    /// Returns true if the relay accepts the payload from clients. It refuses every other
-    /// payload and never suggests one.
+    /// Returns true if the relay accepts the payload from clients: a control message that
+    /// clients send, or an event with `client_publish`. It refuses every other payload and
+    /// never suggests one.
     #[must_use]
     pub fn is_taken_from_clients(self) -> bool {
+        use ControlKind::{Ping, Subscribe, Unsubscribe};
         matches!(
             self,
-            Self::Control(ControlKind::Subscribe | ControlKind::Unsubscribe | ControlKind::Ping)
+            Self::Control(Subscribe | Unsubscribe | Ping)
+                | Self::Event {
+                    client_publish: true
+                }
         )
     }
 }

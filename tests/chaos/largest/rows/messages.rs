@@ -138,7 +138,7 @@ fn resumes(world: &World, encoding: Encoding, entry: &str) -> Vec<Row> {
 fn never_taken(world: &World, encoding: Encoding) -> Vec<Row> {
     let payloads = world.payloads.iter();
     let payloads: Vec<_> = payloads
-        .filter(|it| !it.kind.is_taken_from_clients())
+        .filter(|it| it.kind.is_event() || !it.kind.is_taken_from_clients())
         .collect();
     let entries: Vec<_> = payloads
         .iter()

@@ -317,3 +317,15 @@ fn a_message_that_cannot_say_absent_is_not_written() {
         assert_eq!(written, b"");
     }
 }
+
+#[test]
+fn the_relay_takes_control_messages_and_client_events_from_clients() {
+    let taken = SCHEMA
+        .payloads()
+        .iter()
+        .filter(|it| it.kind.is_taken_from_clients());
+    let taken: Vec<_> = taken.map(|it| it.name.as_str()).collect();
+    let control = ["subscribe", "unsubscribe", "ping"];
+    let events = ["remark", "plain", "mood", "away", "gone"];
+    assert_eq!(taken, [&events[..], &control, &["place", "quiet"]].concat());
+}

@@ -2,6 +2,7 @@
 //! frame that every connection receives. Writes the envelope's relay fields, and knows nothing
 //! of payloads.
 
+mod client_event;
 mod fingerprint;
 mod json;
 
@@ -11,6 +12,7 @@ use bytes::{BufMut, Bytes};
 use prost::encoding::{encode_varint, encoded_len_varint};
 use tokio::time::Instant;
 
+pub use client_event::{ClientEvent, ClientEventFields};
 pub use fingerprint::{Fingerprint, FingerprintKey};
 pub(crate) use json::RENDERED_AT_ONCE_MAX;
 pub use json::{JsonCell, JsonFrame, NoJson};

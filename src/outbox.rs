@@ -5,8 +5,10 @@
 //! While its connection is catching up, an outbox does not take offered events: it only counts
 //! them as pending from the log. They are read from there as there is room for them.
 
+mod client_event;
 mod frame;
 mod pool;
+mod presence;
 mod signals;
 mod state;
 mod write;
@@ -20,8 +22,10 @@ use std::{
 use sidewire_protocol::{EnvelopeEncoding, close::CloseReason};
 
 pub use self::{
+    client_event::{ClientEventOffer, ClientEventOutcome},
     frame::{EventOffer, OutboundFrame, QueuedEvent},
     pool::{OutboxLimits, OutboxPool},
+    presence::PresenceOutcome,
     signals::ConnectionSignals,
     write::WriteProgress,
 };

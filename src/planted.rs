@@ -96,6 +96,18 @@ mod in_tests {
         SkipsJsonOnOverflow,
         /// An event that is replayed as JSON is counted twice.
         CountsJsonTwice,
+        /// A client receives its own event.
+        EchoesToTheSender,
+        /// The sender of a client's event is not written into it.
+        SkipsTheStamp,
+        /// Connections that still see a user are told that the user is absent.
+        SendsAbsentToThoseWhoSee,
+        /// A presence message that a connection has no room for is forgotten.
+        ForgetsOwedPresence,
+        /// A presence message stays on topics that its sender has unsubscribed from.
+        KeepsUnsubscribedPresence,
+        /// Presence messages of connections that have ended linger forever.
+        ForgetsToEndLingering,
     }
 
     thread_local! {

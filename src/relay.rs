@@ -30,7 +30,7 @@ use crate::{
     telemetry::Metrics,
     turn_meter::TurnMeter,
 };
-use builder::{outbox_limits, publish_timeouts};
+use builder::{outbox_limits, presence_settings, publish_timeouts};
 
 pub use builder::{RelayBuilder, RelayParts};
 
@@ -181,6 +181,7 @@ impl ShardContext {
             Rc::new(hub.work_queue().tenantless_work()),
         );
         let outboxes = OutboxPool::new(outbox_limits(&relay.live().config));
+        hub.configure_presence(presence_settings(&relay.live().config));
         let turn_meter = Rc::new(TurnMeter::new(Arc::clone(hub.tally())));
         Self {
             relay,
@@ -198,23 +199,25 @@ impl ShardContext {
     /// delivers events ([`ShardHub::run`] with this `look_interval`), the second rings the alarms.
     /// They end only by a panic.
     #[must_use]
-    pub fn background_tasks(&self, look_interval: Duration) -> [LocalBoxFuture<'static, ()>; 4] {
+    pub fn background_tasks(&self, look_interval: Duration) -> [LocalBoxFuture<'static, ()>; 5] {
         // Separate tasks, so that events and new connections get a fair share of each turn:
         // events go on while all clients reconnect.
         let alarms = Rc::clone(&self.alarms);
-        let [deliveries, relief, calls] = [(); 3].map(|()| Rc::clone(&self.hub));
+        let [deliveries, relief, calls, presence] = [(); 4].map(|()| Rc::clone(&self.hub));
         [
             Box::pin(async move { deliveries.run(look_interval).await }),
             Box::pin(async move { alarms.run().await }),
             Box::pin(async move { relief.relieve_memory().await }),
             Box::pin(async move { calls.answer_calls().await }),
+            Box::pin(async move { presence.end_lingering().await }),
         ]
     }
 
     /// Updates the shard's copies of config values after a reload, and wakes the connections.
     pub fn apply_reload(&self) {
-        self.outboxes
-            .set_limits(outbox_limits(&self.relay.live().config));
+        let live = self.relay.live();
+        self.outboxes.set_limits(outbox_limits(&live.config));
+        self.hub.configure_presence(presence_settings(&live.config));
         self.hub.nudge_all();
     }
 

@@ -36,6 +36,8 @@ named_values! {
         ShardSilent = "a shard did not answer a backend's call in time",
         /// A stored event could not be rendered as JSON.
         EventWithoutJson = "a stored event has no JSON; connections that speak JSON are closed instead of skipping it",
+        /// An event of a client could not be rendered as JSON.
+        ClientEventWithoutJson = "an event of a client has no JSON; connections that speak JSON do not receive it",
         /// An answer to a client could not be rendered as JSON.
         AnswerWithoutJson = "an answer has no JSON; its connection is closed",
     }
@@ -52,7 +54,10 @@ impl RepeatedLine {
             | Self::TlsHandshakeFailed
             | Self::ProxyHeaderMissing => Level::INFO,
             Self::NotAccepted | Self::NotRegistered => Level::WARN,
-            Self::ShardSilent | Self::EventWithoutJson | Self::AnswerWithoutJson => Level::ERROR,
+            Self::ShardSilent
+            | Self::EventWithoutJson
+            | Self::ClientEventWithoutJson
+            | Self::AnswerWithoutJson => Level::ERROR,
         }
     }
 

@@ -89,8 +89,8 @@ impl DurationHistogram {
 
 /// The cells of one shard.
 ///
-/// `matched` + `replayed` = `written` + `dropped_slow` + `dropped_closed` + `queued` whenever the
-/// shard's thread is not in the middle of an event.
+/// `matched` + `replayed` + `relayed` = `written` + `queued` + the sum of all that is `dropped_…`,
+/// whenever the shard's thread is not in the middle of an event.
 #[derive(Debug, Default)]
 pub struct ShardTally {
     /// Open WebSocket connections.
@@ -105,14 +105,22 @@ pub struct ShardTally {
     pub matched: CounterCell,
     /// Replayed events, counted once for each connection that they were queued for.
     pub replayed: CounterCell,
-    /// Matched or replayed events that were handed to the kernel whole.
+    /// Events of clients, counted once for each connection that they were to reach, and once for
+    /// each shard whose inbox had no room for them.
+    pub relayed: CounterCell,
+    /// Matched, replayed or relayed events that were handed to the kernel whole.
     pub written: CounterCell,
-    /// Matched or replayed events that were dropped because the connection was too slow.
+    /// Events that were dropped because the connection was closed as too slow.
     pub dropped_slow: CounterCell,
-    /// Matched or replayed events that were dropped because the connection ended before they were
-    /// written.
+    /// Events that were dropped because the connection ended before they were written.
     pub dropped_closed: CounterCell,
-    /// Matched or replayed events that wait in outboxes, or in the log for a connection that is
+    /// Events of clients that were dropped because the connection was catching up.
+    pub dropped_catching_up: CounterCell,
+    /// Events of clients that were dropped because the outbox had no room.
+    pub dropped_outbox: CounterCell,
+    /// Events of clients that were dropped because the inbox of a shard had no room.
+    pub dropped_inbox: CounterCell,
+    /// Matched, replayed or relayed events that wait in outboxes, or in the log for a connection that is
     /// catching up.
     pub queued: CounterCell,
     /// Events rendered as JSON for their delivery.
@@ -129,6 +137,20 @@ pub struct ShardTally {
     pub turn_cpu: DurationHistogram,
     /// Wall time of the same turns.
     pub turn_stall: DurationHistogram,
+}
+
+impl ShardTally {
+    /// Returns the counts of events that were dropped, by reason.
+    #[must_use]
+    pub fn dropped(&self) -> [&CounterCell; 5] {
+        [
+            &self.dropped_slow,
+            &self.dropped_closed,
+            &self.dropped_catching_up,
+            &self.dropped_outbox,
+            &self.dropped_inbox,
+        ]
+    }
 }
 
 #[cfg(test)]

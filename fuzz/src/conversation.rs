@@ -4,9 +4,12 @@ use std::{collections::HashSet, sync::LazyLock};
 
 use sidewire::{
     auth::Grant,
-    connection::{ClientRequest, Conversation, ConversationAction},
+    config::Config,
+    connection::{
+        ClientEventRequest, ClientRequest, Conversation, ConversationAction, ConversationLimits,
+    },
 };
-use sidewire_protocol::{Topic, reply::Reply, schema::PayloadKind};
+use sidewire_protocol::{Topic, UserName, reply::Reply, schema::PayloadKind};
 
 use crate::{
     schemas::BUNDLED,
@@ -16,22 +19,33 @@ use crate::{
 const NOW: i64 = 1_800_000_000;
 const TOPICS_MAX: usize = 8;
 
+static USER: LazyLock<UserName> = LazyLock::new(|| UserName::parse("ann").expect("it is a name"));
+
 static GRANTS: LazyLock<[Grant; 2]> = LazyLock::new(|| {
     let listed = ["project:p1", "sprint:*", "user:ann"]
         .map(|text| Topic::parse(text).expect("it is a topic"));
     [Grant::Everything, Grant::from_topics(listed)]
 });
 
+fn limits() -> ConversationLimits {
+    ConversationLimits {
+        topics_per_subscribe: TOPICS_MAX,
+        ..(&Config::default()).into()
+    }
+}
+
 /// Handles one frame.
 pub fn run(frame: &[u8]) {
     for grant in GRANTS.iter() {
-        let conversation = Conversation::new(grant, TOPICS_MAX);
+        let conversation = Conversation::new(&USER, grant, limits());
         let action = conversation.handle_frame(&BUNDLED, frame, NOW);
         let again = conversation.handle_frame(&BUNDLED, frame, NOW);
         assert_eq!(action, again, "the same frame, twice");
         match action {
             ConversationAction::Reply(reply) => check_reply(&reply, frame),
             ConversationAction::Request(request) => check_topics(&request, grant),
+            ConversationAction::Relay(event) => check_event(&event, grant),
+            ConversationAction::ReadClientEvent { envelope, .. } => assert_eq!(envelope, frame),
         }
     }
 }
@@ -70,6 +84,21 @@ fn check_topics(request: &ClientRequest, grant: &Grant) {
         let needs_grant = matches!(request, ClientRequest::Subscribe(_));
         assert!(is_granted || !needs_grant, "{topic}");
     }
+}
+
+/// Checks that the topics of an event for other clients are within the bounds and the grant, and
+/// that it has the sender once.
+fn check_event(event: &ClientEventRequest, grant: &Grant) {
+    assert!((1..=limits().events.topics).contains(&event.topics.len()));
+    for topic in &event.topics {
+        assert!(grant.allows(topic) && !topic.is_wildcard() && !topic.is_implicit());
+    }
+    let json = BUNDLED
+        .envelope_to_json(&event.field)
+        .expect("it is an envelope");
+    let payload = json.as_object().and_then(|it| it.values().next());
+    let sender = payload.and_then(|payload| payload.get("userId"));
+    assert_eq!(sender.and_then(|it| it.as_str()), Some(USER.as_str()));
 }
 
 /// Returns frames that clients may send, and frames that they may not.

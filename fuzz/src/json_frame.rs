@@ -1,9 +1,9 @@
 //! A client's JSON frame, compared with the same frame in binary. The first byte selects
 //! the schema.
 
-use sidewire::{auth::Grant, connection::Conversation};
+use sidewire::{auth::Grant, config::Config, connection::Conversation};
 use sidewire_protocol::{
-    MessageId,
+    MessageId, UserName,
     schema::{JsonError, Schema, oracle::reflected_from_json},
 };
 
@@ -70,7 +70,9 @@ fn check_client(schema: &Schema, json: &[u8], read: &Result<Vec<u8>, JsonError>)
 /// same answer and the same JSON.
 fn check_envelope(schema: &Schema, json: &[u8], envelope: &[u8]) {
     let theirs = reflected_from_json(schema, json).expect("prost-reflect takes it");
-    let conversation = Conversation::new(&Grant::Everything, 8);
+    let user = UserName::parse("ann").expect("it is a name");
+    let limits = (&Config::default()).into();
+    let conversation = Conversation::new(&user, &Grant::Everything, limits);
     let action = conversation.handle_frame(schema, envelope, NOW);
     assert_eq!(action, conversation.handle_frame(schema, &theirs, NOW));
     let (text, their_text) = (

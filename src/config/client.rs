@@ -42,6 +42,9 @@ config_section! {
         /// Maximum size of a frame and of a message from a client; 64 KiB.
         #[serde(deserialize_with = "values::size")]
         live message_max: usize = 64 * KIB, check_size(1..=GIB);
+        /// True if clients may send the payloads that the schema marks with `client_publish` or
+        /// `presence`; default: `true`.
+        live events: bool = true;
         /// Maximum time to write the rest of a frame that the kernel did not take as a whole;
         /// 10 s.
         #[serde(deserialize_with = "values::duration")]

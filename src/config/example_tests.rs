@@ -19,6 +19,7 @@ const DECLARED: &[&[(&str, &str, &str)]] = &[
     AuthSection::KEYS,
     SchemaSection::KEYS,
     LimitsSection::KEYS,
+    PresenceSection::KEYS,
     ReplaySection::KEYS,
     IngestSection::KEYS,
     OpsSection::KEYS,

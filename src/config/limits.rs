@@ -93,6 +93,21 @@ config_section! {
         /// Time in which `tenant_burst` refills; 1 min.
         #[serde(deserialize_with = "values::duration")]
         live tenant_period: Duration = Duration::from_mins(1), check_duration();
+        /// Maximum size of a client event, as its client sends it; 16 KiB.
+        #[serde(deserialize_with = "values::size")]
+        live client_event_max: usize = 16 * KIB, check_size(1..=MIB);
+        /// Number of client events that a user may send at once; 600.
+        #[serde(deserialize_with = "values::some")]
+        live user_event_burst: NonZeroU32 = non_zero(600);
+        /// Time in which `user_event_burst` refills; 1 min.
+        #[serde(deserialize_with = "values::duration")]
+        live user_event_period: Duration = Duration::from_mins(1), check_duration();
+        /// Number of client events that all users of a tenant together may send at once; 60,000.
+        #[serde(deserialize_with = "values::some")]
+        live tenant_event_burst: NonZeroU32 = non_zero(60_000);
+        /// Time in which `tenant_event_burst` refills; 1 min.
+        #[serde(deserialize_with = "values::duration")]
+        live tenant_event_period: Duration = Duration::from_mins(1), check_duration();
         /// Number of pings that a connection may send at once; 2,048 pongs or small fragments count
         /// as one ping; 60.
         #[serde(deserialize_with = "values::some")]
@@ -136,6 +151,18 @@ pub struct LimitsOverride {
     /// Replaces `limits.tenant_period`.
     #[serde(default, deserialize_with = "values::duration_if_given")]
     pub tenant_period: Option<Duration>,
+    /// Replaces `limits.user_event_burst`.
+    #[serde(default, deserialize_with = "values::bound")]
+    pub user_event_burst: Option<NonZeroU32>,
+    /// Replaces `limits.user_event_period`.
+    #[serde(default, deserialize_with = "values::duration_if_given")]
+    pub user_event_period: Option<Duration>,
+    /// Replaces `limits.tenant_event_burst`.
+    #[serde(default, deserialize_with = "values::bound")]
+    pub tenant_event_burst: Option<NonZeroU32>,
+    /// Replaces `limits.tenant_event_period`.
+    #[serde(default, deserialize_with = "values::duration_if_given")]
+    pub tenant_event_period: Option<Duration>,
     /// Replaces `ingest.tenant_burst`.
     #[serde(default, deserialize_with = "values::bound")]
     pub ingest_burst: Option<NonZeroU32>,
@@ -183,6 +210,8 @@ impl LimitsSection {
             for (key, period) in [
                 ("user_period", entry.user_period),
                 ("tenant_period", entry.tenant_period),
+                ("user_event_period", entry.user_event_period),
+                ("tenant_event_period", entry.tenant_event_period),
                 ("ingest_period", entry.ingest_period),
             ] {
                 if let Some(period) = period {

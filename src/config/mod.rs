@@ -19,6 +19,7 @@ mod log;
 mod ops;
 mod origin;
 mod paths;
+mod presence;
 mod reload;
 mod replay;
 mod schema;
@@ -40,6 +41,7 @@ pub use listen::{ListenAddress, SocketMode};
 pub use log::{LogFormat, LogSection};
 pub use ops::OpsSection;
 pub use origin::{OriginError, WebOrigin};
+pub use presence::PresenceSection;
 pub use replay::ReplaySection;
 pub use schema::SchemaSection;
 
@@ -66,6 +68,8 @@ pub struct Config {
     pub schema: SchemaSection,
     /// `[limits]`: limits per event, per connection and per process.
     pub limits: LimitsSection,
+    /// `[presence]`: what is remembered of the presence messages of clients.
+    pub presence: PresenceSection,
     /// `[replay]`: how many events a tenant's log keeps for replay.
     pub replay: ReplaySection,
     /// `[ingest]`: the listener for backends.
@@ -153,6 +157,7 @@ impl Config {
         self.auth.check(&mut problems);
         self.schema.check(&mut problems);
         self.limits.check(&self.replay, &self.ingest, &mut problems);
+        self.presence.check(&mut problems);
         self.replay.check(&mut problems);
         self.ingest.check(&mut problems);
         self.ops.check(&mut problems);

@@ -37,6 +37,7 @@ impl Config {
             auth,
             schema,
             self.limits.keep_fixed(&running.limits),
+            self.presence.keep_fixed(&running.presence),
             self.replay.keep_fixed(&running.replay),
             self.ingest.keep_fixed(&running.ingest),
             self.ops.keep_fixed(&running.ops),

@@ -1,22 +1,27 @@
 //! The client protocol as pure functions: frames go in; replies, and requests for the hub to carry
 //! out, come out. Knows no socket, no clock and no other connection.
 
+mod client_event;
+
 use std::{collections::HashSet, hash::Hash, time::Duration};
 
 use prost::Message;
 use sidewire_protocol::{
-    ErrorCode, MessageId, Position, Topic,
+    ErrorCode, MessageId, Position, Topic, UserName,
     envelope::{OnlyMessageId, OnlyResumeFrom},
     position::EpochError,
     reply::{ListedIds, MessageRefusal, Reply},
     schema::{
-        ControlKind, IdLists, InspectedEnvelope, InspectedPayload, PayloadKind, Schema, WireError,
-        WireFault,
+        ControlKind, IdLists, InspectLimits, InspectedEnvelope, InspectedPayload, PayloadKind,
+        Schema, WireError, WireFault,
     },
     wire,
 };
 
-use crate::{auth::Grant, limits::LimitExceeded};
+use self::client_event::check_size;
+pub(super) use self::client_event::presence_refusal;
+pub use self::client_event::{ClientEventLimits, ClientEventRequest, PresenceChange};
+use crate::{auth::Grant, config::Config, event::RENDERED_AT_ONCE_MAX, limits::LimitExceeded};
 
 /// Delay after which a client should retry a request that was refused for lack of memory.
 const NO_MEMORY_RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -24,17 +29,40 @@ const NO_MEMORY_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// Delay after which a client should retry a request that was refused because too many wait.
 const WAITING_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Decides what to do about the frames of a client, by its grant and the limit in force.
+/// Decides what to do about the frames of a client, by its user, its grant and the limits in
+/// force.
 #[derive(Debug, Clone, Copy)]
 pub struct Conversation<'a> {
+    user: &'a UserName,
     grant: &'a Grant,
-    topics_per_subscribe: usize,
+    limits: ConversationLimits,
+}
+
+/// Limits of what clients may send.
+#[derive(Debug, Clone, Copy)]
+pub struct ConversationLimits {
+    /// Most topics of a Subscribe or Unsubscribe.
+    pub topics_per_subscribe: usize,
+    /// Limits of client events.
+    pub events: ClientEventLimits,
+}
+
+impl From<&Config> for ConversationLimits {
+    fn from(config: &Config) -> Self {
+        Self {
+            topics_per_subscribe: config.limits.topics_per_subscribe,
+            events: config.into(),
+        }
+    }
 }
 
 /// A frame that has been parsed up to its kind and message id, and not been acted on.
 #[derive(Debug)]
 pub struct ParsedFrame<'a> {
     schema: &'a Schema,
+    frame: &'a [u8],
+    /// Size of the message as the client sent it, in bytes.
+    sent_len: usize,
     envelope: Result<InspectedEnvelope<'a>, MessageRefusal>,
 }
 
@@ -47,6 +75,10 @@ pub enum MessageKind {
     Unsubscribe,
     /// A Ping, or a ping of the WebSocket.
     Ping,
+    /// An event for other clients.
+    ClientEvent,
+    /// A presence message. It is charged when it is known whether the client has sent one before.
+    Presence,
     /// Anything else, including messages that cannot be parsed.
     Other,
 }
@@ -58,6 +90,15 @@ pub enum ConversationAction {
     Reply(Reply),
     /// Carry out this request, then answer it.
     Request(ClientRequest),
+    /// Send this event to other clients.
+    Relay(ClientEventRequest),
+    /// Make a [`ClientEventRequest`] of this envelope, which takes long.
+    ReadClientEvent {
+        /// The envelope.
+        envelope: Vec<u8>,
+        /// Its message id; empty if it has none.
+        message_id: String,
+    },
 }
 
 /// A request that passed all checks. Requests are carried out one after another.
@@ -91,67 +132,59 @@ pub struct TopicsAnswer {
 
 impl MessageKind {
     /// Returns the kind of a message with this payload.
-    pub(super) fn from_payload(payload: Option<PayloadKind>) -> Self {
+    pub(super) fn from_payload(payload: Option<PayloadKind>, is_presence: bool) -> Self {
         match payload {
+            _ if is_presence => Self::Presence,
             Some(PayloadKind::Control(ControlKind::Subscribe)) => Self::Subscribe,
             Some(PayloadKind::Control(ControlKind::Unsubscribe)) => Self::Unsubscribe,
             Some(PayloadKind::Control(ControlKind::Ping)) => Self::Ping,
+            Some(PayloadKind::Event {
+                client_publish: true,
+            }) => Self::ClientEvent,
             _ => Self::Other,
         }
     }
 }
 
 impl<'a> Conversation<'a> {
-    /// Creates the rules for a client with this grant, which may name up to
-    /// `topics_per_subscribe` topics in a message.
+    /// Creates the rules for a client of this user with this grant.
     #[must_use]
-    pub fn new(grant: &'a Grant, topics_per_subscribe: usize) -> Self {
+    pub fn new(user: &'a UserName, grant: &'a Grant, limits: ConversationLimits) -> Self {
         Self {
+            user,
             grant,
-            topics_per_subscribe,
+            limits,
         }
     }
 
     /// Parses a frame and decides what to do about it. `now` is the time in Unix seconds.
     #[must_use]
     pub fn handle_frame(&self, schema: &Schema, frame: &[u8], now: i64) -> ConversationAction {
-        self.decide_action(Self::parse_frame(schema, frame), now)
-    }
-
-    /// Parses a frame up to its kind and message id.
-    #[must_use]
-    pub fn parse_frame<'f>(schema: &'f Schema, frame: &'f [u8]) -> ParsedFrame<'f> {
-        ParsedFrame {
-            schema,
-            envelope: inspect_frame(schema, frame),
-        }
+        let parsed = ParsedFrame::parse(schema, frame, self.limits.events.topics);
+        self.decide_action(parsed, now)
     }
 
     /// Decides what to do about a parsed frame. `now` is the time in Unix seconds.
     #[must_use]
     pub fn decide_action(&self, parsed: ParsedFrame<'_>, now: i64) -> ConversationAction {
-        let understand = |envelope: InspectedEnvelope<'_>| {
+        let action = parsed.envelope.as_ref().map_err(Clone::clone);
+        let action = action.and_then(|envelope| {
             let id = envelope.message_id.unwrap_or_default();
-            self.handle_payload(parsed.schema, &envelope, now)
+            self.handle_payload(&parsed, envelope, now)
                 .map_err(|refusal| refusal.for_message(id))
-        };
-        parsed
-            .envelope
-            .and_then(understand)
-            .unwrap_or_else(|refusal| ConversationAction::Reply(Reply::Error(refusal)))
+        });
+        action.unwrap_or_else(|refusal| ConversationAction::Reply(Reply::Error(refusal)))
     }
 
     fn handle_payload(
         &self,
-        schema: &Schema,
+        parsed: &ParsedFrame<'_>,
         envelope: &InspectedEnvelope<'_>,
         now: i64,
     ) -> Result<ConversationAction, MessageRefusal> {
+        let schema = parsed.schema;
         let Some(payload) = &envelope.payload else {
-            return Err(MessageRefusal::invalid(
-                "payload",
-                "the envelope has no payload",
-            ));
+            return Err(no_payload_refusal());
         };
         match payload.kind {
             kind if kind.is_event() || !kind.is_taken_from_clients() => {
@@ -167,7 +200,23 @@ impl<'a> Conversation<'a> {
                 .topics_request(schema.unsubscribe_lists(), envelope, payload)
                 .map(|request| ConversationAction::Request(ClientRequest::Unsubscribe(request))),
             PayloadKind::Control(ControlKind::Ping) => pong_action(payload, now),
-            PayloadKind::Control(_) | PayloadKind::Event { .. } => Err(MessageRefusal::new(
+            PayloadKind::Event { .. } => {
+                let limits = self.limits.events;
+                let is_presence = schema.is_presence(payload.number);
+                check_size(payload.name, is_presence, parsed.sent_len, limits)?;
+                if parsed.frame.len() > RENDERED_AT_ONCE_MAX {
+                    return Ok(ConversationAction::ReadClientEvent {
+                        envelope: parsed.frame.to_vec(),
+                        message_id: envelope.message_id.unwrap_or_default().to_owned(),
+                    });
+                }
+                let event = ClientEventRequest::from_inspected(
+                    schema, envelope, payload, self.user, limits,
+                )?;
+                event.check_grant(self.grant)?;
+                Ok(ConversationAction::Relay(event))
+            }
+            PayloadKind::Control(_) => Err(MessageRefusal::new(
                 ErrorCode::InternalError,
                 format!("the relay does not know what to do with {}", payload.name),
             )),
@@ -202,7 +251,7 @@ impl<'a> Conversation<'a> {
         envelope: &InspectedEnvelope<'_>,
         payload: &InspectedPayload<'_>,
     ) -> Result<TopicsRequest, MessageRefusal> {
-        let max = self.topics_per_subscribe;
+        let max = self.limits.topics_per_subscribe;
         let named = lists
             .named_topics(payload.bytes, max)
             .map_err(|_| payload_refusal(payload))?;
@@ -258,11 +307,31 @@ impl<'a> Conversation<'a> {
 }
 
 impl<'a> ParsedFrame<'a> {
+    /// Parses a frame up to its kind and message id, and the topics of a client event, of which
+    /// it may have at most `topics_max`.
+    #[must_use]
+    pub fn parse(schema: &'a Schema, frame: &'a [u8], topics_max: usize) -> Self {
+        Self {
+            schema,
+            frame,
+            sent_len: frame.len(),
+            envelope: inspect_frame(schema, frame, topics_max),
+        }
+    }
+
+    /// Sets the size of the message as the client sent it, in bytes, if that was not the frame.
+    #[must_use]
+    pub fn sent_as(self, sent_len: usize) -> Self {
+        Self { sent_len, ..self }
+    }
+
     /// A frame that could not be read.
     #[must_use]
     pub fn from_refusal(schema: &'a Schema, refusal: MessageRefusal) -> Self {
         Self {
             schema,
+            frame: &[],
+            sent_len: 0,
             envelope: Err(refusal),
         }
     }
@@ -275,7 +344,8 @@ impl<'a> ParsedFrame<'a> {
             .as_ref()
             .ok()
             .and_then(|it| it.payload.as_ref());
-        MessageKind::from_payload(payload.map(|payload| payload.kind))
+        let is_presence = payload.is_some_and(|payload| self.schema.is_presence(payload.number));
+        MessageKind::from_payload(payload.map(|payload| payload.kind), is_presence)
     }
 
     /// Returns the reply to a message that exceeds a rate limit and is not carried out.
@@ -405,10 +475,20 @@ where
 fn inspect_frame<'a>(
     schema: &'a Schema,
     frame: &'a [u8],
+    topics_max: usize,
 ) -> Result<InspectedEnvelope<'a>, MessageRefusal> {
-    let envelope = schema
-        .inspect_unrouted(frame)
-        .map_err(|error| frame_refusal(frame, &error))?;
+    let within = InspectLimits {
+        topics: topics_max,
+        decoded_bytes: RENDERED_AT_ONCE_MAX,
+    };
+    let inspected = match schema.inspect_from_client(frame, within) {
+        // Its topics are found when it is read on another thread.
+        Err(error) if error.fault() == WireFault::TooLargeToDecode => {
+            schema.inspect_unrouted(frame)
+        }
+        inspected => inspected,
+    };
+    let envelope = inspected.map_err(|error| frame_refusal(frame, &error))?;
     match envelope.message_id.map(MessageId::parse) {
         // The refusal does not echo the id, because the id is what is invalid.
         Some(Err(error)) => Err(MessageRefusal::invalid(
@@ -422,9 +502,14 @@ fn inspect_frame<'a>(
 /// Returns the refusal of a frame that the walk refused. If only its content is at fault, the
 /// refusal still has the message id.
 fn frame_refusal(frame: &[u8], error: &WireError) -> MessageRefusal {
+    let code = match error.fault() {
+        // Nobody may send events to such a topic.
+        WireFault::TenantTopic => ErrorCode::AuthorizationFailed,
+        _ => ErrorCode::ValidationError,
+    };
     let refusal = MessageRefusal {
         field: error.field().map(str::to_owned),
-        ..MessageRefusal::new(ErrorCode::ValidationError, error.to_string())
+        ..MessageRefusal::new(code, error.to_string())
     };
     let is_content = matches!(
         error.fault(),
@@ -434,6 +519,7 @@ fn frame_refusal(frame: &[u8], error: &WireError) -> MessageRefusal {
             | WireFault::Topic(_)
             | WireFault::Wildcard
             | WireFault::TenantTopic
+            | WireFault::TooManyTopics
     );
     if !is_content {
         return refusal;
@@ -443,6 +529,10 @@ fn frame_refusal(frame: &[u8], error: &WireError) -> MessageRefusal {
         Ok(id) => refusal.for_message(id.as_str()),
         Err(_) => refusal,
     }
+}
+
+fn no_payload_refusal() -> MessageRefusal {
+    MessageRefusal::invalid("payload", "the envelope has no payload")
 }
 
 /// Returns the refusal of a payload that cannot be decoded. The walk has accepted it, so this is

@@ -13,6 +13,8 @@ pub(super) enum DeadlineKind {
     Close,
     /// A message that has begun to arrive is not complete.
     Message,
+    /// The time from which on the user may be sent more presence messages.
+    Presence,
     /// The time at which to check how long the client has been silent.
     Silence,
 }
@@ -24,6 +26,7 @@ pub(super) struct Deadlines {
     pub(super) write: Option<Instant>,
     pub(super) close: Option<Instant>,
     pub(super) message: Option<Instant>,
+    pub(super) presence: Option<Instant>,
     /// Not extended by what the client sends: setting the alarm again at each read would cost
     /// more than an occasional needless check.
     pub(super) silence: Option<Instant>,
@@ -55,6 +58,7 @@ impl Deadlines {
             self.write,
             self.close,
             self.message,
+            self.presence,
             self.silence,
         ]
         .into_iter()
@@ -66,6 +70,7 @@ impl Deadlines {
     pub(super) fn keep_closing_deadlines(&mut self) {
         self.token = None;
         self.message = None;
+        self.presence = None;
         self.silence = None;
     }
 
@@ -77,6 +82,7 @@ impl Deadlines {
             (DeadlineKind::Write, self.write),
             (DeadlineKind::Token, self.token),
             (DeadlineKind::Message, self.message),
+            (DeadlineKind::Presence, self.presence),
             (DeadlineKind::Silence, self.silence),
         ]
         .into_iter()

@@ -37,8 +37,8 @@ pub(crate) mod wire_testing;
 
 pub use admitted::{AdmittedClient, CONNECTION_BYTES};
 pub use conversation::{
-    ClientRequest, Conversation, ConversationAction, MessageKind, ParsedFrame, TopicsAnswer,
-    TopicsRequest,
+    ClientEventLimits, ClientEventRequest, ClientRequest, Conversation, ConversationAction,
+    ConversationLimits, MessageKind, ParsedFrame, PresenceChange, TopicsAnswer, TopicsRequest,
 };
 pub use entrance::serve_tcp;
 pub(crate) use handshake::NO_MEMORY;

@@ -24,6 +24,12 @@ pub(super) struct MessageBudget {
     frames: u16,
     /// True once the first Subscribe has come, which is free.
     has_subscribed: bool,
+    /// The presence payloads of which a message has come; the first of each is free.
+    #[expect(
+        clippy::box_collection,
+        reason = "every connection has this field, and most never use it"
+    )]
+    presence: Option<Box<Vec<u32>>>,
 }
 
 impl MessageBudget {
@@ -53,11 +59,32 @@ impl MessageBudget {
             MessageKind::Subscribe | MessageKind::Unsubscribe => {
                 relay.limits.charge_message(who, MessageCharge::User)
             }
+            MessageKind::ClientEvent => relay.limits.charge_client_event(who),
+            MessageKind::Presence => Ok(()),
             MessageKind::Other => relay
                 .limits
                 .charge_message(who, MessageCharge::UserAndTenant),
         }
         .inspect_err(|exceeded| relay.metrics.limit_exceeded(exceeded.limit))
+    }
+
+    /// Charges a presence message with this payload, which is not the withdrawal of an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// Returns the exceeded limit if there were too many.
+    pub(super) fn charge_presence(
+        &mut self,
+        payload: u32,
+        who: &UserKey,
+        relay: &Relay,
+    ) -> Result<(), LimitExceeded> {
+        let sent = self.presence.get_or_insert_default();
+        if !sent.contains(&payload) {
+            sent.push(payload);
+            return Ok(());
+        }
+        self.charge_message(MessageKind::ClientEvent, who, relay)
     }
 
     /// Charges pongs and small fragments.

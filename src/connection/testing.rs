@@ -89,6 +89,7 @@ struct ClientLink {
     is_endless: bool,
     takes: bool,
     encoding: EnvelopeEncoding,
+    user: &'static str,
 }
 
 impl ClientLink {
@@ -99,6 +100,7 @@ impl ClientLink {
             is_endless: false,
             takes: false,
             encoding: EnvelopeEncoding::Protobuf,
+            user: "ann",
         }
     }
 }
@@ -138,8 +140,9 @@ impl ConnectionFixture {
         let [builder] = parts.shard_builders.try_into().unwrap();
         let shard = Rc::new(ShardContext::new(parts.relay, builder));
         // Tests that relieve memory or call the shard run the other tasks themselves.
-        let [deliveries, alarms, ..] = shard.background_tasks(Duration::ZERO);
+        let [deliveries, alarms, .., lingering] = shard.background_tasks(Duration::ZERO);
         spawn_local(alarms);
+        spawn_local(lingering);
         Self {
             shard,
             registry: parts.registry,
@@ -209,6 +212,15 @@ impl ConnectionFixture {
         })
     }
 
+    /// Connects a client of this user that speaks JSON.
+    pub(super) fn connect_json_as(&self, user: &'static str, buffer: usize) -> FrameClient {
+        self.connect_over(ClientLink {
+            encoding: EnvelopeEncoding::Json,
+            user,
+            ..ClientLink::new(buffer)
+        })
+    }
+
     /// Connects a client over a stream that the relay can never shut down, such as TLS to a
     /// client that does not read.
     pub(super) fn connect_endlessly(&self, expires_at: Option<Duration>) -> FrameClient {
@@ -239,7 +251,7 @@ impl ConnectionFixture {
         };
         let talk = run_connection(
             Rc::clone(&self.shard),
-            self.admit_speaking(link.expires_at, link.encoding),
+            self.admit_speaking(link.user, link.expires_at, link.encoding),
             wire,
             Bytes::new(),
             (),
@@ -260,17 +272,18 @@ impl ConnectionFixture {
     }
 
     pub(super) fn admit(&self, expires_at: Option<Duration>) -> AdmittedClient {
-        self.admit_speaking(expires_at, EnvelopeEncoding::Protobuf)
+        self.admit_speaking("ann", expires_at, EnvelopeEncoding::Protobuf)
     }
 
     fn admit_speaking(
         &self,
+        user: &str,
         expires_at: Option<Duration>,
         encoding: EnvelopeEncoding,
     ) -> AdmittedClient {
         let identity = Identity {
             tenant: TenantName::parse("acme").unwrap(),
-            user: UserName::parse("ann").unwrap(),
+            user: UserName::parse(user).unwrap(),
             grant: Grant::Everything,
             expires_at,
             key: None,
@@ -331,9 +344,9 @@ impl ConnectionFixture {
     /// Checks that each event that matched is counted exactly once.
     pub(super) fn check_sums(&self) {
         let tally = self.tally();
-        let dropped = tally.dropped_slow.get() + tally.dropped_closed.get();
+        let dropped: u64 = tally.dropped().iter().map(|cell| cell.get()).sum();
         assert_eq!(
-            tally.matched.get() + tally.replayed.get(),
+            tally.matched.get() + tally.replayed.get() + tally.relayed.get(),
             tally.written.get() + dropped + tally.queued.get(),
             "{tally:?}"
         );

@@ -30,6 +30,11 @@ impl WaitingRequests {
         self.0.get_or_insert_default().push_back(request);
     }
 
+    /// Puts back a request that is carried out in part.
+    pub(super) fn push_front(&mut self, request: ClientRequest) {
+        self.0.get_or_insert_default().push_front(request);
+    }
+
     /// Removes the request that has waited longest.
     pub(super) fn pop(&mut self) -> Option<ClientRequest> {
         let waiting = self.0.as_mut()?;

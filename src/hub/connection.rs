@@ -3,7 +3,7 @@
 //! connection requests a Subscribe, and polls for its progress if it is not answered at once. Knows
 //! no wire format.
 
-use std::{rc::Rc, task::Context};
+use std::{rc::Rc, sync::Arc, task::Context};
 
 use sidewire_protocol::{Position, Topic, UserName, position::EpochError};
 
@@ -11,11 +11,15 @@ use sidewire_protocol::{Position, Topic, UserName, position::EpochError};
 use super::read_slice::ReadSlice;
 use super::{
     catch_up::{CatchUp, SubscribeConfirmation, SubscribeProgress},
+    inbox::InboxSender,
     membership::{SubscribeError, TenantMember},
+    presence::{PresenceLimits, PresenceProgress, PresenceRefused},
     shard::{ShardHub, ShardTenant},
     subscribers::ConnectionId,
 };
 use crate::{
+    event::ClientEvent,
+    limits::LimitExceeded,
     outbox::Outbox,
     planted::mark_seen,
     scheduler::{Cost, WorkTicket},
@@ -149,9 +153,26 @@ impl HubConnection {
     }
 
     /// Unsubscribes the connection, which is [live](Self::is_live), from the topics, ignoring
-    /// those that it does not have.
-    pub fn unsubscribe(&mut self, topics: &[Topic]) {
-        self.member.unsubscribe(topics);
+    /// those that it does not have. Returns the number of topics that are done; the caller
+    /// continues with the others when the connection may work again.
+    pub fn unsubscribe(&mut self, topics: &[Topic]) -> usize {
+        self.member.unsubscribe(topics)
+    }
+
+    /// Returns true if the connection is subscribed to the topic.
+    #[must_use]
+    pub fn is_subscribed(&self, topic: &Topic) -> bool {
+        self.member.is_subscribed(topic)
+    }
+
+    /// Sends an event of the connection's client to the other connections of the topics.
+    pub(super) fn relay(
+        &self,
+        event: Arc<ClientEvent>,
+        topics: Box<[Topic]>,
+        inboxes: &[InboxSender],
+    ) {
+        self.member.relay(event, topics, inboxes);
     }
 
     /// Returns true if no Subscribe is under way.
@@ -196,6 +217,51 @@ impl HubConnection {
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.is_live().then(|| self.member.position())
+    }
+}
+
+/// The presence that the client sends and is sent.
+impl HubConnection {
+    /// Takes a presence message of the client, in place of its earlier one with this payload.
+    /// `named` are the topics that it names, of which the connection is subscribed to at least one.
+    /// `now` is the time in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// When a bound is reached; then the earlier message stands.
+    pub fn set_presence(
+        &self,
+        user: &UserName,
+        payload: u32,
+        event: Arc<ClientEvent>,
+        named: Vec<Topic>,
+        limits: &PresenceLimits,
+        now: i64,
+    ) -> Result<(), PresenceRefused> {
+        self.member
+            .set_presence(user, payload, event, named, limits, now)
+    }
+
+    /// Ends the client's presence message with this payload. Returns false if there is none.
+    #[must_use]
+    pub fn withdraw_presence(&self, payload: u32) -> bool {
+        self.member.withdraw_presence(payload)
+    }
+
+    /// Returns true if presence messages that the connection is owed may be sent now. `is_limited`:
+    /// true while none may be sent because of new subscriptions.
+    #[must_use]
+    pub fn may_send_presence(&self, is_limited: bool) -> bool {
+        self.is_live() && self.member.may_send_presence(is_limited)
+    }
+
+    /// Sends a part of what the connection is owed. `charge` is called for each message that is sent
+    /// because of a new subscription.
+    pub fn send_presence(
+        &self,
+        charge: impl FnMut() -> Result<(), LimitExceeded>,
+    ) -> PresenceProgress {
+        self.member.send_presence(charge)
     }
 }
 

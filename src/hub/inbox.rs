@@ -1,5 +1,5 @@
 //! Data that crosses threads on the path of an event: items in a shard's inbox, and the state
-//! that shards share while they deliver them. Knows no topics.
+//! that shards share while they deliver them.
 
 use std::sync::{
     Arc,
@@ -8,8 +8,11 @@ use std::sync::{
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
+use sidewire_presence::ConnectionKey;
+use sidewire_protocol::Topic;
+
 use super::tenant::Tenant;
-use crate::event::{Event, JsonCell};
+use crate::event::{ClientEvent, Event, JsonCell};
 
 /// Bounds on the items waiting for a shard, in its inbox or in the queues of its tenants.
 #[derive(Debug, Clone, Copy)]
@@ -29,13 +32,34 @@ impl Default for InboxLimits {
     }
 }
 
-/// The events of one append, on their way to a shard.
+/// Something to deliver, on its way to a shard.
 #[derive(Debug)]
 pub struct InboxItem {
     pub(super) tenant: Arc<Tenant>,
-    pub(super) events: EventBatch,
-    pub(super) delivery: ShardDelivery,
+    pub(super) content: InboxContent,
     pub(super) _place: InboxPermit,
+}
+
+/// The content of an inbox item.
+#[derive(Debug)]
+pub(super) enum InboxContent {
+    /// The events of one append.
+    Events {
+        events: EventBatch,
+        delivery: ShardDelivery,
+    },
+    /// An event of a client.
+    Client(Arc<RelayedEvent>),
+}
+
+/// An event of a client on its way to others.
+#[derive(Debug)]
+pub(super) struct RelayedEvent {
+    pub(super) event: Arc<ClientEvent>,
+    /// The topics that it names and its sender is subscribed to.
+    pub(super) topics: Box<[Topic]>,
+    /// The connection that sent it, which does not receive it.
+    pub(super) sender: ConnectionKey,
 }
 
 /// The events of one append, in offset order.
@@ -181,6 +205,22 @@ impl InboxSender {
         Ok(InboxPermit {
             _of_share: waited.take_or_acquire(share)?,
             _of_all: waited.take_or_acquire(&self.places)?,
+            _of_client_events: None,
+        })
+    }
+
+    /// Reserves room for an event of a client, within what these may take of the tenant's share.
+    /// Returns `None` if there is none.
+    pub(super) fn try_reserve_for_client(
+        &self,
+        share: &Arc<Semaphore>,
+        client_events: &Arc<Semaphore>,
+    ) -> Option<InboxPermit> {
+        let acquire = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
+        Some(InboxPermit {
+            _of_client_events: Some(acquire(client_events)?),
+            _of_share: acquire(share)?,
+            _of_all: acquire(&self.places)?,
         })
     }
 
@@ -197,6 +237,7 @@ impl InboxSender {
 pub(super) struct InboxPermit {
     _of_share: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
+    _of_client_events: Option<OwnedSemaphorePermit>,
 }
 
 /// The semaphore that had no permit left: that of an inbox, or of a tenant's share of it.

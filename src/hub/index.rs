@@ -8,7 +8,7 @@ use sidewire_protocol::{Topic, topic_map::LargeTopicMap};
 use super::subscribers::{ConnectionId, Subscribers};
 use crate::{
     event::Event,
-    outbox::{EventOffer, OfferOutcome, Outbox},
+    outbox::{ClientEventOffer, ClientEventOutcome, EventOffer, OfferOutcome, Outbox},
 };
 
 /// The connections of one tenant on one shard, and their subscriptions.
@@ -28,6 +28,19 @@ pub(super) struct FanoutCounts {
     pub(super) overflowed: u64,
     /// Work done for the event: its topics, plus the connections subscribed to each, so a
     /// connection counts once for each topic it shares with the event.
+    pub(super) offers: usize,
+}
+
+/// Counts of the fan-out of an event of a client.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RelayCounts {
+    /// Connections that took it.
+    pub(super) taken: u64,
+    /// Connections that did not, because they are catching up.
+    pub(super) catching_up: u64,
+    /// Connections that did not, because their outboxes have no room.
+    pub(super) outbox_full: u64,
+    /// Connections subscribed to each topic, plus the topics.
     pub(super) offers: usize,
 }
 
@@ -97,13 +110,22 @@ impl TenantIndex {
         was_last
     }
 
-    /// Calls `f` with the outbox of every connection.
-    pub(super) fn for_each_connection(&self, f: impl FnMut(&Rc<Outbox>)) {
-        self.connections.for_each(f);
+    /// Returns the outbox of a connection.
+    pub(super) fn outbox(&self, id: ConnectionId) -> Option<&Rc<Outbox>> {
+        self.connections.get(id)
     }
 
-    /// Calls `f` with the outbox of every connection that is subscribed to the topic.
-    pub(super) fn for_each_subscriber(&self, topic: &Topic, f: impl FnMut(&Rc<Outbox>)) {
+    /// Calls `f` with the outbox of every connection.
+    pub(super) fn for_each_connection(&self, mut f: impl FnMut(&Rc<Outbox>)) {
+        self.connections.for_each(|_, outbox| f(outbox));
+    }
+
+    /// Calls `f` with every connection that is subscribed to the topic, and its outbox.
+    pub(super) fn for_each_subscriber(
+        &self,
+        topic: &Topic,
+        f: impl FnMut(ConnectionId, &Rc<Outbox>),
+    ) {
         if let Some(subscribers) = self.subscribers_of(topic) {
             subscribers.for_each(f);
         }
@@ -139,6 +161,39 @@ impl TenantIndex {
             }
         }
         fanout
+    }
+
+    /// Offers an event of a client once to each connection that is subscribed to one of the
+    /// topics, except to the `sender`. Those that must be woken for it are added to `due`.
+    pub(super) fn offer_client_event(
+        &self,
+        topics: &[Topic],
+        sender: Option<ConnectionId>,
+        offer: &ClientEventOffer<'_>,
+        due: &mut VecDeque<Rc<Outbox>>,
+    ) -> RelayCounts {
+        let mut counts = RelayCounts::default();
+        for topic in topics {
+            counts.offers += 1;
+            self.for_each_subscriber(topic, |id, outbox| {
+                counts.offers += 1;
+                if sender == Some(id) {
+                    return;
+                }
+                match outbox.offer_client_event(offer) {
+                    ClientEventOutcome::Taken { to_wake } => {
+                        counts.taken += 1;
+                        if to_wake {
+                            due.push_back(Rc::clone(outbox));
+                        }
+                    }
+                    ClientEventOutcome::CatchingUp => counts.catching_up += 1,
+                    ClientEventOutcome::NoRoom => counts.outbox_full += 1,
+                    ClientEventOutcome::OfferedBefore | ClientEventOutcome::Ended => {}
+                }
+            });
+        }
+        counts
     }
 
     fn subscribers_of(&self, topic: &Topic) -> Option<&Subscribers> {

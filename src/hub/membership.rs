@@ -1,7 +1,7 @@
 //! A connection as a member of its tenant on one shard: its topics, the offset from which each is
 //! delivered, and its view of the tenant's log. Knows no wire format.
 
-use std::{mem, ops::ControlFlow, rc::Rc, sync::Arc};
+use std::{cell::OnceCell, mem, ops::ControlFlow, rc::Rc, sync::Arc};
 
 use sidewire_protocol::{
     EnvelopeEncoding, Position, Topic, UserName,
@@ -11,6 +11,7 @@ use sidewire_protocol::{
 use tokio::time::Instant;
 
 use super::{
+    inbox::{InboxSender, RelayedEvent},
     large_json::JsonRendering,
     read_slice::ReadSlice,
     shard::{ShardHub, ShardTenant},
@@ -18,7 +19,7 @@ use super::{
     tenant::LogSpan,
 };
 use crate::{
-    event::{Event, JsonFrame, NoJson},
+    event::{ClientEvent, Event, JsonFrame, NoJson},
     log::ReplayGap,
     memory::{MemoryExceeded, MemoryUse},
     outbox::{OutboundFrame, Outbox},
@@ -71,6 +72,8 @@ pub(super) struct TenantMember {
     implicit_from: u64,
     /// True once they have been resumed, which happens only once.
     implicit_resumed: bool,
+    /// The user, once the client has sent a presence message.
+    present_as: OnceCell<UserName>,
 }
 
 /// An event as it is sent to a resuming connection.
@@ -104,6 +107,7 @@ impl TenantMember {
             topics: TopicMap::default(),
             implicit_from: here.taken.get().offset,
             implicit_resumed: false,
+            present_as: OnceCell::new(),
             here,
         }
     }
@@ -174,6 +178,7 @@ impl TenantMember {
             self.here.subscribe(topic, self.id, &self.outbox);
         }
         self.hub.tally().subscriptions.add(new.len() as u64);
+        self.add_snapshots(&new);
         let new = new.into_iter().map(|topic| (topic, position.offset));
         self.topics.extend(new);
         Ok(position)
@@ -204,16 +209,44 @@ impl TenantMember {
         !mem::replace(&mut self.implicit_resumed, true) && !fault!(ForgetsImplicitTopics)
     }
 
-    /// Unsubscribes the connection from the topics, ignoring those that it does not have.
-    pub(super) fn unsubscribe(&mut self, topics: &[Topic]) {
+    /// Unsubscribes the connection from the topics, ignoring those that it does not have. If many
+    /// users are present on them, that may take more than the tenant's quantum. Returns the number
+    /// of topics that are done, at least one.
+    pub(super) fn unsubscribe(&mut self, topics: &[Topic]) -> usize {
         self.charge(Cost::SUBSCRIPTION.times(topics.len()));
+        let mut done = 0;
         for topic in topics {
+            if done > 0 && !self.presence().is_empty() && !self.here.work.has_quota() {
+                break;
+            }
+            done += 1;
             if self.topics.remove(topic).is_some() {
                 self.here.unsubscribe(topic, self.id);
                 self.hub.tally().subscriptions.sub(1);
                 self.release_memory(subscription_bytes(topic));
+                self.charge(self.update_after_unsubscribe(topic));
             }
         }
+        self.leave_presence_topics();
+        done
+    }
+
+    pub(super) fn hub(&self) -> &ShardHub {
+        &self.hub
+    }
+
+    pub(super) fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Returns the user, if the client has sent a presence message.
+    pub(super) fn present_as(&self) -> Option<&UserName> {
+        self.present_as.get()
+    }
+
+    /// Notes that the client sends presence messages as this user.
+    pub(super) fn present_as_or_init(&self, user: &UserName) -> &UserName {
+        self.present_as.get_or_init(|| user.clone())
     }
 
     /// Returns true if work may be done for the connection now. If not, the connection joins its
@@ -232,6 +265,30 @@ impl TenantMember {
         Rc::clone(&self.outbox) as Rc<dyn Waiter>
     }
 
+    /// Returns true if the connection is subscribed to the topic.
+    pub(super) fn is_subscribed(&self, topic: &Topic) -> bool {
+        self.topics.contains_key(topic)
+    }
+
+    /// Sends an event of the connection's client to the other connections of the topics.
+    pub(super) fn relay(
+        &self,
+        event: Arc<ClientEvent>,
+        topics: Box<[Topic]>,
+        inboxes: &[InboxSender],
+    ) {
+        self.charge(Cost::EVENT + Cost::TOPIC.times(topics.len()));
+        let relayed = RelayedEvent {
+            event,
+            topics,
+            sender: self.hub.connection_key(self.id),
+        };
+        let full = self.here.tenant.relay(relayed, inboxes);
+        let tally = self.hub.tally();
+        tally.relayed.add(full);
+        tally.dropped_inbox.add(full);
+    }
+
     /// Releases the memory of subscriptions, at most `bytes`.
     fn release_memory(&self, bytes: usize) {
         let bytes = self.outbox.release_subscriptions(bytes);
@@ -241,7 +298,7 @@ impl TenantMember {
 
 /// Queries and actions of a connection that is catching up.
 impl TenantMember {
-    pub(super) fn outbox(&self) -> &Outbox {
+    pub(super) fn outbox(&self) -> &Rc<Outbox> {
         &self.outbox
     }
 
@@ -355,6 +412,7 @@ impl Drop for TenantMember {
         // Topics may stay in the index for some turns, but nothing must be delivered through
         // them.
         self.outbox.leave_hub();
+        self.end_presence();
         let mut topics = mem::take(&mut self.topics);
         self.hub.tally().subscriptions.sub(topics.len() as u64);
         self.release_memory(usize::MAX);

@@ -18,6 +18,7 @@ mod inbox;
 mod index;
 mod large_json;
 mod membership;
+mod presence;
 mod publish;
 mod read_slice;
 mod registry;
@@ -33,6 +34,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use sidewire_protocol::clock::Clock;
 use tokio::sync::mpsc;
 
 pub use admin::{HubAdmin, ShardTimeout, TenantView};
@@ -42,12 +44,17 @@ pub use condition_check::ConditionCheck;
 pub use connection::HubConnection;
 pub use inbox::{InboxItem, InboxLimits};
 pub use membership::SubscribeError;
+pub use presence::{
+    PageCursor, PresenceLimits, PresenceMessage, PresencePage, PresenceProgress, PresenceRefusal,
+    PresenceRefused, PresenceSettings,
+};
 pub use publish::{AppendError, AppendedEvents, HubPublisher, PlacedEvent, PublishedEvents};
 pub use registry::{RegistryLimits, TenantRegistry, TenantsFull};
 pub use shard::{LOOK_INTERVAL, ShardHub};
 
 use crate::tally::ShardTally;
 use admin::ShardCalls;
+use presence::PresenceMailbox;
 use relief::MemoryRelief;
 
 /// Index of a shard within the process, from 0.
@@ -72,6 +79,9 @@ pub struct ShardBuilder {
     inbox: mpsc::Receiver<InboxItem>,
     calls: ShardCalls,
     relief: Arc<MemoryRelief>,
+    /// The mailboxes of all shards.
+    presence: Arc<[PresenceMailbox]>,
+    clock: Clock,
 }
 
 impl ShardBuilder {
@@ -100,7 +110,13 @@ pub struct HubParts {
 impl HubParts {
     /// Creates a hub with this number of shards.
     #[must_use]
-    pub fn new(registry: &Arc<TenantRegistry>, timeouts: PublishTimeouts, shards: usize) -> Self {
+    pub fn new(
+        registry: &Arc<TenantRegistry>,
+        timeouts: PublishTimeouts,
+        shards: usize,
+        clock: &Clock,
+    ) -> Self {
+        let presence: Arc<[_]> = (0..shards).map(|_| PresenceMailbox::default()).collect();
         let relief = Arc::new(MemoryRelief::new(shards));
         let (mut inboxes, mut callers, mut builders) = (Vec::new(), Vec::new(), Vec::new());
         for id in 0..shards {
@@ -115,6 +131,8 @@ impl HubParts {
                 inbox,
                 calls,
                 relief: Arc::clone(&relief),
+                presence: Arc::clone(&presence),
+                clock: clock.clone(),
             });
         }
         let admin = HubAdmin::new(Arc::clone(registry), callers.into());

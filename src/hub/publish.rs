@@ -4,7 +4,7 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use sidewire_protocol::{Position, TenantName};
+use sidewire_protocol::{Position, TenantName, Topic};
 use tokio::{
     task::yield_now,
     time::{Instant, sleep, timeout, timeout_at},
@@ -13,6 +13,7 @@ use tokio::{
 use super::{
     HubAdmin, PublishTimeouts,
     condition_check::ConditionCheck,
+    connection::HubConnection,
     inbox::{EventBatch, HeldPermit, InboxSender, SharedDelivery},
     registry::{TenantRegistry, TenantsFull},
     relief::MemoryRelief,
@@ -20,7 +21,7 @@ use super::{
     tenant::{AppendAttempt, Tenant},
 };
 use crate::{
-    event::{EventDraft, FingerprintKey},
+    event::{ClientEvent, EventDraft, FingerprintKey},
     log::{AppendCondition, EvictedEvents, UnmetCondition},
     memory::{MemoryAccount, MemoryLimits},
     scheduler::{Cost, QUANTUM},
@@ -222,6 +223,17 @@ impl HubPublisher {
                 AppendAttempt::Removed => {}
             }
         }
+    }
+
+    /// Sends an event of a client to the other connections of the topics, on all shards. The
+    /// sender must be subscribed to each of them. Shards whose inbox has no room do not get it.
+    pub fn relay_client_event(
+        &self,
+        sender: &HubConnection,
+        event: Arc<ClientEvent>,
+        topics: Box<[Topic]>,
+    ) {
+        sender.relay(event, topics, &self.inboxes);
     }
 
     /// Returns the tenant, and creates it if there is none, unless the conditions cannot hold

@@ -157,6 +157,11 @@ impl TenantRegistry {
                 .is_some_and(|it| it.has_json_connection())
     }
 
+    /// Returns the source of random numbers.
+    pub(super) fn random(&self) -> &RandomSource {
+        &self.random
+    }
+
     /// Returns the budget of the message ids of all tenants.
     #[must_use]
     pub fn message_ids(&self) -> &MessageIdBudget {
@@ -301,7 +306,8 @@ impl TenantRegistry {
         }
     }
 
-    fn forget_if_idle(&self, tenant: &Arc<Tenant>) {
+    /// Forgets a tenant that has become idle.
+    pub(super) fn forget_if_idle(&self, tenant: &Arc<Tenant>) {
         let mut tenants = self.write_tenants();
         if let Some(head) = tenant.remove_if_idle() {
             tenants.live.swap_remove(tenant.name());

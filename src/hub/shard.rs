@@ -2,6 +2,7 @@
 //! their events come. Lives on the shard's thread.
 
 mod calls;
+mod client_events;
 mod departures;
 mod memory;
 mod rendering;
@@ -9,6 +10,7 @@ mod shard_tenant;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     future::poll_fn,
     rc::Rc,
     sync::Arc,
@@ -17,6 +19,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
+use sidewire_presence::ConnectionKey;
 use sidewire_protocol::{TenantName, UserName, close::CloseReason};
 use tokio::{sync::mpsc, task::yield_now, time::Instant};
 
@@ -27,10 +30,12 @@ use super::{
     admin::ShardCalls,
     begun_messages::BegunMessages,
     connection::HubConnection,
-    inbox::InboxItem,
+    inbox::{InboxContent, InboxItem},
+    presence::ShardPresence,
     registry::{TenantRegistry, TenantsFull},
     relief::MemoryRelief,
     subscribers::ConnectionId,
+    tenant::Tenant,
     wakes::WakeQueue,
 };
 use crate::{
@@ -71,6 +76,7 @@ pub struct ShardHub {
     /// True once all connections have been told to end; from then on no work is deferred.
     is_ending: Cell<bool>,
     begun_messages: Rc<BegunMessages>,
+    presence: ShardPresence,
 }
 
 impl ShardHub {
@@ -78,6 +84,7 @@ impl ShardHub {
         Self {
             id: builder.id,
             begun_messages: BegunMessages::new(builder.registry.memory()),
+            presence: ShardPresence::new(builder.presence, builder.clock),
             registry: builder.registry,
             tally: builder.tally,
             relief: builder.relief,
@@ -148,6 +155,7 @@ impl ShardHub {
     /// Delivers queued items within the budget of one turn. Does not wait for new ones.
     pub fn deliver_pending(self: &Rc<Self>) {
         self.drain_inbox();
+        self.take_presence_mail();
         self.deliveries.borrow_mut().begin_turn();
         loop {
             // A tenant with a full write pending gains nothing from more events.
@@ -161,7 +169,8 @@ impl ShardHub {
                     break false;
                 };
                 self.deliveries.borrow_mut().charge(&here, cost);
-                let has_more = here.has_waiting() || here.has_awaited();
+                let has_more =
+                    here.has_waiting() || here.has_awaited() || here.has_presence_changes.get();
                 if !has_more || !here.deliveries.has_quota() || !is_ready(&here) {
                     break has_more;
                 }
@@ -185,6 +194,10 @@ impl ShardHub {
     fn poll_work(&self, context: &mut Context<'_>) -> Poll<bool> {
         // The turn that follows drains the inbox.
         if !self.is_idle() {
+            return Poll::Ready(true);
+        }
+        let mailbox = self.presence_mailbox();
+        if mailbox.is_some_and(|mailbox| mailbox.poll_mail(context).is_ready()) {
             return Poll::Ready(true);
         }
         let next = self.inbox.borrow_mut().poll_recv(context);
@@ -268,6 +281,24 @@ impl ShardHub {
                 .borrow()
                 .for_each_connection(|outbox| outbox.signals().request_end(ending()));
         }
+    }
+
+    /// Returns the key of a connection of this shard.
+    pub(super) fn connection_key(&self, id: ConnectionId) -> ConnectionKey {
+        ConnectionKey { shard: self.id, id }
+    }
+
+    /// Returns the tenant's part of this shard, if it has connections here.
+    pub(super) fn tenant_here(&self, tenant: &Arc<Tenant>) -> Option<Rc<ShardTenant>> {
+        let tenants = self.tenants.borrow();
+        let here = tenants.get(tenant.name())?;
+        // A tenant that was forgotten and created again is another one.
+        Arc::ptr_eq(&here.tenant, tenant).then(|| Rc::clone(here))
+    }
+
+    /// Schedules the tenant's deliveries.
+    pub(super) fn activate_deliveries(&self, here: &Rc<ShardTenant>) {
+        self.deliveries.borrow_mut().activate(here);
     }
 
     fn enter_tenant(&self, name: &TenantName) -> Result<Rc<ShardTenant>, TenantsFull> {
@@ -356,18 +387,30 @@ impl ShardHub {
     fn deliver_slice(self: &Rc<Self>, here: &Rc<ShardTenant>, quota: Cost) -> Option<Cost> {
         let mut waiting = here.waiting.borrow_mut();
         let is_rendering = here.is_rendering.get() && !self.is_ending.get();
+        if here.applies_presence_first(!waiting.is_empty() && !is_rendering) {
+            here.is_presence_next.set(false);
+            return Some(self.apply_presence(here, quota) + here.nudge_awaited());
+        }
+        here.is_presence_next.set(true);
         let next = waiting.front_mut().filter(|_| !is_rendering);
         let Some(PendingItem { item, done, first }) = next else {
             let cost = here.nudge_awaited();
             return (cost > Cost::ZERO).then_some(cost);
         };
+        let (events, delivery) = match &item.content {
+            InboxContent::Events { events, delivery } => (events.as_slice(), delivery),
+            InboxContent::Client(relayed) => {
+                let cost = self.deliver_client_event(here, relayed);
+                self.finish_slice(here, &mut waiting, true);
+                return Some(cost);
+            }
+        };
         #[cfg(any(test, feature = "testing"))]
         here.take_position_late();
         let index = here.index.borrow();
         let mut due = here.due.queue().borrow_mut();
-        let events = item.events.as_slice();
         let mut cost = Cost::ZERO;
-        let delivery = item.delivery.shared_delivery();
+        let delivery = delivery.shared_delivery();
         let rest = events.iter().zip(delivery.events()).skip(*done);
         for (event, delivered) in rest {
             if cost >= quota || cost > Cost::ZERO && due.has_full_write() {
@@ -402,17 +445,47 @@ impl ShardHub {
             }
         }
         let is_done = *done == events.len();
-        if due.len() > 0 {
+        drop(due);
+        cost += here.nudge_awaited();
+        self.finish_slice(here, &mut waiting, is_done);
+        Some(cost)
+    }
+
+    /// Schedules the connections that must be woken.
+    pub(super) fn schedule_wakes(&self, here: &ShardTenant) {
+        if here.due.queue().borrow().len() > 0 {
             self.wakes.activate(&here.due);
         }
-        cost += here.nudge_awaited();
+    }
+
+    /// Schedules the connections that must be woken, and removes the tenant's first item if it
+    /// `is_done`.
+    fn finish_slice(&self, here: &ShardTenant, waiting: &mut VecDeque<PendingItem>, is_done: bool) {
+        self.schedule_wakes(here);
         if is_done {
             waiting.pop_front();
             if waiting.is_empty() && waiting.capacity() > WAITING_KEPT_ROOM_FOR {
                 waiting.shrink_to(WAITING_KEPT_ROOM_FOR);
             }
         }
-        Some(cost)
+    }
+
+    /// Returns the index of the shard.
+    pub(super) fn id(&self) -> ShardId {
+        self.id
+    }
+
+    pub(super) fn registry(&self) -> &TenantRegistry {
+        &self.registry
+    }
+
+    pub(super) fn presence(&self) -> &ShardPresence {
+        &self.presence
+    }
+
+    /// Returns true once all connections have been told to end.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending.get()
     }
 
     /// Returns the account of the memory that the process holds for clients and backends.

@@ -67,12 +67,21 @@ impl Subscribers {
         }
     }
 
-    /// Calls `f` with each outbox.
-    pub(super) fn for_each(&self, mut f: impl FnMut(&Rc<Outbox>)) {
+    /// Returns the outbox of a connection, if it is in the set.
+    pub(super) fn get(&self, id: ConnectionId) -> Option<&Rc<Outbox>> {
+        match self {
+            Self::One(only, outbox) if *only == id => Some(outbox),
+            Self::None | Self::One(..) => None,
+            Self::Many(many) => many.get(&id),
+        }
+    }
+
+    /// Calls `f` with each connection and its outbox.
+    pub(super) fn for_each(&self, mut f: impl FnMut(ConnectionId, &Rc<Outbox>)) {
         match self {
             Self::None => {}
-            Self::One(_, outbox) => f(outbox),
-            Self::Many(many) => many.values().for_each(f),
+            Self::One(id, outbox) => f(*id, outbox),
+            Self::Many(many) => many.iter().for_each(|(id, outbox)| f(*id, outbox)),
         }
     }
 }
@@ -103,7 +112,7 @@ mod tests {
                     subscribers.remove(id);
                 }
                 let mut found = Vec::new();
-                subscribers.for_each(|outbox| found.push(Rc::as_ptr(outbox)));
+                subscribers.for_each(|_, outbox| found.push(Rc::as_ptr(outbox)));
                 found.sort_unstable();
                 let mut expected: Vec<_> = model.values().map(Rc::as_ptr).collect();
                 expected.sort_unstable();

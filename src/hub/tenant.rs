@@ -13,9 +13,10 @@ use super::{
     ShardId,
     audience::AudienceCounter,
     inbox::{
-        EventBatch, FullInbox, HeldPermit, InboxItem, InboxPermit, InboxSender, ShardDelivery,
-        SharedDelivery,
+        EventBatch, FullInbox, HeldPermit, InboxContent, InboxItem, InboxPermit, InboxSender,
+        RelayedEvent, ShardDelivery, SharedDelivery,
     },
+    presence::TenantPresence,
     submission::{RepeatedDraft, Submission, SubmissionRefusal},
 };
 #[cfg(any(test, feature = "testing"))]
@@ -40,6 +41,8 @@ pub(super) struct Tenant {
     /// Number of its JSON connections on all shards.
     json_connections: AtomicUsize,
     audience: AudienceCounter,
+    /// Locked before the state.
+    presence: TenantPresence,
     /// Index of topics' last events, while it is in use. Locked before the state.
     last_offsets: Mutex<Option<Box<LastOffsets>>>,
     state: Mutex<TenantState>,
@@ -60,6 +63,9 @@ struct ShardEntry {
     shard: ShardId,
     /// The tenant's permits for this shard's inbox.
     share: Arc<Semaphore>,
+    /// The permits that events of clients need in addition: half as many, so that they leave room
+    /// for events of backends.
+    client_events: Arc<Semaphore>,
 }
 
 /// A range of a log.
@@ -115,6 +121,7 @@ impl Tenant {
             message_id_budget: Arc::clone(message_ids),
             json_connections: AtomicUsize::new(0),
             audience: AudienceCounter::default(),
+            presence: TenantPresence::default(),
             last_offsets: Mutex::default(),
             state: Mutex::new(TenantState {
                 log,
@@ -151,6 +158,11 @@ impl Tenant {
     /// Adds the shard to the set, with `places` permits for its inbox. Returns the newest event's
     /// position, or `None` if the registry has forgotten the tenant.
     pub(super) fn enter_shard(&self, shard: ShardId, places: usize) -> Option<Position> {
+        self.presence
+            .enter_shard(shard, || self.add_shard(shard, places))
+    }
+
+    fn add_shard(&self, shard: ShardId, places: usize) -> Option<Position> {
         let mut state = self.lock();
         if state.removed {
             return None;
@@ -158,23 +170,40 @@ impl Tenant {
         state.shards.push(ShardEntry {
             shard,
             share: Arc::new(Semaphore::new(places)),
+            client_events: Arc::new(Semaphore::new((places / 2).max(1))),
         });
         Some(state.log.head())
     }
 
     /// Removes the shard from the set.
     pub(super) fn leave_shard(&self, shard: ShardId) {
-        self.lock().shards.retain(|entry| entry.shard != shard);
+        self.presence.leave_shard(shard, || {
+            self.lock().shards.retain(|entry| entry.shard != shard);
+        });
     }
 
-    /// Returns true if the tenant has no shard, no event and no message id.
+    /// Returns the shards of the set.
+    pub(super) fn shards(&self) -> Vec<ShardId> {
+        self.lock().shards.iter().map(|entry| entry.shard).collect()
+    }
+
+    /// Returns its presence.
+    pub(super) fn presence(&self) -> &TenantPresence {
+        &self.presence
+    }
+
+    /// Returns true if the tenant has no shard, no event, no message id and nobody present.
     pub(super) fn is_idle(&self) -> bool {
-        self.lock().is_idle()
+        self.presence.is_empty() && self.lock().is_idle()
     }
 
     /// Closes an idle tenant to additions and returns the head of its log; returns `None` if it
     /// is not idle or was removed before.
     pub(super) fn remove_if_idle(&self) -> Option<Position> {
+        // Nobody becomes present without a connection, of which there is none.
+        if !self.presence.is_empty() {
+            return None;
+        }
         let mut state = self.lock();
         if state.removed || !state.is_idle() {
             return None;
@@ -348,8 +377,10 @@ impl Tenant {
         for (inbox, place) in places {
             inbox.send(InboxItem {
                 tenant: Arc::clone(self),
-                events: events.clone(),
-                delivery: ShardDelivery::of(&delivery),
+                content: InboxContent::Events {
+                    events: events.clone(),
+                    delivery: ShardDelivery::of(&delivery),
+                },
                 _place: place,
             });
         }
@@ -364,6 +395,28 @@ impl Tenant {
             delivery,
             evicted,
         }
+    }
+
+    /// Sends an event of a client to every shard of the set that has room for it. Returns the
+    /// number of shards that have none.
+    pub(super) fn relay(self: &Arc<Self>, event: RelayedEvent, inboxes: &[InboxSender]) -> u64 {
+        let event = Arc::new(event);
+        let state = self.lock();
+        let mut full = 0;
+        for entry in &state.shards {
+            let Some(inbox) = inboxes.get(entry.shard).filter(|it| !it.is_closed()) else {
+                continue;
+            };
+            match inbox.try_reserve_for_client(&entry.share, &entry.client_events) {
+                Some(place) => inbox.send(InboxItem {
+                    tenant: Arc::clone(self),
+                    content: InboxContent::Client(Arc::clone(&event)),
+                    _place: place,
+                }),
+                None => full += 1,
+            }
+        }
+        full
     }
 
     /// Forgets a part of the message ids that are too old. Returns true if those were all.

@@ -22,6 +22,9 @@ pub(super) struct LimitsState {
     pub(super) user_handshakes: OverridableBuckets<TenantName, UserKey>,
     pub(super) user_messages: OverridableBuckets<TenantName, UserKey>,
     pub(super) tenant_messages: OverridableBuckets<TenantName, TenantName>,
+    pub(super) user_client_events: OverridableBuckets<TenantName, UserKey>,
+    pub(super) tenant_client_events: OverridableBuckets<TenantName, TenantName>,
+    pub(super) presence_snapshots: Option<Arc<KeyedBuckets<UserKey>>>,
     pub(super) tenant_events: OverridableBuckets<TenantName, TenantName>,
     pub(super) key_events: OverridableBuckets<Box<str>, ()>,
     caps: ConnectionCaps,
@@ -142,6 +145,28 @@ impl LimitsState {
                     )
                 }),
             ),
+            user_client_events: self.user_client_events.reconfigured(
+                bounded_rate(Some(limits.user_event_burst), limits.user_event_period),
+                for_overridden_tenants(config, |it| {
+                    bounded_rate(
+                        Some(it.user_event_burst.unwrap_or(limits.user_event_burst)),
+                        it.user_event_period.unwrap_or(limits.user_event_period),
+                    )
+                }),
+            ),
+            tenant_client_events: self.tenant_client_events.reconfigured(
+                bounded_rate(Some(limits.tenant_event_burst), limits.tenant_event_period),
+                for_overridden_tenants(config, |it| {
+                    bounded_rate(
+                        Some(it.tenant_event_burst.unwrap_or(limits.tenant_event_burst)),
+                        it.tenant_event_period.unwrap_or(limits.tenant_event_period),
+                    )
+                }),
+            ),
+            presence_snapshots: kept_or_new(
+                self.presence_snapshots.as_ref(),
+                per_minute(Some(config.presence.snapshot_messages_per_minute)),
+            ),
             tenant_events: self.tenant_events.reconfigured(
                 bounded_rate(ingest.tenant_burst, ingest.tenant_period),
                 for_overridden_tenants(config, |it| {
@@ -172,6 +197,11 @@ impl LimitsState {
         self.user_handshakes.sweep();
         self.user_messages.sweep();
         self.tenant_messages.sweep();
+        self.user_client_events.sweep();
+        self.tenant_client_events.sweep();
+        self.presence_snapshots
+            .iter()
+            .for_each(|bucket| bucket.sweep());
         self.tenant_events.sweep();
         self.key_events.sweep();
         self.handshakes.iter().for_each(|bucket| bucket.sweep());
@@ -183,6 +213,12 @@ impl LimitsState {
         self.user_handshakes.is_full()
             && self.user_messages.is_full()
             && self.tenant_messages.is_full()
+            && self.user_client_events.is_full()
+            && self.tenant_client_events.is_full()
+            && self
+                .presence_snapshots
+                .iter()
+                .all(|bucket| bucket.is_full())
             && self.tenant_events.is_full()
             && self.key_events.is_full()
             && self.handshakes.iter().all(|bucket| bucket.is_full())

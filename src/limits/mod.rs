@@ -52,6 +52,14 @@ named_values! {
         UserMessages = "user_messages",
         /// Messages of a tenant's users.
         TenantMessages = "tenant_messages",
+        /// Client events of a user.
+        UserClientEvents = "user_client_events",
+        /// Client events of a tenant's users.
+        TenantClientEvents = "tenant_client_events",
+        /// Presence: its messages of a user, its users of a topic, its memory of a tenant.
+        Presence = "presence",
+        /// Presence messages that a user is sent because of new subscriptions.
+        PresenceSnapshots = "presence_snapshots",
         /// Pings of a connection, and its pongs and small fragments.
         Heartbeats = "heartbeats",
         /// Topics of a connection.
@@ -81,6 +89,10 @@ impl Limit {
             Self::UserHandshakes => "handshakes of this user",
             Self::UserMessages => "messages of this user",
             Self::TenantMessages => "messages of this tenant's users",
+            Self::UserClientEvents => "client events of this user",
+            Self::TenantClientEvents => "client events of this tenant's users",
+            Self::Presence => "presence messages",
+            Self::PresenceSnapshots => "presence messages to this user",
             Self::Heartbeats => "pings, pongs or small fragments",
             Self::Topics => "topics",
             Self::Waiting => "waiting requests",
@@ -216,6 +228,31 @@ impl Limits {
                 charge_bucket(tenants, &who.tenant, Limit::TenantMessages)
             }
         }
+    }
+
+    /// Charges one client event to its user and tenant. An event over the user's rate is not
+    /// charged to the tenant.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the rate is exceeded.
+    pub fn charge_client_event(&self, who: &UserKey) -> Result<(), LimitExceeded> {
+        let in_force = self.in_force.load();
+        let users = in_force.user_client_events.get(&who.tenant);
+        charge_bucket(users, who, Limit::UserClientEvents)?;
+        let tenants = in_force.tenant_client_events.get(&who.tenant);
+        charge_bucket(tenants, &who.tenant, Limit::TenantClientEvents)
+    }
+
+    /// Charges a presence message that a user is sent because of a new subscription.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the rate is exceeded.
+    pub fn charge_presence_snapshot(&self, who: &UserKey) -> Result<(), LimitExceeded> {
+        let in_force = self.in_force.load();
+        let bucket = in_force.presence_snapshots.as_ref();
+        charge_bucket(bucket, who, Limit::PresenceSnapshots)
     }
 
     /// Charges the first event of a publish call. A call over the tenant's rate is not

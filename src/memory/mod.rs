@@ -3,7 +3,7 @@
 //!
 //! Each [use](MemoryUse) belongs to a holder, and each holder has a guaranteed share that
 //! no other holder can take: the replay window for events, a quarter each for subscriptions
-//! of clients and for requests of backends, and a sixteenth each for connections of
+//! and presence of clients and for requests of backends, and a sixteenth each for connections of
 //! backends, for begun messages, for decoding and for connections of clients. Memory beyond
 //! the shares is first come, first served. Events are never refused here: the logs bound
 //! them, and connections that hold on to old events are closed.
@@ -195,6 +195,7 @@ impl MemoryAccount {
             events,
             requests,
             subscriptions,
+            presence,
             begun_messages,
             decoding,
             client_connections,
@@ -206,6 +207,7 @@ impl MemoryAccount {
             MemoryUse::Events => events,
             MemoryUse::Requests => requests,
             MemoryUse::Subscriptions => subscriptions,
+            MemoryUse::Presence => presence,
             MemoryUse::BegunMessages => begun_messages,
             MemoryUse::Decoding => decoding,
             MemoryUse::ClientConnections => client_connections,

@@ -11,6 +11,8 @@ named_values! {
         Requests = "requests",
         /// Topics that clients are subscribed to.
         Subscriptions = "subscriptions",
+        /// Presence messages of clients, kept while these are connected.
+        Presence = "presence",
         /// Messages of clients that have begun to arrive and are not complete.
         BegunMessages = "begun_messages",
         /// JSON and large envelopes that a worker thread decodes or renders.
@@ -32,7 +34,7 @@ impl MemoryUse {
             Self::Events => MemoryHolder::Events,
             Self::Requests => MemoryHolder::Backends,
             Self::BackendConnections => MemoryHolder::BackendConnections,
-            Self::Subscriptions => MemoryHolder::Clients,
+            Self::Subscriptions | Self::Presence => MemoryHolder::Clients,
             Self::BegunMessages => MemoryHolder::BegunMessages,
             Self::Decoding => MemoryHolder::Decoding,
             Self::ClientConnections | Self::Tls | Self::Handshakes => MemoryHolder::Connections,

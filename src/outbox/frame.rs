@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::event::{Event, JsonCell, JsonFrame, NoJson};
+use crate::event::{ClientEvent, Event, JsonCell, JsonFrame, NoJson};
 
 /// A frame that is written whole. The outboxes of a shard share it without atomic operations, and
 /// each stores only a pointer.
@@ -18,21 +18,55 @@ pub enum OutboundFrame {
     Event(Arc<Event>),
     /// An event as JSON, also stored as a whole frame.
     Json(Arc<JsonFrame>),
+    /// An event of a client.
+    Client(Arc<ClientEvent>),
+    /// An event of a client as JSON, which has been made.
+    ClientJson(Arc<ClientEvent>),
     /// A frame of one connection, such as a reply.
     Own(Box<[u8]>),
 }
 
 impl OutboundFrame {
+    /// Returns the frame of a client's event in one of the encodings. If JSON is made for it, calls
+    /// `made` with its size in bytes.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be rendered as JSON, or there is no memory for that.
+    pub fn of_client_event(
+        event: &Arc<ClientEvent>,
+        is_json: bool,
+        made: impl FnOnce(usize),
+    ) -> Result<Self, NoJson> {
+        if !is_json {
+            return Ok(Self::Client(Arc::clone(event)));
+        }
+        let mut is_new = false;
+        let len = event.json_frame(|| is_new = true)?.len();
+        if is_new {
+            made(len);
+        }
+        Ok(Self::ClientJson(Arc::clone(event)))
+    }
+
+    /// Returns its size in bytes.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        self.bytes().len()
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Event(event) => event.frame(),
             Self::Json(json) => json.bytes(),
+            Self::Client(event) => event.frame(),
+            Self::ClientJson(event) => event.made_json().unwrap_or_default(),
             Self::Own(frame) => frame,
         }
     }
 
     pub(super) fn is_event(&self) -> bool {
-        matches!(self, Self::Event(_) | Self::Json(_))
+        !matches!(self, Self::Own(_))
     }
 
     /// Returns the event, if the frame holds one.
@@ -41,12 +75,17 @@ impl OutboundFrame {
             Self::Event(event) => Some(QueuedEvent {
                 placed: event.placed_at(),
                 offset: event.position().offset,
-                is_json: false,
+                is_in_log: true,
             }),
             Self::Json(json) => Some(QueuedEvent {
                 placed: json.placed_at(),
                 offset: json.offset(),
-                is_json: true,
+                is_in_log: false,
+            }),
+            Self::Client(event) | Self::ClientJson(event) => Some(QueuedEvent {
+                placed: event.sent_at(),
+                offset: 0,
+                is_in_log: false,
             }),
             Self::Own(_) => None,
         }
@@ -56,12 +95,12 @@ impl OutboundFrame {
 /// An event that waits to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueuedEvent {
-    /// The time at which it was appended.
+    /// The time at which it was appended, or received from a client.
     pub placed: Instant,
-    /// Offset of the event.
+    /// Offset of the event; 0 for an event of a client.
     pub offset: u64,
-    /// True if it waits as JSON, which no log holds.
-    pub is_json: bool,
+    /// True if the log may hold what waits: not for JSON, or an event of a client.
+    pub is_in_log: bool,
 }
 
 /// An event that is offered to outboxes.

@@ -39,6 +39,8 @@ pub(super) struct OutboxState {
     pub(super) owed: u64,
     /// True from the moment that a caller was told to wake the connection until it does.
     pub(super) wake_due: bool,
+    /// True if the hub has noted presence messages that the connection must be sent.
+    pub(super) owes_presence: bool,
     /// True once a Close frame is queued or written: nothing may follow it.
     pub(super) close_queued: bool,
 }

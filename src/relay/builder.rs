@@ -10,7 +10,10 @@ use tokio_util::task::TaskTracker;
 use super::{LiveSettings, Relay};
 use crate::{
     config::Config,
-    hub::{HubParts, InboxLimits, PublishTimeouts, RegistryLimits, ShardBuilder, TenantRegistry},
+    hub::{
+        HubParts, InboxLimits, PresenceSettings, PublishTimeouts, RegistryLimits, ShardBuilder,
+        TenantRegistry,
+    },
     limits::Limits,
     log::{LogWindow, MessageIdLimits},
     outbox::OutboxLimits,
@@ -79,7 +82,12 @@ impl RelayBuilder {
         let config = &self.live.config;
         let limits = registry_limits(config, self.inbox);
         let registry = Arc::new(TenantRegistry::new(limits, Arc::clone(&self.random)));
-        let hub = HubParts::new(&registry, publish_timeouts(config), self.shards);
+        let hub = HubParts::new(
+            &registry,
+            publish_timeouts(config),
+            self.shards,
+            &self.clock,
+        );
         let metrics = Metrics::new(
             self.live.clients_need_tokens(),
             self.live.backends_need_keys(),
@@ -134,6 +142,14 @@ pub(super) fn publish_timeouts(config: &Config) -> PublishTimeouts {
     PublishTimeouts {
         inbox: config.ingest.inbox_timeout,
         ack: config.ingest.ack_timeout,
+    }
+}
+
+/// Returns what a shard needs to know of the configuration for presence.
+pub(super) fn presence_settings(config: &Config) -> PresenceSettings {
+    PresenceSettings {
+        linger: config.presence.linger,
+        owed_max: config.presence.owed,
     }
 }
 

@@ -29,6 +29,8 @@ pub enum CloseReason {
     /// The process exceeded its memory limit and the memory of this connection was next to be
     /// freed, or there was no memory for a message of its client.
     NoMemory,
+    /// The connection was owed more presence messages than it may be.
+    PresenceOwed,
     /// A backend requested it.
     Disconnected,
     /// Nothing came from the client for too long, not even the answer to a ping.
@@ -51,6 +53,7 @@ named_values! {
         TooSlow = "too_slow",
         Overtaken = "overtaken",
         NoMemory = "no_memory",
+        PresenceOwed = "presence_owed",
         Disconnected = "disconnected",
         Idle = "idle",
         Unfinished = "unfinished",
@@ -79,7 +82,7 @@ impl CloseReason {
             Self::InternalError => 1011,
             Self::TokenExpired | Self::KeyRemoved => 4001,
             Self::Disconnected => 4002,
-            Self::TooSlow | Self::Overtaken | Self::NoMemory => 4003,
+            Self::TooSlow | Self::Overtaken | Self::NoMemory | Self::PresenceOwed => 4003,
             Self::Idle | Self::Unfinished => 4004,
             Self::Refused => 4005,
         }
@@ -99,6 +102,7 @@ impl CloseReason {
             Self::TooSlow => "too slow: the outbox was full".to_owned(),
             Self::Overtaken => "too slow: events left the replay window first".to_owned(),
             Self::NoMemory => "too slow: the relay needed the memory".to_owned(),
+            Self::PresenceOwed => "too slow: too much presence was owed".to_owned(),
             Self::Disconnected => "disconnected by the backend".to_owned(),
             Self::Idle => "no frame within the idle timeout".to_owned(),
             Self::Unfinished => "a message was not completed in time".to_owned(),

@@ -2,11 +2,14 @@
 //! what is queued, watches the deadlines, and closes the connection with the right code. Knows no
 //! topics.
 
+mod client_events;
 mod ending;
 mod heartbeat;
 mod json;
+mod offloaded;
 mod open;
 mod poll;
+mod presence;
 mod requests;
 
 use std::{future::poll_fn, mem, rc::Rc, time::Duration};
@@ -113,7 +116,7 @@ impl<S: Transport> ConnectionTask<S> {
                 pace: MessageBudget::default(),
                 unanswered: None,
                 waiting: WaitingRequests::default(),
-                reading_json: None,
+                offloaded: None,
                 ticket: None,
                 write_ticket: None,
                 last_read_at: now,
@@ -157,14 +160,16 @@ impl<S: Transport> ConnectionTask<S> {
                 ConnectionStep::Parse => {}
                 ConnectionStep::Wrote(advanced) => self.on_written(advanced),
                 ConnectionStep::Subscribe => self.continue_subscribe(),
+                ConnectionStep::Presence => self.send_presence(),
                 ConnectionStep::Waited => self.carry_out_waiting(),
-                ConnectionStep::ReadJson(read) => self.handle_decoded_json(read),
+                ConnectionStep::MessageRead(read) => self.handle_read_message(read),
                 ConnectionStep::Ending(ending) => self.begin_close(ending),
                 ConnectionStep::Expired(DeadlineKind::Token) => {
                     self.begin_close(CloseReason::TokenExpired);
                 }
                 ConnectionStep::Expired(DeadlineKind::Message) => self.on_message_deadline(),
                 ConnectionStep::Expired(DeadlineKind::Silence) => self.check_idle(),
+                ConnectionStep::Expired(DeadlineKind::Presence) => self.deadlines.presence = None,
                 ConnectionStep::Expired(DeadlineKind::Write)
                     if self.begin_final_check(DeadlineKind::Write) => {}
                 ConnectionStep::Expired(DeadlineKind::Write | DeadlineKind::Close) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sidewire_protocol::close::CloseReason;
 use tokio::time::Instant;
 
-use super::json::PendingJsonFrame;
+use super::offloaded::OffloadedMessage;
 use crate::{
     auth::{Grant, KeyFingerprint},
     connection::{conversation::TopicsAnswer, pace::MessageBudget, waiting::WaitingRequests},
@@ -23,8 +23,8 @@ pub(super) struct OpenConnection {
     pub(super) unanswered: Option<Box<TopicsAnswer>>,
     /// Subscribes and Unsubscribes that wait until no Subscribe is under way, in order.
     pub(super) waiting: WaitingRequests,
-    /// A JSON frame that another thread decodes.
-    pub(super) reading_json: Option<Box<PendingJsonFrame>>,
+    /// A message that another thread reads.
+    pub(super) offloaded: Option<Box<OffloadedMessage>>,
     /// Slot in the tenant's queue, held while received messages wait for its quantum.
     pub(super) ticket: Option<WorkTicket>,
     /// Slot in the tenant's queue, held while a large write waits for its quantum.
@@ -54,13 +54,13 @@ impl OpenConnection {
     /// Returns true if nothing is read from the client: while an earlier request is unanswered,
     /// or until a Subscribe has read the log for the first time.
     pub(super) fn stops_reading(&self) -> bool {
-        self.has_ready_request() || self.reading_json.is_some() || self.hub.stops_reading()
+        self.has_ready_request() || self.offloaded.is_some() || self.hub.stops_reading()
     }
 
-    /// Returns true if a drain has to wait for a Subscribe, a catch-up or a JSON message before
+    /// Returns true if a drain has to wait for a Subscribe, a catch-up or a message that another thread reads before
     /// the connection ends. Nothing delays the other endings.
     pub(super) fn must_finish_before(&self, ending: CloseReason) -> bool {
-        let is_owed = !self.hub.is_live() || self.reading_json.is_some();
+        let is_owed = !self.hub.is_live() || self.offloaded.is_some();
         is_owed && matches!(ending, CloseReason::Drain { .. })
     }
 }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use sidewire_protocol::close::CloseReason;
 use tokio::time::Instant;
 
-use super::{ConnectionPhase, ConnectionTask, DeadlineKind, json::DecodedJsonFrame};
+use super::{ConnectionPhase, ConnectionTask, DeadlineKind, offloaded::ReadMessage};
 use crate::{alarms::Alarm, connection::stream::Transport, outbox::WriteProgress, scheduler::Cost};
 
 /// Maximum number of queued bytes that are written without waiting for the tenant's quantum. Up
@@ -19,8 +19,10 @@ pub(super) enum ConnectionStep {
     Parse,
     Wrote(WriteProgress),
     Subscribe,
+    /// Send presence messages that are owed.
+    Presence,
     Waited,
-    ReadJson(DecodedJsonFrame),
+    MessageRead(ReadMessage),
     Ending(CloseReason),
     Expired(DeadlineKind),
     Finished,
@@ -44,7 +46,7 @@ impl<S: Transport> ConnectionTask<S> {
             let looked = match late {
                 DeadlineKind::Silence | DeadlineKind::Message => self.poll_read(context),
                 DeadlineKind::Write => self.poll_write(context),
-                DeadlineKind::Token | DeadlineKind::Close => Poll::Pending,
+                DeadlineKind::Token | DeadlineKind::Close | DeadlineKind::Presence => Poll::Pending,
             };
             return match looked {
                 Poll::Ready(step) => Poll::Ready(step),
@@ -78,8 +80,8 @@ impl<S: Transport> ConnectionTask<S> {
                     false => Poll::Pending,
                 };
             }
-            if let Poll::Ready(read) = open.poll_decoded_json(context) {
-                return Poll::Ready(ConnectionStep::ReadJson(read));
+            if let Poll::Ready(read) = open.poll_offloaded(context) {
+                return Poll::Ready(ConnectionStep::MessageRead(read));
             }
         }
         if let Poll::Ready(step) = self.poll_read(context) {
@@ -89,6 +91,14 @@ impl<S: Transport> ConnectionTask<S> {
             && open.hub.may_catch_up(context)
         {
             return Poll::Ready(ConnectionStep::Subscribe);
+        }
+        if self.account.outbox.owes_presence()
+            && let ConnectionPhase::Open(open) = &self.phase
+            && open
+                .hub
+                .may_send_presence(self.deadlines.presence.is_some())
+        {
+            return Poll::Ready(ConnectionStep::Presence);
         }
         Poll::Pending
     }

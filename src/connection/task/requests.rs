@@ -23,7 +23,8 @@ impl<S: Transport> ConnectionTask<S> {
     pub(super) fn handle_binary_frame(&mut self, frame: &[u8]) {
         self.charge_message(frame);
         let live = self.account.relay().live();
-        self.handle_message(Conversation::parse_frame(&live.schema, frame));
+        let topics_max = live.config.limits.topics_per_event;
+        self.handle_message(ParsedFrame::parse(&live.schema, frame, topics_max));
     }
 
     pub(super) fn handle_message(&mut self, parsed: ParsedFrame<'_>) {
@@ -46,8 +47,8 @@ impl<S: Transport> ConnectionTask<S> {
             return;
         };
         let relay = self.account.relay();
-        let topics_max = relay.live().config.limits.topics_per_subscribe;
-        let action = Conversation::new(&open.grant, topics_max)
+        let limits = (&relay.live().config).into();
+        let action = Conversation::new(&self.account.user_key().user, &open.grant, limits)
             .decide_action(parsed, relay.clock.unix_seconds());
         self.carry_out_or_queue(action);
     }
@@ -58,6 +59,11 @@ impl<S: Transport> ConnectionTask<S> {
         };
         let request = match action {
             ConversationAction::Reply(reply) => return self.push_immediate_reply(reply),
+            ConversationAction::Relay(request) => return self.relay_client_event(request),
+            ConversationAction::ReadClientEvent {
+                envelope,
+                message_id,
+            } => return self.read_client_event(envelope, message_id),
             ConversationAction::Request(request) => request,
         };
         if open.hub.is_live() && open.waiting.is_empty() {
@@ -159,8 +165,14 @@ impl<S: Transport> ConnectionTask<S> {
                     self.continue_subscribe();
                 }
             },
-            ClientRequest::Unsubscribe(contents) => {
-                open.hub.unsubscribe(&contents.topics);
+            ClientRequest::Unsubscribe(mut contents) => {
+                let done = open.hub.unsubscribe(&contents.topics);
+                if done < contents.topics.len() {
+                    contents.topics.drain(..done);
+                    return open
+                        .waiting
+                        .push_front(ClientRequest::Unsubscribe(contents));
+                }
                 self.push_reply(&contents.answer.unsubscribe_confirmation());
             }
         }

@@ -2,6 +2,7 @@
 
 mod any_schema;
 mod certificates;
+mod client_events;
 mod conformance;
 mod endings;
 mod expiry_and_drain;
@@ -13,6 +14,7 @@ mod json;
 mod json_events;
 mod limits;
 mod memory;
+mod presence;
 mod resume;
 mod schedules;
 mod slow;

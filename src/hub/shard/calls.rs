@@ -63,7 +63,7 @@ impl ShardHub {
         let mut ended = 0;
         here.index
             .borrow()
-            .for_each_subscriber(&Topic::of_user(user), |outbox| {
+            .for_each_subscriber(&Topic::of_user(user), |_, outbox| {
                 if outbox.signals().set_ending(CloseReason::Disconnected) {
                     here.due.queue().borrow_mut().push_nudge(outbox);
                     ended += 1;

@@ -103,7 +103,7 @@ impl ShardHub {
                 // An event that only the outbox holds: it has left the log, or is queued as JSON.
                 let oldest = outbox.oldest_event().filter(|_| is_exceeded);
                 if let Some(oldest) = oldest
-                    && (oldest.is_json || oldest.offset <= tail.offset)
+                    && (!oldest.is_in_log || oldest.offset <= tail.offset)
                 {
                     let candidate = ReliefCandidate::OldEvent(oldest.placed);
                     candidates.push((candidate, Rc::clone(outbox)));

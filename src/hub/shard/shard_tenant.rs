@@ -14,7 +14,7 @@ use crate::planted::fault;
 use crate::{
     hub::{
         inbox::InboxItem, index::TenantIndex, large_json::ReplayJsonCache,
-        subscribers::ConnectionId, tenant::Tenant, wakes::TenantWakes,
+        presence::PresenceBacklogs, subscribers::ConnectionId, tenant::Tenant, wakes::TenantWakes,
     },
     outbox::Outbox,
     scheduler::{Cost, Flow, QUANTUM, TenantWork},
@@ -36,7 +36,7 @@ pub(in crate::hub) struct ShardTenant {
     /// The tenant's flow in the deliveries queue.
     pub(super) deliveries: Flow,
     /// Connections waiting to be woken.
-    pub(super) due: Rc<TenantWakes>,
+    pub(in crate::hub) due: Rc<TenantWakes>,
     /// Closed connections with topics that are still in the index.
     pub(super) departed: RefCell<VecDeque<DepartedConnection>>,
     /// The tenant's flow in the departures queue.
@@ -48,6 +48,13 @@ pub(in crate::hub) struct ShardTenant {
     pub(super) json_connections: Cell<usize>,
     /// True while deliveries wait for an event that is being rendered.
     pub(super) is_rendering: Cell<bool>,
+    /// True while there are presence changes that the shard has not applied.
+    pub(in crate::hub) has_presence_changes: Cell<bool>,
+    /// True if the next slice of deliveries begins with presence changes, so that these and the
+    /// events take turns.
+    pub(super) is_presence_next: Cell<bool>,
+    /// What connections have not been sent yet of the presence that they see.
+    pub(in crate::hub) presence_backlogs: PresenceBacklogs,
     /// Events rendered recently for resuming connections.
     pub(in crate::hub) replayed_json: ReplayJsonCache,
     /// The tenant's flow of work for its connections, apart from deliveries.
@@ -89,6 +96,9 @@ impl ShardTenant {
             awaited: RefCell::default(),
             json_connections: Cell::default(),
             is_rendering: Cell::default(),
+            has_presence_changes: Cell::default(),
+            is_presence_next: Cell::default(),
+            presence_backlogs: PresenceBacklogs::default(),
             replayed_json: ReplayJsonCache::default(),
             work,
             writes,
@@ -157,6 +167,11 @@ impl ShardTenant {
     /// Returns true if items are waiting to be delivered.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.borrow().is_empty()
+    }
+
+    /// Returns true if presence changes come before the items that wait.
+    pub(super) fn applies_presence_first(&self, is_delivering: bool) -> bool {
+        self.has_presence_changes.get() && (!is_delivering || self.is_presence_next.get())
     }
 
     /// Returns true if a waiting connection can be woken now.

@@ -90,7 +90,7 @@ impl HubFixture {
         let HubParts {
             publisher,
             shard_builders,
-        } = HubParts::new(&registry, timeouts, shards);
+        } = HubParts::new(&registry, timeouts, shards, &Clock::system());
         let shards = shard_builders.into_iter();
         Self {
             registry,

@@ -39,8 +39,11 @@ impl CloseLabel {
     /// Returns true if the client was too slow (4003), for any of the reasons.
     #[must_use]
     pub fn is_too_slow(self) -> bool {
-        use CloseReason::{NoMemory, Overtaken, TooSlow};
-        matches!(self, Self::ByRelay(TooSlow | Overtaken | NoMemory))
+        use CloseReason::{NoMemory, Overtaken, PresenceOwed, TooSlow};
+        matches!(
+            self,
+            Self::ByRelay(TooSlow | Overtaken | NoMemory | PresenceOwed)
+        )
     }
 }
 

@@ -74,6 +74,7 @@ pub struct Metrics {
     ingest_authentication_failures: CounterFamily<IngestKeyRefusal>,
     ingest_requests: StatusFamily,
     events_ingested: Counter,
+    client_events: Counter,
     ingest_duplicates: Counter,
     ingest_conflicts: CounterFamily<ConflictReason>,
     limits_exceeded: CounterFamily<Limit>,
@@ -180,6 +181,11 @@ impl Metrics {
             events_ingested: register.counter(
                 "sidewire_events_ingested_total",
                 "Events that were accepted from backends and have a position.",
+                &[],
+            ),
+            client_events: register.counter(
+                "sidewire_client_events_total",
+                "Events that were accepted from clients, to be relayed to other clients.",
                 &[],
             ),
             ingest_duplicates: register.counter(
@@ -306,6 +312,11 @@ impl Metrics {
     pub fn events_ingested(&self, new: u64, duplicates: u64) {
         self.events_ingested.increment(new);
         self.ingest_duplicates.increment(duplicates);
+    }
+
+    /// Counts an event that was accepted from a client.
+    pub fn client_event_accepted(&self) {
+        self.client_events.increment(1);
     }
 
     /// Counts a backend's call that was answered with 409.

@@ -21,9 +21,13 @@ pub(super) struct ScrapedMetrics {
     subscriptions: Gauge,
     matched: Counter,
     replayed: Counter,
+    relayed: Counter,
     written: Counter,
     dropped_slow: Counter,
     dropped_closed: Counter,
+    dropped_catching_up: Counter,
+    dropped_outbox: Counter,
+    dropped_inbox: Counter,
     queued: Gauge,
     json_delivered: Counter,
     json_replayed: Counter,
@@ -45,7 +49,7 @@ pub(super) struct ScrapedMetrics {
 fn memory_bytes(register: &SeriesRegistry<'_>, what: &'static str) -> Gauge {
     register.gauge(
         "sidewire_memory_bytes",
-        "Memory held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, backend calls that are being answered; subscriptions, topics of clients; begun_messages, client messages that are incomplete or wait to be read; decoding, events that a worker thread reads or renders; client_connections and backend_connections; tls, TLS sessions; handshakes, client handshakes in progress; message_ids, remembered message ids.",
+        "Memory held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, backend calls that are being answered; subscriptions, topics of clients; presence, presence messages of clients; begun_messages, client messages that are incomplete or wait to be read; decoding, events that a worker thread reads or renders; client_connections and backend_connections; tls, TLS sessions; handshakes, client handshakes in progress; message_ids, remembered message ids.",
         &[("use", what)],
     )
 }
@@ -53,7 +57,7 @@ fn memory_bytes(register: &SeriesRegistry<'_>, what: &'static str) -> Gauge {
 impl ScrapedMetrics {
     pub(super) fn register(register: &SeriesRegistry<'_>) -> Self {
         const DROPPED: &str = "sidewire_events_dropped_total";
-        const DROPPED_HELP: &str = "Events that matched a connection and were not written to it, by reason: too_slow, it was closed with 4003; closed, it ended before.";
+        const DROPPED_HELP: &str = "Events that were to reach a connection and were not written to it, by reason: too_slow, it was closed with 4003; closed, it ended before. Events of clients also for: catching_up, the connection was; outbox_full; inbox_full, that of a shard, counted once for all of its connections.";
         const JSON: &str = "sidewire_events_rendered_total";
         const JSON_HELP: &str = "Events whose JSON was made, by purpose: delivery, at most once for each event that is posted while a connection of its tenant speaks JSON, including duplicates and events that are then refused with 409 or 503; replay, once for each connection that catches up, and for events of more than 4 KiB once for several that catch up at the same time.";
         Self {
@@ -84,7 +88,7 @@ impl ScrapedMetrics {
             ),
             written: register.counter(
                 "sidewire_events_written_total",
-                "Of the events matched and replayed, those handed to the kernel whole.",
+                "Of the events matched, replayed and relayed, those handed to the kernel whole.",
                 &[],
             ),
             replayed: register.counter(
@@ -92,11 +96,23 @@ impl ScrapedMetrics {
                 "Events that were queued again for a connection that resumes, once for each such connection.",
                 &[],
             ),
+            relayed: register.counter(
+                "sidewire_events_relayed_total",
+                "Events of clients, counted once for each connection that they were to reach, and once for each shard whose inbox had no room for them.",
+                &[],
+            ),
             dropped_slow: register.counter(DROPPED, DROPPED_HELP, &[("reason", "too_slow")]),
             dropped_closed: register.counter(DROPPED, DROPPED_HELP, &[("reason", "closed")]),
+            dropped_catching_up: register.counter(
+                DROPPED,
+                DROPPED_HELP,
+                &[("reason", "catching_up")],
+            ),
+            dropped_outbox: register.counter(DROPPED, DROPPED_HELP, &[("reason", "outbox_full")]),
+            dropped_inbox: register.counter(DROPPED, DROPPED_HELP, &[("reason", "inbox_full")]),
             queued: register.gauge(
                 "sidewire_events_queued",
-                "Of the events matched and replayed, those that wait in an outbox, or in the log for a connection that catches up. matched + replayed = written + dropped + queued.",
+                "Of the events matched, replayed and relayed, those that wait in an outbox, or in the log for a connection that catches up. matched + replayed + relayed = written + dropped + queued.",
                 &[],
             ),
             json_delivered: register.counter(JSON, JSON_HELP, &[("purpose", "delivery")]),
@@ -168,6 +184,13 @@ impl ScrapedMetrics {
             .absolute(sum(|tally| tally.connections_opened.get()));
         self.matched.absolute(sum(|tally| tally.matched.get()));
         self.replayed.absolute(sum(|tally| tally.replayed.get()));
+        self.relayed.absolute(sum(|tally| tally.relayed.get()));
+        self.dropped_catching_up
+            .absolute(sum(|tally| tally.dropped_catching_up.get()));
+        self.dropped_outbox
+            .absolute(sum(|tally| tally.dropped_outbox.get()));
+        self.dropped_inbox
+            .absolute(sum(|tally| tally.dropped_inbox.get()));
         self.written.absolute(sum(|tally| tally.written.get()));
         self.dropped_slow
             .absolute(sum(|tally| tally.dropped_slow.get()));

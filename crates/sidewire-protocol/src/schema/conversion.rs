@@ -91,6 +91,7 @@ impl Schema {
         ClientJson {
             message_id: message_id.and_then(|id| MessageId::parse(&id).ok()),
             payload: payload.and_then(|number| self.payload_kind(number)),
+            is_presence: payload.is_some_and(|number| self.is_presence(number)),
         }
     }
 

@@ -120,6 +120,8 @@ pub struct ClientJson {
     pub message_id: Option<MessageId>,
     /// The kind of the payload, if there is exactly one.
     pub payload: Option<PayloadKind>,
+    /// True if that is a presence payload.
+    pub is_presence: bool,
 }
 
 /// The size of a schema.

@@ -23,7 +23,9 @@ fn a_message_is_classified_by_its_payload_and_all_else_is_other() {
         (named("unsubscribe", &json!({})), MessageKind::Unsubscribe),
         (named("ping", &json!({})), MessageKind::Ping),
         other(named("pong", &json!({}))),
-        other(named("userPresence", &json!({}))),
+        (named("userPresence", &json!({})), MessageKind::Presence),
+        (named("userTyping", &json!({})), MessageKind::ClientEvent),
+        other(named("workItemDeleted", &json!({}))),
         other(frame(&json!({"messageId": "m"}))),
         other(vec![0xff]),
         other(
@@ -34,11 +36,7 @@ fn a_message_is_classified_by_its_payload_and_all_else_is_other() {
             .concat(),
         ),
     ] {
-        assert_eq!(
-            Conversation::parse_frame(&SCHEMA, &frame).kind(),
-            kind,
-            "{frame:?}"
-        );
+        assert_eq!(parse(&frame).kind(), kind, "{frame:?}");
     }
 }
 
@@ -53,7 +51,7 @@ fn a_message_over_the_rate_is_refused_with_its_id_if_known() {
         (field(1, &[b'x'; 129]), ""),
     ] {
         let ConversationAction::Reply(Reply::Error(refusal)) =
-            Conversation::parse_frame(&SCHEMA, &frame).rate_limit_reply(exceeded())
+            parse(&frame).rate_limit_reply(exceeded())
         else {
             panic!("it is not refused");
         };

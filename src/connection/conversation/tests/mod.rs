@@ -1,6 +1,7 @@
 //! The conversation with the bundled schema: the reply to each frame.
 
 mod charged;
+mod client_events;
 mod golden;
 mod random;
 mod refused;
@@ -27,7 +28,22 @@ fn conversation() -> Conversation<'static> {
 }
 
 fn conversation_of(grant: &Grant) -> Conversation<'_> {
-    Conversation::new(grant, TOPICS_MAX)
+    static USER: LazyLock<UserName> = LazyLock::new(|| UserName::parse("ann").unwrap());
+    let limits = ConversationLimits {
+        topics_per_subscribe: TOPICS_MAX,
+        events: ClientEventLimits {
+            is_enabled: true,
+            bytes: 16 * 1024,
+            presence_bytes: 2 * 1024,
+            topics: 100,
+            json: 4 * 1024 * 1024,
+        },
+    };
+    Conversation::new(&USER, grant, limits)
+}
+
+fn parse(frame: &[u8]) -> ParsedFrame<'_> {
+    ParsedFrame::parse(&SCHEMA, frame, 100)
 }
 
 /// The position at which every Subscribe of these tests takes effect.
@@ -60,6 +76,7 @@ fn answer(conversation: &Conversation<'_>, frame: &[u8]) -> Value {
         ConversationAction::Request(ClientRequest::Unsubscribe(request)) => {
             request.answer.unsubscribe_confirmation()
         }
+        event => panic!("it is an event for others: {event:?}"),
     };
     let envelope = reply.to_envelope("reply", NOW);
     let mut json = SCHEMA.envelope_to_json(&envelope).unwrap();
@@ -76,7 +93,7 @@ fn topics(action: &ConversationAction) -> Vec<&str> {
             let topics = request.contents().topics.iter();
             topics.map(Topic::as_str).collect()
         }
-        ConversationAction::Reply(reply) => panic!("it is refused: {reply:?}"),
+        other => panic!("it is no request: {other:?}"),
     }
 }
 

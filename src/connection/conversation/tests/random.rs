@@ -56,6 +56,10 @@ fn damaged(mut frame: Vec<u8>, damage: &[(u8, Index, u8)]) -> Vec<u8> {
 /// Asserts that the reply to the frame is a whole envelope of the schema, and that a refusal has
 /// what clients are promised.
 fn assert_answered(conversation: &Conversation<'_>, frame: &[u8]) {
+    if let ConversationAction::Relay(event) = conversation.handle_frame(&SCHEMA, frame, NOW) {
+        assert!(!event.topics.is_empty());
+        return;
+    }
     let answer = answer(conversation, frame);
     let payloads: Vec<_> = answer.as_object().unwrap().keys().collect();
     assert_eq!(payloads.len(), 1, "{answer}");
@@ -111,6 +115,7 @@ proptest! {
             ConversationAction::Request(ClientRequest::Unsubscribe(_)) => {
                 ("unsubscribe", "unsubscribeConfirmed")
             }
+            event => panic!("no client event is sent: {event:?}"),
         };
         let answer = answer(&conversation, &bytes);
         let prefix = if request == "subscribe" { "subscribed" } else { "unsubscribed" };

@@ -82,3 +82,32 @@ pub(crate) fn by_rank<M>(entries: &[Entry<M>]) -> impl Iterator<Item = &Entry<M>
     let current = entries.iter().filter(|entry| !entry.lingers);
     current.chain(entries.iter().filter(|entry| entry.lingers))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{entry, lingering, topic};
+
+    #[test]
+    fn the_newest_entry_on_a_subscribed_topic_is_seen_and_a_lingering_one_only_without_another() {
+        let entries = [
+            lingering(entry(4, 4, &["a:1", "a:2"])),
+            entry(3, 3, &["a:3"]),
+            entry(2, 2, &["a:1", "a:3"]),
+            lingering(entry(1, 1, &["a:2"])),
+        ];
+        for (subscriptions, expected) in [
+            (vec!["a:1"], Some(2)),
+            (vec!["a:2"], Some(4)),
+            (vec!["a:3"], Some(3)),
+            (vec!["a:1", "a:3"], Some(3)),
+            (vec!["a:2", "a:1"], Some(2)),
+            (vec!["a:4"], None),
+            (vec![], None),
+        ] {
+            let subscribed = |is: &Topic| subscriptions.iter().any(|text| topic(text) == *is);
+            let seen = seen(&entries, subscribed).map(|entry| entry.order);
+            assert_eq!(seen, expected, "{subscriptions:?}");
+        }
+    }
+}

@@ -27,6 +27,8 @@ mod page;
 mod pending;
 mod places;
 mod snapshot;
+#[cfg(test)]
+mod testing;
 mod transition;
 mod view;
 

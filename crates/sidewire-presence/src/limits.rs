@@ -43,3 +43,16 @@ pub fn entry_bytes(message_bytes: usize, named: &[Topic]) -> usize {
     let further = named.len().saturating_sub(1) * FURTHER_TOPIC_BYTES;
     message_bytes + ENTRY_BYTES + texts + further
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::topic;
+
+    #[test]
+    fn a_message_counts_with_its_topics_and_the_room_to_keep_it() {
+        assert_eq!(entry_bytes(50, &[topic("a:123")]), 50 + 400 + 5);
+        let three = [topic("a:1"), topic("a:22"), topic("a:333")];
+        assert_eq!(entry_bytes(50, &three), 50 + 400 + 12 + 2 * 200);
+    }
+}

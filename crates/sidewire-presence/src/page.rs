@@ -61,7 +61,10 @@ impl<M: Clone> PresenceBook<M> {
     ) -> PresencePage<M> {
         let begun = after.and_then(|after| topics.iter().position(|topic| *topic == after.topic));
         let mut after = after.filter(|_| begun.is_some()).cloned();
-        let mut pages = Vec::new();
+        let mut page = PresencePage {
+            topics: Vec::new(),
+            next: None,
+        };
         let mut room = limit.max(1);
         for topic in topics.iter().skip(begun.unwrap_or(0)) {
             let behind = after.as_ref().filter(|after| after.topic == *topic);
@@ -76,22 +79,17 @@ impl<M: Clone> PresenceBook<M> {
                 let users = listed
                     .into_iter()
                     .map(|user| self.present_user(topic, user));
-                pages.push(TopicPage {
+                page.topics.push(TopicPage {
                     topic: topic.clone(),
                     users: users.collect(),
                 });
             }
             if !is_complete {
-                return PresencePage {
-                    topics: pages,
-                    next: after,
-                };
+                page.next = after;
+                break;
             }
         }
-        PresencePage {
-            topics: pages,
-            next: None,
-        }
+        page
     }
 
     /// The users on the topic after this one, by name.

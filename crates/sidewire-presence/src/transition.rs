@@ -112,3 +112,78 @@ fn best<'e, M>(
     let hit = of_connection.iter().find(|hit| hit.side == side)?;
     places.get(hit.rank).map(|place| place.entry)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::testing::{entry, lingering};
+
+    fn transition(before: &[Entry<()>], after: &[Entry<()>]) -> Transition<()> {
+        Transition {
+            key: PresenceKey {
+                user: sidewire_protocol::UserName::parse("ann").unwrap(),
+                payload: 7,
+            },
+            before: before.into(),
+            after: after.into(),
+        }
+    }
+
+    /// The connections whose view changes, with the entries' numbers, and how often subscribers
+    /// were asked for. Connections 1 to 3 are subscribed to `a:1`, and 3 to 5 to `a:2`.
+    type Changed = Vec<(u64, Option<u64>, Option<u64>)>;
+    fn changed(before: &[Entry<()>], after: &[Entry<()>]) -> (Changed, usize) {
+        let (asked, mut changed) = (Cell::new(0), Vec::new());
+        let subscribers = |topic: &Topic, found: &mut dyn FnMut(u64)| {
+            asked.set(asked.get() + 1);
+            let ids = if topic.id() == "1" { 1..=3 } else { 3..=5 };
+            ids.rev().for_each(found);
+        };
+        let number = |entry: Option<&Entry<()>>| entry.map(|entry| entry.order);
+        transition(before, after).for_each_changed_view(subscribers, |id, saw, sees| {
+            changed.push((id, number(saw), number(sees)));
+        });
+        (changed, asked.get())
+    }
+
+    #[test]
+    fn each_connection_whose_view_changes_is_reported_once_in_order() {
+        let before = [entry(11, 2, &["a:2"]), entry(10, 1, &["a:1"])];
+        let after = [entry(11, 3, &["a:2", "a:1"]), entry(10, 1, &["a:1"])];
+        let expected = vec![
+            (1, Some(1), Some(3)),
+            (2, Some(1), Some(3)),
+            (3, Some(2), Some(3)),
+            (4, Some(2), Some(3)),
+            (5, Some(2), Some(3)),
+        ];
+        assert_eq!(changed(&before, &after).0, expected);
+    }
+
+    #[test]
+    fn a_connection_that_sees_another_current_entry_is_not_reported() {
+        let before = [entry(11, 2, &["a:2"]), entry(10, 1, &["a:1"])];
+        let after = [lingering(entry(11, 2, &["a:2"])), entry(10, 1, &["a:1"])];
+        assert_eq!(changed(&before, &after).0, [(3, Some(2), Some(1))]);
+    }
+
+    #[test]
+    fn an_older_entry_takes_the_place_of_a_newer_one_on_the_topic_that_this_has_lost() {
+        let older = entry(10, 1, &["a:2"]);
+        let before = [entry(11, 2, &["a:1", "a:2"]), older.clone()];
+        let after = [entry(11, 2, &["a:1"]), older];
+        let expected = [(4, Some(2), Some(1)), (5, Some(2), Some(1))];
+        assert_eq!(changed(&before, &after).0, expected);
+    }
+
+    #[test]
+    fn no_subscriber_is_asked_for_when_an_entry_begins_to_linger_or_ends_behind_another() {
+        let (current, old) = ([entry(10, 1, &["a:1"])], lingering(entry(10, 1, &["a:1"])));
+        let returned = entry(11, 2, &["a:1", "a:2"]);
+        let (faded, with_return) = ([old.clone()], [returned.clone(), old]);
+        assert_eq!(changed(&current, &faded), (vec![], 0));
+        assert_eq!(changed(&with_return, &[returned]), (vec![], 0));
+    }
+}

@@ -54,3 +54,66 @@ pub fn update_after_unsubscribe<M>(
         update => update,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{connection, entry, lingering, topic};
+
+    /// The kind of the update, and the number of its entry.
+    fn shown(update: Option<ViewUpdate<'_, ()>>) -> Option<(&'static str, u64)> {
+        update.map(|update| match update {
+            ViewUpdate::Present(entry) => ("present", entry.order),
+            ViewUpdate::Absent(entry) => ("absent", entry.order),
+        })
+    }
+
+    #[test]
+    fn a_connection_is_sent_what_it_now_sees_but_nothing_of_its_own() {
+        let (old, new) = (entry(1, 1, &["a:1"]), entry(1, 2, &["a:1"]));
+        let (other, own) = (entry(2, 3, &["a:1"]), entry(9, 4, &["a:1"]));
+        let faded = lingering(old.clone());
+        for (before, after, expected) in [
+            (None, None, None),
+            (None, Some(&old), Some(("present", 1))),
+            (Some(&old), Some(&new), Some(("present", 2))),
+            (Some(&other), Some(&old), Some(("present", 1))),
+            (Some(&old), None, Some(("absent", 1))),
+            (Some(&old), Some(&faded), None),
+            (Some(&faded), None, Some(("absent", 1))),
+            (Some(&old), Some(&own), None),
+            (None, Some(&own), None),
+            (Some(&own), None, None),
+            (Some(&own), Some(&old), Some(("present", 1))),
+        ] {
+            let update = update_after_change(connection(9), before, after);
+            assert_eq!(shown(update), expected, "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn the_absent_message_is_sent_after_an_unsubscribe_if_the_client_does_not_forget() {
+        let mut names_both = entry(1, 1, &["a:1"]);
+        names_both.named = [topic("a:1"), topic("a:2")].into();
+        let names_lost = entry(1, 1, &["a:1"]);
+        let had = |topic: &Topic| ["a:1", "a:2"].contains(&topic.as_str());
+        let has = |topic: &Topic| topic.as_str() == "a:2";
+        for (seen, is_up_to_date, expected) in [
+            (&names_both, true, Some(("absent", 1))),
+            (&names_lost, true, None),
+            (&names_lost, false, Some(("absent", 1))),
+        ] {
+            let entries = [seen.clone()];
+            let update = update_after_unsubscribe(connection(9), &entries, had, has, is_up_to_date);
+            assert_eq!(shown(update), expected, "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn an_older_message_that_is_seen_instead_is_sent_after_an_unsubscribe() {
+        let entries = [entry(2, 2, &["a:1"]), entry(1, 1, &["a:2"])];
+        let has = |topic: &Topic| topic.as_str() == "a:2";
+        let update = update_after_unsubscribe(connection(9), &entries, |_| true, has, true);
+        assert_eq!(shown(update), Some(("present", 1)));
+    }
+}

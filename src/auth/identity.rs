@@ -56,7 +56,8 @@ impl Grant {
         }))
     }
 
-    /// Returns true if the topic is granted. A wildcard `kind:*` needs a grant of the whole kind.
+    /// Returns true if the topic is granted. A wildcard `kind:*` needs a grant of exactly that, or
+    /// of everything.
     #[must_use]
     pub fn allows(&self, topic: &Topic) -> bool {
         match self {
@@ -73,8 +74,6 @@ impl Grant {
     pub fn refusal_reason(&self, topic: &Topic) -> Option<&'static str> {
         if topic.is_implicit() {
             Some("is of a kind that nobody can subscribe to")
-        } else if topic.is_wildcard() {
-            Some("is a wildcard, which this relay does not support")
         } else if !self.allows(topic) {
             Some("is not granted by the token")
         } else {
@@ -113,6 +112,21 @@ mod tests {
         ] {
             assert!(!grant.allows(&topic(refused)), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_wildcard_needs_a_grant_of_exactly_it_or_of_everything_and_implicit_kinds_have_none() {
+        let everything = Grant::from_topics(["user:*", "tenant:*", "project:*"].map(topic));
+        let exact = Grant::from_topics(["project:1", "user:ann"].map(topic));
+        for (wildcard, is_granted) in [("project:*", true), ("user:*", false), ("tenant:*", false)]
+        {
+            let wildcard = topic(wildcard);
+            for grant in [&everything, &Grant::Everything] {
+                assert_eq!(grant.refusal_reason(&wildcard).is_none(), is_granted);
+            }
+            assert!(exact.refusal_reason(&wildcard).is_some(), "{wildcard}");
+        }
+        assert!(everything.refusal_reason(&topic("sprint:*")).is_some());
     }
 
     #[test]

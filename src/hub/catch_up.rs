@@ -19,12 +19,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use sidewire_protocol::{Position, Topic, topic::TopicSet};
+use sidewire_protocol::{Position, Topic};
 
 use super::{
     large_json::JsonRendering,
     membership::{ReplayFrame, SubscribeError, TenantMember},
     read_slice::ReadSlice,
+    subscriptions::SubscriptionMap,
     tenant::LogSpan,
 };
 use crate::{
@@ -38,7 +39,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct CatchUp {
     /// The topics of the Subscribe.
-    topics: TopicSet,
+    topics: SubscriptionMap<()>,
     /// True if the connection's implicit topics are replayed too.
     implicit: bool,
     /// The offset from which the client resumes.
@@ -310,7 +311,7 @@ impl CatchUp {
     /// no earlier subscription has delivered it.
     fn is_replayed(&self, member: &TenantMember, event: &Event) -> bool {
         let is_named = |topic: &Topic| {
-            self.topics.contains(topic) || (self.implicit && member.is_implicit(topic))
+            self.topics.covers(topic) || (self.implicit && member.is_implicit(topic))
         };
         event.topics().iter().any(is_named) && !member.already_delivered(event)
     }

@@ -5,7 +5,10 @@ use std::{collections::VecDeque, rc::Rc};
 
 use sidewire_protocol::{Topic, topic_map::LargeTopicMap};
 
-use super::subscribers::{ConnectionId, Subscribers};
+use super::{
+    subscribers::{ConnectionId, Subscribers},
+    wildcards::{WildcardMap, covers_its_kind},
+};
 use crate::{
     event::Event,
     outbox::{ClientEventOffer, ClientEventOutcome, EventOffer, OfferOutcome, Outbox},
@@ -17,6 +20,7 @@ pub(super) struct TenantIndex {
     connections: Subscribers,
     /// Includes the user topic of each connection.
     topics: LargeTopicMap<Subscribers>,
+    wildcards: WildcardMap<Subscribers>,
 }
 
 /// Counts of one event's fan-out.
@@ -26,8 +30,9 @@ pub(super) struct FanoutCounts {
     pub(super) matched: u64,
     /// Matching connections that had no room and will be closed.
     pub(super) overflowed: u64,
-    /// Work done for the event: its topics, plus the connections subscribed to each, so a
-    /// connection counts once for each topic it shares with the event.
+    /// Work done for the event: its topics, and its kinds if there are wildcards, plus the
+    /// connections subscribed to each, so a connection counts once for each subscription that
+    /// matches the event.
     pub(super) offers: usize,
 }
 
@@ -45,6 +50,27 @@ pub(super) struct RelayCounts {
 }
 
 impl FanoutCounts {
+    /// Offers the event to the subscribers of one of its topics or kinds.
+    // Does not use `for_each`: its closure call took 16 more of the 73 instructions of a delivery.
+    #[inline(always)]
+    fn offer_to_each(
+        &mut self,
+        offer: &EventOffer<'_>,
+        subscribers: Option<&Subscribers>,
+        due: &mut VecDeque<Rc<Outbox>>,
+    ) {
+        self.offers += 1 + subscribers.map_or(0, Subscribers::len);
+        match subscribers {
+            None | Some(Subscribers::None) => {}
+            Some(Subscribers::One(_, outbox)) => self.offer_to(offer, outbox, due),
+            Some(Subscribers::Many(many)) => {
+                for outbox in many.values() {
+                    self.offer_to(offer, outbox, due);
+                }
+            }
+        }
+    }
+
     /// Offers the event to one more connection.
     // Inlined together with `Outbox::offer`, which gives the reason.
     #[inline(always)]
@@ -90,7 +116,11 @@ impl TenantIndex {
         id: ConnectionId,
         outbox: &Rc<Outbox>,
     ) -> bool {
-        let subscribers = self.topics.get_or_default(topic);
+        let subscribers = if covers_its_kind(topic) {
+            self.wildcards.get_or_default(topic)
+        } else {
+            self.topics.get_or_default(topic)
+        };
         let is_first = subscribers.is_empty();
         subscribers.insert(id, outbox);
         is_first
@@ -99,12 +129,20 @@ impl TenantIndex {
     /// Ends a connection's subscription to a topic. Returns true if it was the topic's last
     /// subscriber.
     pub(super) fn unsubscribe(&mut self, topic: &Topic, id: ConnectionId) -> bool {
-        let Some(subscribers) = self.topics.get_mut(topic) else {
+        let is_wildcard = covers_its_kind(topic);
+        let subscribers = if is_wildcard {
+            self.wildcards.get_mut(topic.kind())
+        } else {
+            self.topics.get_mut(topic)
+        };
+        let Some(subscribers) = subscribers else {
             return false;
         };
         subscribers.remove(id);
         let was_last = subscribers.is_empty();
-        if was_last {
+        if was_last && is_wildcard {
+            self.wildcards.remove(topic.kind());
+        } else if was_last {
             self.topics.remove(topic);
         }
         was_last
@@ -120,20 +158,24 @@ impl TenantIndex {
         self.connections.for_each(|_, outbox| f(outbox));
     }
 
-    /// Calls `f` with every connection that is subscribed to the topic, and its outbox.
+    /// Calls `f` with every connection that is subscribed to the topic, and its outbox; twice if it
+    /// is also subscribed to the topic's kind.
     pub(super) fn for_each_subscriber(
         &self,
         topic: &Topic,
-        f: impl FnMut(ConnectionId, &Rc<Outbox>),
+        mut f: impl FnMut(ConnectionId, &Rc<Outbox>),
     ) {
         if let Some(subscribers) = self.subscribers_of(topic) {
+            subscribers.for_each(&mut f);
+        }
+        if let Some(subscribers) = self.wildcards.get(topic.kind()) {
             subscribers.for_each(f);
         }
     }
 
     /// Returns true if no connection and no subscription is left.
     pub(super) fn is_empty(&self) -> bool {
-        self.connections.is_empty() && self.topics.is_empty()
+        self.connections.is_empty() && self.topics.is_empty() && self.wildcards.is_empty()
     }
 
     /// Offers an event once to each matching connection. Those that must be woken for it are
@@ -146,19 +188,10 @@ impl TenantIndex {
     ) -> FanoutCounts {
         let mut fanout = FanoutCounts::default();
         for topic in event.topics() {
-            // Does not use `for_each`: its closure call took 16 more of the 73 instructions of a
-            // delivery.
-            let subscribers = self.subscribers_of(topic);
-            fanout.offers += 1 + subscribers.map_or(0, Subscribers::len);
-            match subscribers {
-                None | Some(Subscribers::None) => {}
-                Some(Subscribers::One(_, outbox)) => fanout.offer_to(offer, outbox, due),
-                Some(Subscribers::Many(many)) => {
-                    for outbox in many.values() {
-                        fanout.offer_to(offer, outbox, due);
-                    }
-                }
-            }
+            fanout.offer_to_each(offer, self.subscribers_of(topic), due);
+        }
+        if !self.wildcards.is_empty() {
+            self.offer_by_kind(event, offer, due, &mut fanout);
         }
         fanout
     }
@@ -194,6 +227,27 @@ impl TenantIndex {
             });
         }
         counts
+    }
+
+    /// Offers an event to the subscribers of wildcards, with one look-up for each kind that its
+    /// topics have.
+    // Not inlined, so that the path of events without wildcards stays as it is.
+    #[inline(never)]
+    fn offer_by_kind(
+        &self,
+        event: &Event,
+        offer: &EventOffer<'_>,
+        due: &mut VecDeque<Rc<Outbox>>,
+        fanout: &mut FanoutCounts,
+    ) {
+        let topics = event.topics();
+        for (index, topic) in topics.iter().enumerate() {
+            let kind = topic.kind();
+            let mut earlier = topics.iter().take(index);
+            if !earlier.any(|earlier| earlier.kind() == kind) {
+                fanout.offer_to_each(offer, self.wildcards.get(kind), due);
+            }
+        }
     }
 
     fn subscribers_of(&self, topic: &Topic) -> Option<&Subscribers> {

@@ -4,9 +4,7 @@
 use std::{cell::OnceCell, mem, ops::ControlFlow, rc::Rc, sync::Arc};
 
 use sidewire_protocol::{
-    EnvelopeEncoding, Position, Topic, UserName,
-    position::EpochError,
-    topic::{TopicMap, TopicSet},
+    EnvelopeEncoding, Position, Topic, UserName, position::EpochError, topic::TopicSet,
 };
 use tokio::time::Instant;
 
@@ -16,6 +14,7 @@ use super::{
     read_slice::ReadSlice,
     shard::{ShardHub, ShardTenant},
     subscribers::ConnectionId,
+    subscriptions::{SubscriptionMap, subscription_bytes},
     tenant::LogSpan,
 };
 use crate::{
@@ -44,17 +43,6 @@ pub enum SubscribeError {
     NoMemory(#[from] MemoryExceeded),
 }
 
-/// Memory that a subscription takes in addition to the topic's name, in bytes: its entries in the
-/// index and in the connection. Measured with 10,000 topics of 10 bytes on each of 600
-/// connections, which took 171 bytes a topic, and with 1,000 of 60 bytes on each of 4,000, which
-/// took 262.
-const SUBSCRIPTION_BYTES: usize = 200;
-
-/// Returns the memory charged for a subscription to the topic, in bytes.
-fn subscription_bytes(topic: &Topic) -> usize {
-    SUBSCRIPTION_BYTES + topic.as_str().len()
-}
-
 /// A connection's membership in its tenant. Dropping it removes the connection everywhere:
 /// nothing is queued for it from that moment on, and its topics are removed in parts if many
 /// connections leave at once.
@@ -67,7 +55,7 @@ pub(super) struct TenantMember {
     user: Topic,
     outbox: Rc<Outbox>,
     /// The subscribed topics, each with the offset from which on its events have been delivered.
-    topics: TopicMap<u64>,
+    topics: SubscriptionMap<u64>,
     /// The offset from which on events of the implicit topics have been delivered.
     implicit_from: u64,
     /// True once they have been resumed, which happens only once.
@@ -104,7 +92,7 @@ impl TenantMember {
             id,
             user,
             outbox,
-            topics: TopicMap::default(),
+            topics: SubscriptionMap::default(),
             implicit_from: here.taken.get().offset,
             implicit_resumed: false,
             present_as: OnceCell::new(),
@@ -158,12 +146,17 @@ impl TenantMember {
         self.charge(Cost::SUBSCRIPTION.times(topics.len()));
         let new: TopicSet = topics
             .iter()
-            .filter(|topic| !self.topics.contains_key(*topic))
+            .filter(|topic| !self.topics.contains(topic))
             .cloned()
             .collect();
         if self.topics.len() + new.len() > topics_max {
             return Err(SubscribeError::TooManyTopics { topics_max });
         }
+        Ok(self.add_topics(new)?)
+    }
+
+    /// Adds topics that the connection does not have, and returns its position.
+    fn add_topics(&mut self, new: TopicSet) -> Result<Position, MemoryExceeded> {
         let bytes = new.iter().map(subscription_bytes).sum();
         self.hub
             .memory()
@@ -179,8 +172,9 @@ impl TenantMember {
         }
         self.hub.tally().subscriptions.add(new.len() as u64);
         self.add_snapshots(&new);
-        let new = new.into_iter().map(|topic| (topic, position.offset));
-        self.topics.extend(new);
+        for topic in new {
+            self.topics.insert(topic, position.offset);
+        }
         Ok(position)
     }
 
@@ -267,7 +261,7 @@ impl TenantMember {
 
     /// Returns true if the connection is subscribed to the topic.
     pub(super) fn is_subscribed(&self, topic: &Topic) -> bool {
-        self.topics.contains_key(topic)
+        self.topics.covers(topic)
     }
 
     /// Sends an event of the connection's client to the other connections of the topics.
@@ -343,19 +337,18 @@ impl TenantMember {
 
     /// Returns true if the event matches a topic of the connection.
     pub(super) fn matches_event(&self, event: &Event) -> bool {
-        let is_its = |topic| self.topics.contains_key(topic) || self.is_implicit(topic);
+        let is_its = |topic| self.topics.covers(topic) || self.is_implicit(topic);
         event.topics().iter().any(is_its)
     }
 
     /// Returns true if a subscription has already delivered the event.
     pub(super) fn already_delivered(&self, event: &Event) -> bool {
-        let served_from = |topic| match self.topics.get(topic) {
-            Some(from) => Some(*from),
-            None => self.is_implicit(topic).then_some(self.implicit_from),
-        };
         let is_served = |from| from < event.position().offset;
-        let mut served = event.topics().iter().filter_map(served_from);
-        served.any(is_served) && !fault!(ReplaysDeliveredEvents)
+        let is_served_by = |topic| {
+            let mut marks = self.topics.covering(topic).copied();
+            marks.any(is_served) || self.is_implicit(topic) && is_served(self.implicit_from)
+        };
+        event.topics().iter().any(is_served_by) && !fault!(ReplaysDeliveredEvents)
     }
 
     /// Queues an event of a replay.
@@ -395,8 +388,13 @@ impl TenantMember {
 
     /// Records that a replay is complete: events of its topics have been delivered from that
     /// offset on.
-    pub(super) fn finish_replay(&mut self, topics: &TopicSet, implicit: bool, from: u64) {
-        for topic in topics {
+    pub(super) fn finish_replay(
+        &mut self,
+        topics: &SubscriptionMap<()>,
+        implicit: bool,
+        from: u64,
+    ) {
+        for topic in topics.topics() {
             if let Some(served_from) = self.topics.get_mut(topic) {
                 *served_from = from.min(*served_from);
             }
@@ -413,16 +411,16 @@ impl Drop for TenantMember {
         // them.
         self.outbox.leave_hub();
         self.end_presence();
-        let mut topics = mem::take(&mut self.topics);
+        let topics = mem::take(&mut self.topics);
         self.hub.tally().subscriptions.sub(topics.len() as u64);
         self.release_memory(usize::MAX);
         self.here.remove_connection(&self.user, self.id);
         if self.outbox.encoding() == EnvelopeEncoding::Json {
             self.hub.count_json_connection(&self.here, false);
         }
+        let mut topics = topics.into_topics();
         if fault!(LeavesAnIndexEntry) {
-            let kept = topics.keys().next().cloned();
-            kept.and_then(|topic| topics.remove(&topic));
+            topics.next();
         }
         self.hub.remove_departed(&self.here, self.id, topics);
     }

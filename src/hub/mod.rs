@@ -26,8 +26,10 @@ mod relief;
 mod shard;
 mod submission;
 mod subscribers;
+mod subscriptions;
 mod tenant;
 mod wakes;
+mod wildcards;
 
 #[cfg(test)]
 mod tests;

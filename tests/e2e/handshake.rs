@@ -211,9 +211,9 @@ async fn the_topics_of_a_token_limit_the_subscriptions_of_its_client() {
     let hour = std::time::Duration::from_hours(1);
     let token = token_with("acme", "ann", hour, Some(&["project:p1", "sprint:*"]));
     let mut client = relay.connect_with(token).await.unwrap();
-    let granted = ["project:p1", "sprint:s1", "sprint:s2"];
+    let granted = ["project:p1", "sprint:s1", "sprint:s2", "sprint:*"];
     assert_eq!(client.subscribe(&granted).await.topics, granted);
-    for refused in ["project:p2", "work_item:w1", "sprint:*"] {
+    for refused in ["project:p2", "work_item:w1", "project:*"] {
         let id = client.ask_for(&["sprint:s3", refused]).await;
         let error = client.error().await;
         assert_eq!(error.error_code, "AUTHORIZATION_FAILED", "{refused}");

@@ -45,6 +45,7 @@ mod slow;
 mod slow_handshakes;
 mod transport;
 mod web_pages;
+mod wildcards;
 
 mod event_bytes;
 mod events;

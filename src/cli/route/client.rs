@@ -49,9 +49,11 @@ struct TopicRelation {
 enum RelationKind {
     /// The client is subscribed to the topic.
     Subscribed,
+    /// The client is subscribed to the wildcard of the topic's kind.
+    SubscribedByWildcard,
     /// The topic's events are delivered without a subscription.
     Implicit,
-    /// The client requested the topic, but its Subscribe was refused.
+    /// The client requested the topic or its wildcard, but its Subscribe was refused.
     SubscribeRefused,
     /// The client did not request the topic.
     NotSubscribed,
@@ -90,14 +92,20 @@ impl DescribedClient {
 
     fn relation_to(&self, topic: &Topic, is_subscribe_taken: bool) -> RelationKind {
         let own = self.user.as_ref().map(Topic::of_user);
+        let is_requested = self.subscribe.contains(topic);
+        let has_wildcard = self
+            .subscribe
+            .iter()
+            .any(|requested| requested.is_wildcard() && requested.kind() == topic.kind());
         if topic.is_everyone() || own.as_ref() == Some(topic) {
             RelationKind::Implicit
         } else if topic.kind() == USER_KIND {
             RelationKind::OtherUser
-        } else if self.subscribe.contains(topic) {
-            match is_subscribe_taken {
-                true => RelationKind::Subscribed,
-                false => RelationKind::SubscribeRefused,
+        } else if is_requested || has_wildcard {
+            match (is_subscribe_taken, is_requested) {
+                (false, _) => RelationKind::SubscribeRefused,
+                (true, true) => RelationKind::Subscribed,
+                (true, false) => RelationKind::SubscribedByWildcard,
             }
         } else if self.grant.allows(topic) {
             RelationKind::NotSubscribed
@@ -109,12 +117,16 @@ impl DescribedClient {
 
 impl RelationKind {
     fn brings_event(self) -> bool {
-        matches!(self, Self::Subscribed | Self::Implicit)
+        matches!(
+            self,
+            Self::Subscribed | Self::SubscribedByWildcard | Self::Implicit
+        )
     }
 
     fn as_text(self) -> &'static str {
         match self {
             Self::Subscribed => "is subscribed",
+            Self::SubscribedByWildcard => "is subscribed by the wildcard of its kind",
             Self::Implicit => "is delivered without a subscription",
             Self::SubscribeRefused => "is requested, but the Subscribe is refused",
             Self::NotSubscribed => "is not subscribed",

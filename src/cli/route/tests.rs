@@ -104,6 +104,7 @@ fn an_event_that_ingest_refuses_is_refused_in_the_same_words() {
 fn reception(flags: &str) -> (bool, Value, Vec<String>) {
     let (event, topics) = sample_event();
     let flags = flags
+        .replace("FIRST_KIND", topics[0].split_once(':').unwrap().0)
         .replace("FIRST", &topics[0])
         .replace("LAST", topics.last().unwrap());
     let report = route(&event, &format!("--topic user:bob {flags}")).unwrap();
@@ -142,6 +143,16 @@ fn a_client_receives_events_of_its_subscriptions_and_its_user() {
             ["subscribe_refused", "subscribe_refused", "implicit"],
         ),
         (
+            "--subscribe FIRST_KIND:*",
+            json!([first]),
+            ["subscribed_by_wildcard", "not_subscribed", "other_user"],
+        ),
+        (
+            "--subscribe FIRST_KIND:* --subscribe FIRST --grant FIRST_KIND:*",
+            json!([first]),
+            ["subscribed", "not_granted", "other_user"],
+        ),
+        (
             "--subscribe FIRST --grant FIRST",
             json!([first]),
             ["subscribed", "not_granted", "other_user"],
@@ -170,6 +181,11 @@ fn the_report_says_why_a_client_receives_nothing() {
         (
             "--subscribe FIRST --grant LAST",
             ["subscribe_refused", "not_subscribed", "other_user"],
+        ),
+        // A wildcard needs a grant of exactly it.
+        (
+            "--subscribe FIRST_KIND:* --grant FIRST",
+            ["subscribe_refused", "not_granted", "other_user"],
         ),
         // A refused topic makes the whole Subscribe fail.
         (

@@ -1,24 +1,25 @@
 //! Removes the topics of closed connections from the index, in parts.
 
-use std::{collections::hash_map::IntoIter, rc::Rc};
-
-use sidewire_protocol::{Topic, topic::TopicMap};
+use std::rc::Rc;
 
 use super::{ShardHub, ShardTenant};
-use crate::{hub::subscribers::ConnectionId, scheduler::Cost};
+use crate::{
+    hub::{subscribers::ConnectionId, subscriptions::SubscribedTopics},
+    scheduler::Cost,
+};
 
 /// A closed connection, and those of its topics that are still in the index.
 #[derive(Debug)]
 pub(super) struct DepartedConnection {
     id: ConnectionId,
-    topics: IntoIter<Topic, u64>,
+    topics: SubscribedTopics<u64>,
 }
 
 impl DepartedConnection {
     /// Removes at most `most` topics from the index. Returns the number removed.
     fn remove_topics(&mut self, here: &ShardTenant, most: usize) -> usize {
         let mut count = 0;
-        for (topic, _) in self.topics.by_ref().take(most) {
+        for topic in self.topics.by_ref().take(most) {
             here.unsubscribe(&topic, self.id);
             count += 1;
         }
@@ -51,9 +52,8 @@ impl ShardHub {
         &self,
         here: &Rc<ShardTenant>,
         id: ConnectionId,
-        topics: TopicMap<u64>,
+        topics: SubscribedTopics<u64>,
     ) {
-        let topics = topics.into_iter();
         here.departed
             .borrow_mut()
             .push_back(DepartedConnection { id, topics });

@@ -14,6 +14,7 @@ mod replay_turns;
 mod resume;
 mod turns;
 mod wakes;
+mod wildcards;
 
 use std::{
     cell::{RefCell, RefMut},

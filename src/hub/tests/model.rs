@@ -30,14 +30,17 @@ enum Step {
 
 const TENANTS: [&str; 2] = ["acme", "other"];
 const USERS: [&str; 2] = ["ann", "bob"];
-/// The last three cannot be subscribed to.
-const TOPICS: [&str; 7] = [
-    "a:1", "a:2", "b:1", "b:a:1", "user:ann", "user:bob", "tenant:*",
+/// Events relate to all but the wildcards.
+const TOPICS: [&str; 9] = [
+    "a:1", "a:2", "b:1", "b:a:1", "user:ann", "user:bob", "tenant:*", "a:*", "b:*",
 ];
+
+/// The topics that can be subscribed to.
+const SUBSCRIBED: [usize; 6] = [0, 1, 2, 3, 7, 8];
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let client = 0..12_usize;
-    let topics = prop::collection::vec(0..4_usize, 0..4);
+    let topics = prop::collection::vec(prop::sample::select(&SUBSCRIBED), 0..4);
     let step = prop_oneof![
         2 => (0..3_usize, 0..2_usize, 0..2_usize, prop::sample::select(&EnvelopeEncoding::ALL))
             .prop_map(|(shard, tenant, user, encoding)| {
@@ -64,9 +67,15 @@ struct ModelClient {
 
 impl ModelClient {
     fn wants(&self, event: &[usize]) -> bool {
-        event
-            .iter()
-            .any(|topic| self.topics.contains(topic) || *topic == 6 || *topic == 4 + self.user)
+        let by_wildcard = |topic: &usize| match topic {
+            0 | 1 => self.topics.contains(&7),
+            2 | 3 => self.topics.contains(&8),
+            _ => false,
+        };
+        event.iter().any(|topic| {
+            let is_implicit = *topic == 6 || *topic == 4 + self.user;
+            is_implicit || self.topics.contains(topic) || by_wildcard(topic)
+        })
     }
 }
 

@@ -4,9 +4,9 @@ use super::*;
 use crate::log::ReplayGap;
 
 /// The topics that a client may subscribe to.
-const TOPICS: [&str; 3] = ["a:1", "a:2", "b:1"];
+const TOPICS: [&str; 4] = ["a:1", "a:2", "b:1", "a:*"];
 
-/// The topics of events: some of these, and the implicit ones.
+/// The topics of events: the exact ones of these, and the implicit ones.
 const EVENT_TOPICS: [&str; 5] = ["a:1", "a:2", "b:1", "user:ann", "tenant:*"];
 
 #[derive(Debug, Clone)]
@@ -28,9 +28,14 @@ enum Step {
     Read(usize),
 }
 
+/// Indexes of topics to subscribe to.
+fn topics() -> impl Strategy<Value = Vec<usize>> + Clone {
+    prop::collection::vec(0..TOPICS.len(), 0..3)
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let client = 0..2_usize;
-    let topics = prop::collection::vec(0..3_usize, 0..3);
+    let topics = topics();
     let step = prop_oneof![
         8 => prop::collection::vec(0..5_usize, 1..3).prop_map(Step::Publish),
         4 => (client.clone(), topics.clone(), prop::option::of(0..14_u64))
@@ -57,6 +62,8 @@ struct Resuming {
 /// A resume in progress.
 struct Behind {
     from: u64,
+    /// The topics that are resumed.
+    asked: BTreeSet<&'static str>,
     replay: Vec<u64>,
     confirmed: bool,
     /// Events published since, of any of its topics.
@@ -86,14 +93,15 @@ impl Resuming {
     }
 
     fn published(&mut self, offset: u64, topics: &[&'static str]) {
-        let relates = topics.iter().any(|topic| self.brought.contains_key(topic));
+        let mut relates = false;
+        for (subscribed, brought) in &mut self.brought {
+            if topics.iter().any(|topic| covers(subscribed, topic)) {
+                brought.insert(offset);
+                relates = true;
+            }
+        }
         if !relates || self.is_closed {
             return;
-        }
-        for topic in topics {
-            if let Some(brought) = self.brought.get_mut(topic) {
-                brought.insert(offset);
-            }
         }
         match &mut self.behind {
             Some(behind) => behind.later.push(offset),
@@ -130,6 +138,7 @@ impl Resuming {
                 let replay = relating.iter().map(|(offset, _)| *offset);
                 self.behind = Some(Behind {
                     from: from.offset,
+                    asked,
                     replay: replay.filter(|offset| !had.contains(offset)).collect(),
                     confirmed: false,
                     later: Vec::new(),
@@ -178,15 +187,24 @@ impl Resuming {
         self.behind = Some(behind);
     }
 
-    /// Records the replayed events for each of their topics.
+    /// Records the replayed events for each of the resumed topics.
     fn note_brought(&mut self, behind: &Behind, log: &Model) {
         for (topic, brought) in &mut self.brought {
+            if !behind.asked.contains(topic) {
+                continue;
+            }
             let asked = [*topic].into();
             let relating = log.after(behind.from, &asked);
             let replayed = relating.into_iter().map(|(offset, _)| offset);
             brought.extend(replayed.filter(|offset| behind.replay.contains(offset)));
         }
     }
+}
+
+/// Returns true if a subscription brings the events of a topic.
+fn covers(subscribed: &str, topic: &str) -> bool {
+    let (kind, _) = topic.split_once(':').unwrap();
+    subscribed == topic || subscribed.strip_suffix(":*") == Some(kind)
 }
 
 fn from_is_whole(behind: &Behind, log: &Model) -> bool {
@@ -212,7 +230,10 @@ impl Model {
     ) -> Vec<(u64, &Vec<&'static str>)> {
         (1..)
             .zip(&self.events)
-            .filter(|(at, event)| *at > offset && event.iter().any(|topic| topics.contains(topic)))
+            .filter(|(at, event)| {
+                let is_asked = |topic: &&str| topics.iter().any(|asked| covers(asked, topic));
+                *at > offset && event.iter().any(is_asked)
+            })
             .collect()
     }
 }

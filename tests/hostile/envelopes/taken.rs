@@ -59,6 +59,9 @@ pub(super) fn good_ones() -> Vec<Mutator<Said>> {
                 &format!("project::a:*:{}", forge.id()),
             )])]
         }),
+        said("a wildcard of a granted kind", Wanted::Subscribed, |_| {
+            vec![subscribe(&[protobuf::text(TOPICS, "odd_kind:*")])]
+        }),
         said("an unsubscribe", Wanted::Unsubscribed, |forge| {
             vec![protobuf::bytes(
                 UNSUBSCRIBE,

@@ -274,15 +274,26 @@ fn the_implicit_kinds_cannot_be_subscribed_to() {
 }
 
 #[test]
-fn a_wildcard_is_refused_whatever_the_grant_contains() {
-    for grant in [
-        Grant::Everything,
-        Grant::from_topics([topic("project:*")]),
-        Grant::from_topics([topic("project:p")]),
-    ] {
-        let frame = named("subscribe", &json!({"topics": ["project:*"]}));
-        assert_not_authorized(&conversation_of(&grant), &frame, "project:*");
+fn a_wildcard_is_confirmed_if_the_grant_lists_exactly_it_or_is_not_limited() {
+    let texts = ["project:p", "project:*"];
+    let frame = named("subscribe", &json!({"topics": texts}));
+    for grant in [Grant::Everything, Grant::from_topics([topic("project:*")])] {
+        let conversation = conversation_of(&grant);
+        let confirmed = &answer(&conversation, &frame)["subscriptionConfirmed"];
+        assert_eq!(confirmed["topics"], json!(texts));
+        let action = conversation.handle_frame(&SCHEMA, &frame, NOW);
+        assert_eq!(topics(&action), texts);
     }
+    let exact = Grant::from_topics(["project:p", "sprint:*"].map(topic));
+    assert_not_authorized(&conversation_of(&exact), &frame, "project:*");
+}
+
+#[test]
+fn a_wildcard_in_a_list_of_the_schema_is_refused_whatever_the_grant_contains() {
+    let frame = named("subscribe", &json!({"projectIds": ["p", "*"]}));
+    let refusal = refusal(&conversation_of(&Grant::Everything), &frame);
+    assert_eq!(refusal.code, ErrorCode::ValidationError);
+    assert_eq!(refusal.field.as_deref(), Some("subscribe.project_ids[1]"));
 }
 
 #[test]

@@ -16,9 +16,7 @@ use crate::{
         Authenticator, IngestKey, IngestKeyError, IngestKeys, KeyError, KeyFileError, KeySet,
         Secret, TokenRules, TokenVerifier, VerificationKey, VerifierError, read_file,
     },
-    config::{
-        self, AuthKey, AuthMode, AuthSection, Config, ConfigError, IngestSection, ListenAddress,
-    },
+    config::{self, AuthKey, AuthMode, Config, ConfigError, IngestSection, ListenAddress},
     relay::LiveSettings,
     tls::{self, TlsError},
 };
@@ -222,7 +220,7 @@ impl SetupError {
 pub fn load_live(config: Config, schema: Arc<Schema>) -> Result<LiveSettings, SetupError> {
     Ok(LiveSettings {
         schema,
-        authenticator: build_authenticator(&config.auth)?,
+        authenticator: build_authenticator(&config)?,
         ingest_keys: ingest_keys(&config.ingest)?,
         tls: config.client.tls.as_ref().map(server_tls).transpose()?,
         config,
@@ -313,7 +311,8 @@ fn resolve_group(key: &str, group: Option<&str>) -> Result<Option<u32>, SetupErr
     }
 }
 
-fn build_authenticator(auth: &AuthSection) -> Result<Authenticator, SetupError> {
+fn build_authenticator(config: &Config) -> Result<Authenticator, SetupError> {
+    let auth = &config.auth;
     match auth.mode {
         AuthMode::None => Ok(Authenticator::Open),
         AuthMode::Jwt => {
@@ -331,7 +330,7 @@ fn build_authenticator(auth: &AuthSection) -> Result<Authenticator, SetupError> 
                 let at_key = |fault| SetupError::new(format!("auth.keys[{index}].{name}"), fault);
                 keys.extend(verification_keys(key).map_err(at_key)?);
             }
-            TokenVerifier::with_sets(keys, sets, token_rules(auth))
+            TokenVerifier::with_sets(keys, sets, token_rules(config))
                 .map(Authenticator::Tokens)
                 .map_err(|error| SetupError::new("auth.keys", error))
         }
@@ -368,7 +367,8 @@ fn verification_keys(key: &AuthKey) -> Result<Vec<VerificationKey>, SetupFault> 
     })
 }
 
-fn token_rules(auth: &AuthSection) -> TokenRules {
+fn token_rules(config: &Config) -> TokenRules {
+    let (auth, limits) = (&config.auth, &config.limits);
     TokenRules {
         issuer: auth.issuer.clone(),
         audience: auth.audience.clone(),
@@ -377,6 +377,10 @@ fn token_rules(auth: &AuthSection) -> TokenRules {
         tenant_claim: auth.tenant_claim.as_str().into(),
         user_claim: auth.user_claim.as_str().into(),
         topics_claim: auth.topics_claim.as_str().into(),
+        subscribe_claim: auth.subscribe_claim.as_str().into(),
+        subscribe_topics_max: limits
+            .topics_per_subscribe
+            .min(limits.topics_per_connection),
     }
 }
 

@@ -588,6 +588,7 @@ fn connect(shard: &Rc<ShardContext>, number: u64, network: &Rc<Network>) {
         tenant: tenant(),
         user: UserName::parse(&format!("user-{number}")).unwrap(),
         grant: Grant::Everything,
+        subscriptions: None,
         expires_at: None,
         key: None,
     };

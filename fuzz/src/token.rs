@@ -94,6 +94,12 @@ fn check(identity: &Identity, header: &str, claims: &str) {
             assert_eq!(identity.grant.allows(&topic), holds, "{text:?}");
         }
     }
+    let subscribe = claims.get("subscribe").and_then(Value::as_array);
+    assert_eq!(identity.subscriptions.is_some(), subscribe.is_some());
+    for topic in identity.subscriptions.iter().flatten() {
+        let is_listed = subscribe.is_some_and(|all| all.iter().any(|it| *it == topic.as_str()));
+        assert!(is_listed && identity.grant.allows(topic) && !topic.is_implicit(), "{topic}");
+    }
 }
 
 fn name(claim: &Value) -> String {

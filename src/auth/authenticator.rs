@@ -107,6 +107,7 @@ fn desktop_identity(user: &str) -> Result<Identity, TokenError> {
         tenant: TenantName::parse(DESKTOP_NAME).map_err(|error| malformed(error.to_string()))?,
         user,
         grant: Grant::Everything,
+        subscriptions: None,
         expires_at: None,
         key: None,
     })

@@ -1,7 +1,7 @@
 //! Turns a token's claims into an identity (RFC 7519, 4). Knows no signatures: the caller
 //! has already verified that the claims are authentic.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use sidewire_protocol::{NameError, TenantName, Topic, UserName};
@@ -30,6 +30,10 @@ pub struct TokenRules {
     pub user_claim: Arc<str>,
     /// Name of the claim with the grant.
     pub topics_claim: Arc<str>,
+    /// Name of the claim with the topics to subscribe to when the client connects.
+    pub subscribe_claim: Arc<str>,
+    /// Maximum number of topics in that claim, duplicates included.
+    pub subscribe_topics_max: usize,
 }
 
 impl Default for TokenRules {
@@ -42,6 +46,8 @@ impl Default for TokenRules {
             tenant_claim: "tenant_id".into(),
             user_claim: "user_id".into(),
             topics_claim: "topics".into(),
+            subscribe_claim: "subscribe".into(),
+            subscribe_topics_max: 1_000,
         }
     }
 }
@@ -57,6 +63,7 @@ pub(super) fn identity_from_claims(
     check_start(claims, rules, now)?;
     check_issuer(claims, rules)?;
     check_audience(claims, rules)?;
+    let grant = grant_claim(claims, &rules.topics_claim)?;
     Ok(Identity {
         tenant: name_claim(claims, &rules.tenant_claim, TenantName::parse)?,
         user: name_claim(claims, &rules.user_claim, UserName::parse).and_then(|user| {
@@ -64,7 +71,8 @@ pub(super) fn identity_from_claims(
                 .map_err(|problem| malformed_claim(rules.user_claim.clone(), problem))?;
             Ok(user)
         })?,
-        grant: grant_claim(claims, &rules.topics_claim)?,
+        subscriptions: subscribe_claim(claims, rules, &grant)?,
+        grant,
         expires_at,
         key: None,
     })
@@ -195,20 +203,51 @@ fn name_claim<T>(
 
 /// Reads the list of topics and kinds; without the claim, everything is granted.
 fn grant_claim(claims: &Map<String, Value>, claim: &Arc<str>) -> Result<Grant, TokenError> {
+    let topics = topics_claim(claims, claim)?;
+    Ok(topics.map_or(Grant::Everything, Grant::from_topics))
+}
+
+/// Reads the list of topics to subscribe to; `None` without the claim.
+fn subscribe_claim(
+    claims: &Map<String, Value>,
+    rules: &TokenRules,
+    grant: &Grant,
+) -> Result<Option<Vec<Topic>>, TokenError> {
+    let claim = &rules.subscribe_claim;
+    let Some(mut topics) = topics_claim(claims, claim)? else {
+        return Ok(None);
+    };
+    let (count, max) = (topics.len(), rules.subscribe_topics_max);
+    if count > max {
+        let problem = format!("names {count} topics; the maximum is {max}");
+        return Err(malformed_claim(claim.clone(), problem));
+    }
+    for (index, topic) in topics.iter().enumerate() {
+        if let Some(reason) = grant.refusal_reason(topic) {
+            let problem = format!("[{index}] {reason}");
+            return Err(malformed_claim(claim.clone(), problem));
+        }
+    }
+    let mut seen = HashSet::with_capacity(count);
+    topics.retain(|topic| seen.insert(topic.clone()));
+    Ok(Some(topics))
+}
+
+/// Reads a list of topics and wildcards; `None` without the claim.
+fn topics_claim(
+    claims: &Map<String, Value>,
+    claim: &Arc<str>,
+) -> Result<Option<Vec<Topic>>, TokenError> {
     let entries = match claims.get(claim.as_ref()) {
-        None => return Ok(Grant::Everything),
+        None => return Ok(None),
         Some(Value::Array(entries)) => entries,
         Some(_) => return Err(malformed_claim(claim.clone(), "is not a list")),
     };
-    let topics = entries
-        .iter()
-        .enumerate()
-        .map(|(index, entry)| parse_topic(entry).map_err(|problem| (index, problem)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|(index, problem)| {
-            malformed_claim(claim.clone(), format!("[{index}] {problem}"))
-        })?;
-    Ok(Grant::from_topics(topics))
+    let topics = entries.iter().enumerate().map(|(index, entry)| {
+        parse_topic(entry)
+            .map_err(|problem| malformed_claim(claim.clone(), format!("[{index}] {problem}")))
+    });
+    topics.collect::<Result<Vec<_>, _>>().map(Some)
 }
 
 fn parse_topic(entry: &Value) -> Result<Topic, String> {

@@ -16,6 +16,9 @@ pub struct Identity {
     pub user: UserName,
     /// The topics that the client may subscribe to.
     pub grant: Grant,
+    /// The topics that the token subscribes the client to when it connects, without duplicates,
+    /// all granted; `None` if it says nothing about that.
+    pub subscriptions: Option<Vec<Topic>>,
     /// Time since the Unix epoch at which the connection must be closed: the token's `exp` plus
     /// the leeway, at most [`EXPIRY_AHEAD_MAX`] ahead.
     ///

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use sidewire_protocol::{TenantName, Topic, UserName};
 
 use super::{
-    Algorithm, KeyError, Secret, TOKEN_BYTES_MAX, TokenRules, algorithm::KeyRequirements,
+    Algorithm, Grant, KeyError, Secret, TOKEN_BYTES_MAX, TokenRules, algorithm::KeyRequirements,
     key::check_secret, pem_file,
 };
 
@@ -31,6 +31,9 @@ pub struct NewToken {
     pub expires_at: Option<Duration>,
     /// The granted topics, exact or `kind:*`; `None` grants everything.
     pub topics: Option<Vec<Topic>>,
+    /// The topics to subscribe to when the client connects, exact or `kind:*`; `None` leaves out
+    /// the claim.
+    pub subscribe: Option<Vec<Topic>>,
 }
 
 /// An error in creating a token.
@@ -48,6 +51,14 @@ pub enum MintError {
     /// The token is so large that the relay would refuse it.
     #[error("the token would have more than {TOKEN_BYTES_MAX} bytes; grant whole kinds instead")]
     TooLong,
+    /// The token subscribes to a topic that it may not subscribe to, so the relay would refuse it.
+    #[error("the token cannot subscribe to {topic}, which {reason}")]
+    NotGranted {
+        /// The topic.
+        topic: Topic,
+        /// The reason why it may not.
+        reason: &'static str,
+    },
     /// The library failed to sign the token.
     #[error("signing failed")]
     Signing,
@@ -105,6 +116,7 @@ impl SigningKey {
         if rules.require_exp && token.expires_at.is_none() {
             return Err(MintError::NoExpiry);
         }
+        check_subscriptions(token)?;
         let mut header = Header::new(self.algorithm.library_algorithm());
         header.kid.clone_from(&self.kid);
         let token = jsonwebtoken::encode(&header, &build_claims(token, rules)?, &self.key)
@@ -144,19 +156,34 @@ fn library_key(algorithm: Algorithm, file: &[u8]) -> Result<EncodingKey, KeyErro
     key.ok_or(KeyError::Rejected { algorithm })
 }
 
+/// Checks that the token may subscribe to each topic that it subscribes to.
+fn check_subscriptions(token: &NewToken) -> Result<(), MintError> {
+    let topics = token.topics.clone();
+    let grant = topics.map_or(Grant::Everything, Grant::from_topics);
+    let refused = token.subscribe.iter().flatten().find_map(|topic| {
+        let reason = grant.refusal_reason(topic)?;
+        let topic = topic.clone();
+        Some(MintError::NotGranted { topic, reason })
+    });
+    refused.map_or(Ok(()), Err)
+}
+
+fn topic_texts(topics: &[Topic]) -> Value {
+    topics.iter().map(Topic::as_str).collect()
+}
+
 fn build_claims(token: &NewToken, rules: &TokenRules) -> Result<Map<String, Value>, MintError> {
     let expires_at = token.expires_at.map(|end| end.as_secs());
-    let topics = token.topics.as_ref().map(|topics| {
-        let texts = topics.iter().map(Topic::as_str);
-        texts.collect::<Vec<_>>()
-    });
-    let wanted: [(&str, Option<Value>); 6] = [
+    let topics = token.topics.as_deref().map(topic_texts);
+    let subscribe = token.subscribe.as_deref().map(topic_texts);
+    let wanted: [(&str, Option<Value>); 7] = [
         (&rules.tenant_claim, Some(token.tenant.as_str().into())),
         (&rules.user_claim, Some(token.user.as_str().into())),
         ("exp", expires_at.map(Value::from)),
         ("iss", rules.issuer.clone().map(Value::from)),
         ("aud", rules.audience.clone().map(Value::from)),
-        (&rules.topics_claim, topics.map(Value::from)),
+        (&rules.topics_claim, topics),
+        (&rules.subscribe_claim, subscribe),
     ];
     let mut claims = Map::new();
     for (name, value) in wanted {

@@ -57,7 +57,12 @@ impl TokenVerifier {
         sets: Vec<Arc<KeySet>>,
         rules: TokenRules,
     ) -> Result<Self, VerifierError> {
-        let names = [&rules.tenant_claim, &rules.user_claim, &rules.topics_claim];
+        let names = [
+            &rules.tenant_claim,
+            &rules.user_claim,
+            &rules.topics_claim,
+            &rules.subscribe_claim,
+        ];
         if keys.is_empty() && sets.is_empty() {
             Err(VerifierError::NoKeys)
         } else if names.into_iter().any(|name| name.is_empty()) {

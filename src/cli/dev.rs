@@ -343,6 +343,7 @@ fn mint_token(secret: &str, clock: &Clock) -> Result<String, CommandFailure> {
         user: UserName::parse(USER).map_err(CommandFailure::new)?,
         expires_at: Some(clock.since_unix_epoch().saturating_add(TOKEN_LIFETIME)),
         topics: None,
+        subscribe: None,
     };
     let secret = Secret::new(secret.as_bytes());
     SigningKey::from_secret(Algorithm::HS256, None, &secret)

@@ -29,6 +29,10 @@ pub struct TokenArgs {
     /// Without any, the client may subscribe to everything in its tenant.
     #[arg(long = "topic", value_name = "KIND:ID", value_parser = Topic::parse, verbatim_doc_comment)]
     pub topics: Vec<Topic>,
+    /// A topic that the client is subscribed to when it connects, or `kind:*`; repeatable.
+    /// The token must allow it to subscribe to that topic.
+    #[arg(long, value_name = "KIND:ID", value_parser = Topic::parse, verbatim_doc_comment)]
+    pub subscribe: Vec<Topic>,
     /// Lifetime of the token, from now.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub expires: Duration,
@@ -44,18 +48,23 @@ pub(super) fn run(args: &TokenArgs) -> Result<(), CommandFailure> {
 }
 
 fn mint_token(args: &TokenArgs, clock: &Clock) -> Result<String, CommandFailure> {
-    let token = NewToken {
-        tenant: args.tenant.clone(),
-        user: args.user.clone(),
-        expires_at: Some(clock.since_unix_epoch().saturating_add(args.expires)),
-        topics: (!args.topics.is_empty()).then(|| args.topics.clone()),
-    };
+    let token = new_token(args, clock);
     let key = args.signing.signing_key()?;
     let key = key.ok_or_else(|| {
         CommandFailure::new("neither --secret-file nor --private-key-file is given")
     })?;
     key.mint(&token, &args.signing.token_rules())
         .map_err(CommandFailure::new)
+}
+
+fn new_token(args: &TokenArgs, clock: &Clock) -> NewToken {
+    NewToken {
+        tenant: args.tenant.clone(),
+        user: args.user.clone(),
+        expires_at: Some(clock.since_unix_epoch().saturating_add(args.expires)),
+        topics: (!args.topics.is_empty()).then(|| args.topics.clone()),
+        subscribe: (!args.subscribe.is_empty()).then(|| args.subscribe.clone()),
+    }
 }
 
 fn user(text: &str) -> Result<UserName, String> {
@@ -78,6 +87,7 @@ fn help() -> String {
         "Examples:
   sidewire token --tenant acme --user alice --secret-file jwt.secret
   sidewire token --tenant acme --user alice --topic {topic} --expires 15m --secret-file jwt.secret
+  sidewire token --tenant acme --user alice --subscribe {topic} --secret-file jwt.secret
   sidewire token --tenant acme --user alice --algorithm ES256 --private-key-file key.pem
 
 The token goes to standard output."
@@ -140,5 +150,22 @@ mod tests {
         let args = parse("--secret-file s --topic kind:* --topic kind:1").unwrap();
         assert_eq!(args.topics.len(), 2);
         assert!(parse("--secret-file s --topic kind").is_err());
+    }
+
+    #[test]
+    fn a_token_may_subscribe_to_topics_that_it_grants() {
+        let mint = |flags: &str| {
+            let key = crate::auth::Secret::new([b'a'; 32]);
+            let key = crate::auth::SigningKey::from_secret(Algorithm::HS256, None, &key).unwrap();
+            let token = new_token(&parse(flags).unwrap(), &Clock::simulated(Duration::ZERO));
+            key.mint(&token, &crate::auth::TokenRules::default())
+        };
+        assert!(mint("--secret-file s --subscribe kind:1 --subscribe kind:*").is_ok());
+        assert!(mint("--secret-file s --topic kind:* --subscribe kind:1").is_ok());
+        let error = mint("--secret-file s --topic kind:1 --subscribe kind:*").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the token cannot subscribe to kind:*, which is not granted by the token"
+        );
     }
 }

@@ -35,6 +35,9 @@ config_section! {
         live user_claim: String = "user_id".to_owned();
         /// Name of the claim with the topics that a client may subscribe to; `topics`.
         live topics_claim: String = "topics".to_owned();
+        /// Name of the claim with the topics that a client is subscribed to when it connects;
+        /// `subscribe`.
+        live subscribe_claim: String = "subscribe".to_owned();
         /// True if a connection is closed when a reload removes the key that verified its token;
         /// default: `false`.
         live close_on_key_removal: bool = false;
@@ -148,6 +151,7 @@ impl AuthSection {
             ("auth.tenant_claim", Some(&self.tenant_claim)),
             ("auth.user_claim", Some(&self.user_claim)),
             ("auth.topics_claim", Some(&self.topics_claim)),
+            ("auth.subscribe_claim", Some(&self.subscribe_claim)),
         ];
         for (key, text) in texts {
             if text.is_some_and(String::is_empty) {

@@ -2,7 +2,9 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use sidewire_protocol::{EnvelopeEncoding, NamedValues};
+use sidewire_protocol::{
+    EnvelopeEncoding, NamedValues, Topic, close::CloseReason, frame, reply::Reply, wire,
+};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
@@ -12,6 +14,8 @@ use crate::{
     memory::{MemoryExceeded, MemoryUse},
     outbox::{Outbox, WriteProgress},
     relay::{Relay, ShardContext},
+    repeated::{RepeatedLine, log_repeated},
+    scheduler::Cost,
     telemetry::CloseLabel,
 };
 
@@ -30,35 +34,59 @@ pub struct AdmittedClient {
 }
 
 impl AdmittedClient {
-    /// Admits the client with this identity, which connects from `peer` and uses `encoding`.
+    /// Admits the client with this identity, which connects from `peer` and uses `encoding`. If
+    /// its token subscribes to topics, the confirmation of that is the first frame queued for it.
     ///
     /// # Errors
     ///
     /// Returns the exceeded limit if there are too many connections, if the tenant is new and
-    /// there are too many tenants, or if there is no memory for the connection.
+    /// there are too many tenants, or if there is no memory for the connection and its
+    /// subscriptions.
     pub fn new(
         shard: &Rc<ShardContext>,
-        identity: Identity,
+        mut identity: Identity,
         who: UserKey,
         peer: IpAddr,
         encoding: EnvelopeEncoding,
     ) -> Result<Self, Limit> {
         let permit = shard.relay.limits.admit_connection(who, peer)?;
         let outbox = Rc::new(Outbox::with_encoding(encoding, &shard.outboxes));
-        let hub = shard
+        let mut hub = shard
             .hub
             .join_tenant(&identity.tenant, &identity.user, Rc::clone(&outbox))
             .map_err(|_| Limit::Tenants)?;
+        let claimed = identity.subscriptions.take();
+        let confirmation = claimed.as_deref().map(claim_confirmation);
+        if let Some(topics) = claimed {
+            hub.subscribe_claimed(topics)
+                .map_err(|MemoryExceeded| Limit::Memory)?;
+        }
         let memory = shard.relay.publisher.memory();
         memory
             .try_hold(MemoryUse::ClientConnections, CONNECTION_BYTES)
             .map_err(|MemoryExceeded| Limit::Memory)?;
+        let account = ConnectionGuard::open(shard, &outbox, permit);
+        if let Some(confirmation) = confirmation {
+            hub.charge(account.queue_reply(&confirmation));
+        }
         Ok(Self {
             hub,
-            account: ConnectionGuard::open(shard, &outbox, permit),
+            account,
             identity,
             outbox,
         })
+    }
+}
+
+/// Returns the confirmation of the subscriptions that a token contains. It has no position: a
+/// client may resume from where it could before.
+fn claim_confirmation(topics: &[Topic]) -> Reply {
+    Reply::SubscriptionConfirmed {
+        lists: Vec::new(),
+        fields: wire::SubscriptionConfirmed {
+            topics: topics.iter().map(Topic::to_string).collect(),
+            ..wire::SubscriptionConfirmed::default()
+        },
     }
 }
 
@@ -95,6 +123,32 @@ impl ConnectionGuard {
     /// The user of the connection.
     pub(super) fn user_key(&self) -> &UserKey {
         self.permit.user()
+    }
+
+    /// Queues a reply for the client. Returns the cost of writing it as JSON.
+    pub(super) fn queue_reply(&self, reply: &Reply) -> Cost {
+        let relay = self.relay();
+        if let Reply::Error(refusal) = reply {
+            relay.metrics.message_refused(refusal.code);
+        }
+        let id = relay.random.uuid_v7(&relay.clock).to_string();
+        let envelope = reply.to_envelope(&id, relay.clock.unix_seconds());
+        if self.outbox.encoding() == EnvelopeEncoding::Protobuf {
+            self.outbox.push_reply(frame::binary_frame(&envelope));
+            return Cost::ZERO;
+        }
+        match relay.live().schema.envelope_to_json_text(&envelope) {
+            Ok(json) => {
+                self.outbox.push_reply(frame::text_frame(&json));
+                Cost::JSON_BYTE.times(json.len())
+            }
+            Err(error) => {
+                log_repeated!(RepeatedLine::AnswerWithoutJson, %error);
+                let signals = self.outbox.signals();
+                signals.request_end(CloseReason::InternalError);
+                Cost::ZERO
+            }
+        }
     }
 
     /// Counts a write, which without TLS is a system call, and the frames and events that it

@@ -35,7 +35,7 @@ use crate::{
     config::Config,
     event::{EventDraft, EventDraftParts},
     hub::{PublishedEvents, TenantRegistry},
-    limits::UserKey,
+    limits::{Limit, UserKey},
     memory::{MemoryLimits, MemoryUse},
     relay::{LiveSettings, RelayBuilder, ShardContext},
     tally::ShardTally,
@@ -90,6 +90,7 @@ struct ClientLink {
     takes: bool,
     encoding: EnvelopeEncoding,
     user: &'static str,
+    subscriptions: Option<Vec<Topic>>,
 }
 
 impl ClientLink {
@@ -101,6 +102,7 @@ impl ClientLink {
             takes: false,
             encoding: EnvelopeEncoding::Protobuf,
             user: "ann",
+            subscriptions: None,
         }
     }
 }
@@ -221,6 +223,20 @@ impl ConnectionFixture {
         })
     }
 
+    /// Connects a client whose token subscribes to these topics.
+    pub(super) fn connect_claiming(
+        &self,
+        encoding: EnvelopeEncoding,
+        topics: &[&str],
+    ) -> FrameClient {
+        let topics = topics.iter().map(|topic| Topic::parse(topic).unwrap());
+        self.connect_over(ClientLink {
+            encoding,
+            subscriptions: Some(topics.collect()),
+            ..ClientLink::new(WIDE)
+        })
+    }
+
     /// Connects a client over a stream that the relay can never shut down, such as TLS to a
     /// client that does not read.
     pub(super) fn connect_endlessly(&self, expires_at: Option<Duration>) -> FrameClient {
@@ -251,7 +267,13 @@ impl ConnectionFixture {
         };
         let talk = run_connection(
             Rc::clone(&self.shard),
-            self.admit_speaking(link.user, link.expires_at, link.encoding),
+            self.try_admit(
+                link.user,
+                link.expires_at,
+                link.encoding,
+                link.subscriptions,
+            )
+            .unwrap(),
             wire,
             Bytes::new(),
             (),
@@ -272,19 +294,23 @@ impl ConnectionFixture {
     }
 
     pub(super) fn admit(&self, expires_at: Option<Duration>) -> AdmittedClient {
-        self.admit_speaking("ann", expires_at, EnvelopeEncoding::Protobuf)
+        self.try_admit("ann", expires_at, EnvelopeEncoding::Protobuf, None)
+            .unwrap()
     }
 
-    fn admit_speaking(
+    /// Admits a client whose token subscribes to these topics.
+    pub(super) fn try_admit(
         &self,
         user: &str,
         expires_at: Option<Duration>,
         encoding: EnvelopeEncoding,
-    ) -> AdmittedClient {
+        subscriptions: Option<Vec<Topic>>,
+    ) -> Result<AdmittedClient, Limit> {
         let identity = Identity {
             tenant: TenantName::parse("acme").unwrap(),
             user: UserName::parse(user).unwrap(),
             grant: Grant::Everything,
+            subscriptions,
             expires_at,
             key: None,
         };
@@ -292,7 +318,7 @@ impl ConnectionFixture {
             tenant: identity.tenant.clone(),
             user: identity.user.clone(),
         };
-        AdmittedClient::new(&self.shard, identity, who, PEER, encoding).unwrap()
+        AdmittedClient::new(&self.shard, identity, who, PEER, encoding)
     }
 
     /// Publishes events for all clients, in one batch.

@@ -38,7 +38,7 @@ use crate::{
 /// A connection that is catching up from the client's position to the shard's.
 #[derive(Debug)]
 pub(super) struct CatchUp {
-    /// The topics of the Subscribe.
+    /// The topics of the Subscribe, and those of the token if they are replayed too.
     topics: SubscriptionMap<()>,
     /// True if the connection's implicit topics are replayed too.
     implicit: bool,
@@ -99,13 +99,13 @@ pub enum SubscribeProgress {
 
 impl CatchUp {
     pub(super) fn new(
-        topics: &[Topic],
+        topics: impl IntoIterator<Item = Topic>,
         implicit: bool,
         resume_from: u64,
         position: Position,
     ) -> Self {
         Self {
-            topics: topics.iter().cloned().collect(),
+            topics: topics.into_iter().collect(),
             implicit,
             resume_from,
             position,
@@ -307,7 +307,7 @@ impl CatchUp {
         }
     }
 
-    /// Returns true if the event belongs to the replay: it matches a topic of the Subscribe, and
+    /// Returns true if the event belongs to the replay: it matches a topic that is replayed, and
     /// no earlier subscription has delivered it.
     fn is_replayed(&self, member: &TenantMember, event: &Event) -> bool {
         let is_named = |topic: &Topic| {

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     event::ClientEvent,
     limits::LimitExceeded,
+    memory::MemoryExceeded,
     outbox::Outbox,
     planted::mark_seen,
     scheduler::{Cost, WorkTicket},
@@ -61,6 +62,16 @@ impl HubConnection {
             member: TenantMember::new(hub, here, id, user, outbox),
             pending: None,
         }
+    }
+
+    /// Subscribes a new connection to the topics of its token, without duplicates. Its first
+    /// Subscribe that resumes replays them with the implicit topics.
+    ///
+    /// # Errors
+    ///
+    /// When no memory is left for subscriptions.
+    pub fn subscribe_claimed(&mut self, topics: Vec<Topic>) -> Result<(), MemoryExceeded> {
+        self.member.subscribe_claimed(topics)
     }
 
     /// Requests a Subscribe to the topics, for a connection that is [live](Self::is_live) and may
@@ -127,9 +138,11 @@ impl HubConnection {
             }));
         };
         let implicit = member.resumes_implicit();
+        let claimed = member.take_claimed();
         let resumed = match member.replay_start(from, position) {
             Ok(Some(from)) => {
                 member.outbox().start_catch_up();
+                let topics = topics.iter().cloned().chain(claimed);
                 let catch_up = CatchUp::new(topics, implicit, from, position);
                 self.pending = Some(Box::new(PendingSubscribe::CatchingUp(catch_up)));
                 return Ok(None);

@@ -62,6 +62,8 @@ pub(super) struct TenantMember {
     implicit_resumed: bool,
     /// The user, once the client has sent a presence message.
     present_as: OnceCell<UserName>,
+    /// The topics that its token subscribed to, until they are resumed with the implicit topics.
+    claimed: Vec<Topic>,
 }
 
 /// An event as it is sent to a resuming connection.
@@ -96,6 +98,7 @@ impl TenantMember {
             implicit_from: here.taken.get().offset,
             implicit_resumed: false,
             present_as: OnceCell::new(),
+            claimed: Vec::new(),
             here,
         }
     }
@@ -128,6 +131,18 @@ impl TenantMember {
             return self.here.tenant.head();
         }
         self.here.taken.get()
+    }
+
+    /// Adds the topics that the connection's token subscribes to, without duplicates.
+    ///
+    /// # Errors
+    ///
+    /// When no memory is left for subscriptions.
+    pub(super) fn subscribe_claimed(&mut self, topics: Vec<Topic>) -> Result<(), MemoryExceeded> {
+        self.charge(Cost::SUBSCRIPTION.times(topics.len()));
+        self.add_topics(topics.iter().cloned().collect())?;
+        self.claimed = topics;
+        Ok(())
     }
 
     /// Adds the topics, from the connection's current position on, which is returned: events of
@@ -203,17 +218,27 @@ impl TenantMember {
         !mem::replace(&mut self.implicit_resumed, true) && !fault!(ForgetsImplicitTopics)
     }
 
+    /// Returns the topics of the token that are resumed with the implicit topics: the first time,
+    /// those that the connection has not unsubscribed from.
+    pub(super) fn take_claimed(&mut self) -> Vec<Topic> {
+        mem::take(&mut self.claimed)
+    }
+
     /// Unsubscribes the connection from the topics, ignoring those that it does not have. If many
     /// users are present on them, that may take more than the tenant's quantum. Returns the number
     /// of topics that are done, at least one.
     pub(super) fn unsubscribe(&mut self, topics: &[Topic]) -> usize {
-        self.charge(Cost::SUBSCRIPTION.times(topics.len()));
+        if !self.claimed.is_empty() {
+            let removed: TopicSet = topics.iter().cloned().collect();
+            self.claimed.retain(|topic| !removed.contains(topic));
+        }
         let mut done = 0;
         for topic in topics {
             if done > 0 && !self.presence().is_empty() && !self.here.work.has_quota() {
                 break;
             }
             done += 1;
+            self.charge(Cost::SUBSCRIPTION);
             if self.topics.remove(topic).is_some() {
                 self.here.unsubscribe(topic, self.id);
                 self.hub.tally().subscriptions.sub(1);

@@ -67,6 +67,7 @@ fn token_of(secret: &str, user: &str) -> String {
         user: UserName::parse(user).unwrap(),
         expires_at: Some(Clock::system().since_unix_epoch() + Duration::from_hours(1)),
         topics: None,
+        subscribe: None,
     };
     SigningKey::from_secret(Algorithm::HS256, None, &Secret::new(secret))
         .unwrap()
@@ -386,6 +387,7 @@ async fn keys_are_fetched_over_tls_from_an_issuer_with_a_trusted_certificate() {
         user: UserName::parse("ann").unwrap(),
         expires_at: Some(Clock::system().since_unix_epoch() + Duration::from_hours(1)),
         topics: None,
+        subscribe: None,
     };
     let token = key.unwrap().mint(&token, &TokenRules::default()).unwrap();
     for (believed, is_let_in) in [(ca, true), (foreign_ca, false)] {

@@ -52,6 +52,7 @@ fn plan_over(
                         user,
                         expires_at: Some(Clock::system().since_unix_epoch() + LIFETIME),
                         topics: None,
+                        subscribe: None,
                     };
                     signing_key().mint(&token, &TokenRules::default())
                 })),

@@ -58,6 +58,7 @@ impl Pair {
             user: UserName::parse("ann").unwrap(),
             expires_at: Some(Clock::system().since_unix_epoch() + Duration::from_hours(1)),
             topics: None,
+            subscribe: None,
         };
         key.unwrap().mint(&token, &TokenRules::default()).unwrap()
     }

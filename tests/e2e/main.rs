@@ -27,6 +27,7 @@ mod source_words;
 mod admin;
 mod bench;
 mod bench_faults;
+mod claimed_topics;
 mod closing;
 mod conversation;
 mod desktop;

@@ -289,14 +289,34 @@ pub fn token(tenant: &str, user: &str) -> String {
 
 /// Returns a token that is valid for `lifetime`, with a grant of these topics only.
 pub fn token_with(tenant: &str, user: &str, lifetime: Duration, topics: Option<&[&str]>) -> String {
-    let parse = |topics: &[&str]| topics.iter().map(|it| Topic::parse(it).unwrap()).collect();
-    let token = NewToken {
+    mint(&new_token(tenant, user, lifetime, topics))
+}
+
+/// Returns a token that subscribes to these topics and is valid for an hour.
+pub fn token_subscribing(tenant: &str, user: &str, subscribe: &[&str]) -> String {
+    mint(&NewToken {
+        subscribe: Some(topics_of(subscribe)),
+        ..new_token(tenant, user, Duration::from_hours(1), None)
+    })
+}
+
+fn new_token(tenant: &str, user: &str, lifetime: Duration, topics: Option<&[&str]>) -> NewToken {
+    NewToken {
         tenant: TenantName::parse(tenant).unwrap(),
         user: UserName::parse(user).unwrap(),
         expires_at: Some(Clock::system().since_unix_epoch() + lifetime),
-        topics: topics.map(parse),
-    };
-    signing_key().mint(&token, &TokenRules::default()).unwrap()
+        topics: topics.map(topics_of),
+        subscribe: None,
+    }
+}
+
+fn topics_of(texts: &[&str]) -> Vec<Topic> {
+    let topics = texts.iter().map(|text| Topic::parse(text).unwrap());
+    topics.collect()
+}
+
+fn mint(token: &NewToken) -> String {
+    signing_key().mint(token, &TokenRules::default()).unwrap()
 }
 
 /// Returns the key that signs the relay's tokens.

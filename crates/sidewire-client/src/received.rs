@@ -18,7 +18,8 @@ pub(super) const NO_STATUS: u16 = 1005;
 pub enum RelayMessage {
     /// An event.
     Event(ReceivedEvent),
-    /// The answer to a Subscribe.
+    /// The answer to a Subscribe, or, without a `request_message_id`, the subscriptions that the
+    /// token contains.
     SubscriptionConfirmed(wire::SubscriptionConfirmed),
     /// The answer to an Unsubscribe.
     UnsubscribeConfirmed(wire::UnsubscribeConfirmed),

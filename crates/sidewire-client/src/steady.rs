@@ -80,7 +80,7 @@ type OpenFuture<S> = Pin<Box<dyn Future<Output = Result<RelayConnection<S>, Open
 pub enum ClientEvent {
     /// The relay accepted the connection; the topics are being subscribed.
     Connected,
-    /// The relay confirmed a Subscribe.
+    /// The relay confirmed a Subscribe of this client.
     Subscribed(wire::SubscriptionConfirmed),
     /// The relay confirmed an Unsubscribe.
     Unsubscribed(wire::UnsubscribeConfirmed),
@@ -94,7 +94,8 @@ pub enum ClientEvent {
         since: wire::Position,
         /// The topics with possibly missing events.
         topics: Vec<String>,
-        /// True if events for the user and for the whole tenant may be missing too.
+        /// True if events for the user, for the whole tenant, and of the topics that the token
+        /// subscribes to may be missing too.
         implicit: bool,
     },
     /// The relay refused a Subscribe, so that none of its topics is subscribed, or says
@@ -256,6 +257,12 @@ impl<C: Connector> RelayClient<C> {
             RelayMessage::Event(event) => {
                 let is_new = self.subscriptions.accept_event(&event);
                 is_new.then_some(ClientEvent::Event(event))
+            }
+            // The token subscribes to these topics. They are resumed with the implicit topics.
+            RelayMessage::SubscriptionConfirmed(confirmed)
+                if confirmed.request_message_id.is_empty() =>
+            {
+                None
             }
             RelayMessage::SubscriptionConfirmed(confirmed) => {
                 self.backoff.reset();

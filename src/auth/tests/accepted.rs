@@ -220,6 +220,7 @@ fn a_token_without_a_kid_is_tried_with_the_first_four_keys_of_its_algorithm() {
         user: UserName::parse("ann").unwrap(),
         expires_at: Some(now() + Duration::from_secs(600)),
         topics: None,
+        subscribe: None,
     };
     for number in 1..=6 {
         let result = |kid: Option<&str>| {
@@ -255,11 +256,13 @@ fn the_rules_set_the_names_of_the_claims() {
         tenant_claim: "https://id.example/org".into(),
         user_claim: "sub".into(),
         topics_claim: "may".into(),
+        subscribe_claim: "starts_with".into(),
         ..TokenRules::default()
     });
     let claims = json!({
         "exp": NOW, "https://id.example/org": 7, "sub": "bob", "may": ["project:1"],
         "tenant_id": "acme", "user_id": "ann", "topics": "not looked at",
+        "subscribe": "not looked at", "starts_with": ["project:1"],
     });
     let token = compact(Algorithm::HS256, r#"{"alg":"HS256"}"#, claims.to_string());
     let identity = verifier.verify(&token, now()).unwrap();
@@ -268,6 +271,7 @@ fn the_rules_set_the_names_of_the_claims() {
         ("7", "bob")
     );
     assert_eq!(identity.grant, Grant::from_topics([topic("project:1")]));
+    assert_eq!(identity.subscriptions, Some(vec![topic("project:1")]));
 }
 
 #[test]

@@ -11,6 +11,7 @@ fn new_token() -> NewToken {
         user: UserName::parse("ann").unwrap(),
         expires_at: Some(Duration::from_secs(NOW + 60)),
         topics: None,
+        subscribe: None,
     }
 }
 
@@ -93,6 +94,7 @@ fn a_minted_token_follows_the_rules_and_the_grant() {
     };
     let token = NewToken {
         topics: topics(&["project:1", "sprint:*"]),
+        subscribe: topics(&["sprint:*", "sprint:1"]),
         ..new_token()
     };
     let key = signing_key(Algorithm::HS256, None, halves(Algorithm::HS256).0);
@@ -100,6 +102,7 @@ fn a_minted_token_follows_the_rules_and_the_grant() {
     let identity = plain_verifier(rules).verify(&minted, now()).unwrap();
     assert_eq!(identity.user.as_str(), "ann");
     assert_eq!(identity.grant, Grant::from_topics(token.topics.unwrap()));
+    assert_eq!(identity.subscriptions, token.subscribe);
 }
 
 #[test]
@@ -115,6 +118,17 @@ fn a_token_that_the_rules_would_refuse_is_not_minted() {
         ..rules()
     };
     assert!(key.mint(&endless, &lax).is_ok());
+
+    let ungranted = NewToken {
+        topics: topics(&["project:1"]),
+        subscribe: topics(&["project:1", "project:2"]),
+        ..new_token()
+    };
+    let error = MintError::NotGranted {
+        topic: Topic::parse("project:2").unwrap(),
+        reason: "is not granted by the token",
+    };
+    assert_eq!(key.mint(&ungranted, &rules()), Err(error));
 
     let clash = TokenRules {
         user_claim: "iss".into(),

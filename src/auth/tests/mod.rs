@@ -5,6 +5,7 @@ mod accepted;
 mod key_files;
 mod minted;
 mod refused;
+mod subscriptions;
 
 use std::time::Duration;
 

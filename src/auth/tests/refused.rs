@@ -182,6 +182,10 @@ fn a_verifier_needs_a_key_and_claim_names() {
             topics_claim: "".into(),
             ..rules()
         },
+        TokenRules {
+            subscribe_claim: "".into(),
+            ..rules()
+        },
     ] {
         assert_eq!(
             TokenVerifier::new(all_keys(), rules).unwrap_err(),

@@ -484,6 +484,7 @@ fn token_maker(key: SigningKey, rules: TokenRules) -> TokenMaker {
             user,
             expires_at: Some(Clock::system().since_unix_epoch() + TOKEN_LIFETIME),
             topics: None,
+            subscribe: None,
         };
         key.mint(&token, &rules)
     })

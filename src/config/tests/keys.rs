@@ -163,6 +163,7 @@ fn an_empty_claim_name_issuer_or_audience_is_refused() {
         "tenant_claim",
         "user_claim",
         "topics_claim",
+        "subscribe_claim",
         "issuer",
         "audience",
     ] {

@@ -1,6 +1,6 @@
 //! Carries out the requests of a client: replies and subscriptions.
 
-use sidewire_protocol::{EnvelopeEncoding, close::CloseReason, frame, reply::Reply};
+use sidewire_protocol::{close::CloseReason, reply::Reply};
 
 use super::{ConnectionPhase, ConnectionTask};
 use crate::{
@@ -15,7 +15,6 @@ use crate::{
     hub::{SubscribeConfirmation, SubscribeError, SubscribeProgress},
     limits::Limit,
     memory::MemoryExceeded,
-    repeated::{RepeatedLine, log_repeated},
     scheduler::Cost,
 };
 
@@ -244,25 +243,9 @@ impl<S: Transport> ConnectionTask<S> {
     }
 
     pub(super) fn queue_reply(&self, reply: &Reply) {
-        let relay = self.account.relay();
-        if let Reply::Error(refusal) = reply {
-            relay.metrics.message_refused(refusal.code);
-        }
-        let id = relay.random.uuid_v7(&relay.clock).to_string();
-        let envelope = reply.to_envelope(&id, relay.clock.unix_seconds());
-        let outbox = &self.account.outbox;
-        match outbox.encoding() {
-            EnvelopeEncoding::Protobuf => outbox.push_reply(frame::binary_frame(&envelope)),
-            EnvelopeEncoding::Json => match relay.live().schema.envelope_to_json_text(&envelope) {
-                Ok(json) => {
-                    self.charge_work(Cost::JSON_BYTE.times(json.len()));
-                    outbox.push_reply(frame::text_frame(&json));
-                }
-                Err(error) => {
-                    log_repeated!(RepeatedLine::AnswerWithoutJson, %error);
-                    outbox.signals().request_end(CloseReason::InternalError);
-                }
-            },
+        let cost = self.account.queue_reply(reply);
+        if cost > Cost::ZERO {
+            self.charge_work(cost);
         }
     }
 }

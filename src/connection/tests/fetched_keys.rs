@@ -43,6 +43,7 @@ fn token(expires_at: Duration) -> String {
         user: UserName::parse("ann").unwrap(),
         expires_at: Some(expires_at),
         topics: None,
+        subscribe: None,
     };
     key.unwrap().mint(&token, &TokenRules::default()).unwrap()
 }

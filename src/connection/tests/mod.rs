@@ -3,6 +3,7 @@
 mod any_schema;
 mod certificates;
 mod client_events;
+mod claimed_topics;
 mod conformance;
 mod endings;
 mod expiry_and_drain;

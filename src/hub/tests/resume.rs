@@ -53,6 +53,8 @@ struct Resuming {
     /// For each subscribed topic, the events that it has delivered.
     brought: BTreeMap<&'static str, BTreeSet<u64>>,
     implicit_resumed: bool,
+    /// The topics of its token that are resumed with the implicit ones.
+    claimed: BTreeSet<&'static str>,
     behind: Option<Behind>,
     expected: Vec<u64>,
     received: Vec<u64>,
@@ -71,15 +73,22 @@ struct Behind {
 }
 
 impl Resuming {
-    fn new(fixture: &HubFixture, encoding: EnvelopeEncoding) -> Self {
+    /// Connects a client whose token subscribes to the topics with these indexes.
+    fn new(fixture: &HubFixture, encoding: EnvelopeEncoding, claim: &[usize]) -> Self {
         let limits = OutboxLimits {
             frames: 6,
             bytes: 1 << 20,
         };
+        let client = fixture.connect_speaking(encoding, 0, "acme", "ann", limits);
+        let claimed: BTreeSet<_> = claim.iter().map(|topic| TOPICS[*topic]).collect();
+        let topics = claimed.iter().map(|text| Topic::parse(text).unwrap());
+        client.hub().subscribe_claimed(topics.collect()).unwrap();
+        let subscribed = ["user:ann", "tenant:*"].iter().chain(&claimed);
         Self {
-            client: fixture.connect_speaking(encoding, 0, "acme", "ann", limits),
-            brought: [("user:ann", BTreeSet::new()), ("tenant:*", BTreeSet::new())].into(),
+            client,
+            brought: subscribed.map(|topic| (*topic, BTreeSet::new())).collect(),
             implicit_resumed: false,
+            claimed,
             behind: None,
             expected: Vec::new(),
             received: Vec::new(),
@@ -116,6 +125,7 @@ impl Resuming {
         let mut asked: BTreeSet<_> = topics.iter().copied().collect();
         if from.is_some() && !std::mem::replace(&mut self.implicit_resumed, true) {
             asked.extend(["user:ann", "tenant:*"]);
+            asked.append(&mut self.claimed);
         }
         match (subscribed.unwrap(), from) {
             (Some(answer), from) => {
@@ -243,7 +253,10 @@ const WINDOW_EVENTS: usize = 10;
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn resuming_connections_receive_what_a_naive_model_predicts(steps in steps()) {
+    fn resuming_connections_receive_what_a_naive_model_predicts(
+        claims in [topics(), topics()],
+        steps in steps(),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -252,7 +265,11 @@ proptest! {
         runtime.block_on(async {
             let window = LogWindow { events: WINDOW_EVENTS, ..WIDE.window };
             let fixture = HubFixture::new(1, RegistryLimits { window, ..WIDE });
-            let mut clients = EnvelopeEncoding::ALL.map(|encoding| Resuming::new(&fixture, encoding));
+            let encodings = EnvelopeEncoding::ALL.iter().zip(&claims);
+            let clients = encodings.map(|(encoding, claim)| Resuming::new(&fixture, *encoding, claim));
+            let Ok(mut clients) = <[Resuming; 2]>::try_from(clients.collect::<Vec<_>>()) else {
+                panic!("there are two encodings");
+            };
             let mut log = Model::default();
             let epoch = clients[0].client.subscribe(&[]).epoch;
             for step in steps {
@@ -315,6 +332,7 @@ async fn take(
                 let names: Vec<_> = topics.iter().map(|topic| TOPICS[*topic]).collect();
                 resuming.client.unsubscribe(&names);
                 resuming.brought.retain(|topic, _| !names.contains(topic));
+                resuming.claimed.retain(|topic| !names.contains(topic));
             }
         }
         Step::Advance(client) => clients[client].advance(log),

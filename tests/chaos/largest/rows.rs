@@ -203,6 +203,7 @@ fn minted(tenant: &str, user: &str, topics: Option<Vec<Topic>>) -> Result<String
         user: UserName::parse(user).unwrap(),
         expires_at: Some(Clock::system().since_unix_epoch() + Duration::from_hours(1)),
         topics,
+        subscribe: None,
     };
     SigningKey::from_secret(Algorithm::HS256, None, &Secret::new(SECRET))
         .unwrap()

@@ -127,6 +127,16 @@ pub(super) fn claims() -> Vec<Mutator<Token>> {
         &long_topic,
     ] {
         mutators.push(replaced("topics", topics));
+        mutators.push(replaced("subscribe", topics));
+    }
+    for subscribe in [
+        "[\"user:ann\"]",
+        "[\"user:*\"]",
+        "[\"tenant:*\"]",
+        "[\"secret:1\"]",
+        "[\"project:1\",\"secret:*\"]",
+    ] {
+        mutators.push(replaced("subscribe", subscribe));
     }
     let good = claims_of("ann");
     for (name, text) in [

@@ -252,3 +252,30 @@ async fn a_pong_moves_the_position_forward_and_never_back() {
         peer = next;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_of_the_tokens_topics_is_ignored_and_they_resume_with_the_implicit_ones() {
+    let (mut client, mut listener) = client(&[]);
+    let mut peer = connect(&mut client, &mut listener).await;
+    let of_token = wire::SubscriptionConfirmed {
+        topics: vec!["kind:1".to_owned()],
+        ..Default::default()
+    };
+    peer.control(ControlMessage::SubscriptionConfirmed(of_token.clone()))
+        .await;
+    let (event, topics) = join!(client.next_event(), peer.confirm());
+    let Ok(ClientEvent::Subscribed(confirmed)) = event else {
+        panic!("{event:?}");
+    };
+    assert_eq!((topics, confirmed.topics), (vec![], vec![]));
+    send(&mut peer, &[9]).await;
+    assert_eq!(given(&mut client).await, 9);
+
+    let mut peer = reconnect(&mut client, &mut listener, peer).await;
+    peer.control(ControlMessage::SubscriptionConfirmed(of_token))
+        .await;
+    let resumed_from = resume(&mut client, &mut peer, 20, Some(1)).await;
+    assert_eq!(resumed_from, Some(position(9)));
+    send(&mut peer, &[12]).await;
+    assert_eq!(given(&mut client).await, 12);
+}

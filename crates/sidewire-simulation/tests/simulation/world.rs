@@ -208,6 +208,7 @@ impl SimulatedWorld {
             user: UserName::parse(&format!("u{}", user % USERS)).unwrap(),
             expires_at: Some(BEGIN + Duration::from_secs(end_secs)),
             topics: None,
+            subscribe: None,
         };
         self.key.mint(&token, &self.rules).unwrap()
     }

@@ -256,11 +256,13 @@ pub(super) fn grants() -> Vec<Row> {
         &long_id,
         &long_kind,
     ] {
-        rows.push(row(
-            format!("topics {topics}"),
-            token_with(with("topics", topics)),
-            "malformed_claim",
-        ));
+        for claim in ["topics", "subscribe"] {
+            rows.push(row(
+                format!("{claim} {topics}"),
+                token_with(with(claim, topics)),
+                "malformed_claim",
+            ));
+        }
     }
     rows
 }

@@ -90,7 +90,12 @@ fn a_client_whose_topics_find_no_memory_is_not_admitted_and_leaves_nothing_behin
         let fixture = ConnectionFixture::new();
         fixture.bound_memory(64 * 1024);
         let topics = (0..1_000).map(|n| Topic::new("room", &n.to_string()).unwrap());
-        let refused = fixture.try_admit("ann", None, EnvelopeEncoding::Protobuf, Some(topics.collect()));
+        let refused = fixture.try_admit(
+            "ann",
+            None,
+            EnvelopeEncoding::Protobuf,
+            Some(topics.collect()),
+        );
         assert_eq!(refused.err(), Some(Limit::Memory));
         let memory = fixture.shard.relay.publisher.memory();
         assert_eq!(memory.held_bytes(MemoryUse::Subscriptions), 0);

@@ -2,8 +2,8 @@
 
 mod any_schema;
 mod certificates;
-mod client_events;
 mod claimed_topics;
+mod client_events;
 mod conformance;
 mod endings;
 mod expiry_and_drain;

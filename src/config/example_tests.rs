@@ -125,7 +125,7 @@ fn keys_of_file(place: &str, table: &Table, keys: &mut BTreeSet<String>) {
 #[test]
 fn every_table_refuses_an_unknown_key() {
     let sections = keys_at("");
-    assert_eq!(sections.len(), 8, "{sections:?}");
+    assert_eq!(sections.len(), 9, "{sections:?}");
     for section in sections {
         assert!(!keys_at(&format!("[{section}]")).is_empty());
     }

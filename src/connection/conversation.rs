@@ -187,12 +187,10 @@ impl<'a> Conversation<'a> {
             return Err(no_payload_refusal());
         };
         match payload.kind {
-            kind if kind.is_event() || !kind.is_taken_from_clients() => {
-                Err(MessageRefusal::invalid(
-                    payload.name,
-                    format!("a client may not send {}", payload.name),
-                ))
-            }
+            kind if !kind.is_taken_from_clients() => Err(MessageRefusal::invalid(
+                payload.name,
+                format!("a client may not send {}", payload.name),
+            )),
             PayloadKind::Control(ControlKind::Subscribe) => {
                 self.subscribe_action(schema.subscribe_lists(), envelope, payload)
             }

@@ -26,7 +26,8 @@ pub(super) struct Deadlines {
     pub(super) write: Option<Instant>,
     pub(super) close: Option<Instant>,
     pub(super) message: Option<Instant>,
-    pub(super) presence: Option<Instant>,
+    /// In a box, since hardly any connection ever has one.
+    pub(super) presence: Option<Box<Instant>>,
     /// Not extended by what the client sends: setting the alarm again at each read would cost
     /// more than an occasional needless check.
     pub(super) silence: Option<Instant>,
@@ -58,7 +59,7 @@ impl Deadlines {
             self.write,
             self.close,
             self.message,
-            self.presence,
+            self.presence.as_deref().copied(),
             self.silence,
         ]
         .into_iter()
@@ -82,7 +83,7 @@ impl Deadlines {
             (DeadlineKind::Write, self.write),
             (DeadlineKind::Token, self.token),
             (DeadlineKind::Message, self.message),
-            (DeadlineKind::Presence, self.presence),
+            (DeadlineKind::Presence, self.presence.as_deref().copied()),
             (DeadlineKind::Silence, self.silence),
         ]
         .into_iter()

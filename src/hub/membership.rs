@@ -9,6 +9,7 @@ use sidewire_protocol::{
 use tokio::time::Instant;
 
 use super::{
+    implicit_topics::ImplicitTopics,
     inbox::{InboxSender, RelayedEvent},
     large_json::JsonRendering,
     read_slice::ReadSlice,
@@ -51,19 +52,12 @@ pub(super) struct TenantMember {
     hub: Rc<ShardHub>,
     pub(super) here: Rc<ShardTenant>,
     id: ConnectionId,
-    /// The topic of the connection's user.
-    user: Topic,
     outbox: Rc<Outbox>,
     /// The subscribed topics, each with the offset from which on its events have been delivered.
     topics: SubscriptionMap<u64>,
-    /// The offset from which on events of the implicit topics have been delivered.
-    implicit_from: u64,
-    /// True once they have been resumed, which happens only once.
-    implicit_resumed: bool,
+    implicit: Box<ImplicitTopics>,
     /// The user, once the client has sent a presence message.
-    present_as: OnceCell<UserName>,
-    /// The topics that its token subscribed to, until they are resumed with the implicit topics.
-    claimed: Vec<Topic>,
+    present_as: OnceCell<Box<UserName>>,
 }
 
 /// An event as it is sent to a resuming connection.
@@ -92,13 +86,10 @@ impl TenantMember {
         Self {
             hub,
             id,
-            user,
             outbox,
             topics: SubscriptionMap::default(),
-            implicit_from: here.taken.get().offset,
-            implicit_resumed: false,
+            implicit: Box::new(ImplicitTopics::new(user, here.taken.get().offset)),
             present_as: OnceCell::new(),
-            claimed: Vec::new(),
             here,
         }
     }
@@ -141,7 +132,7 @@ impl TenantMember {
     pub(super) fn subscribe_claimed(&mut self, topics: Vec<Topic>) -> Result<(), MemoryExceeded> {
         self.charge(Cost::SUBSCRIPTION.times(topics.len()));
         self.add_topics(topics.iter().cloned().collect())?;
-        self.claimed = topics;
+        self.implicit.claimed = topics;
         Ok(())
     }
 
@@ -215,23 +206,20 @@ impl TenantMember {
 
     /// Returns true the first time, when the implicit topics are resumed too.
     pub(super) fn resumes_implicit(&mut self) -> bool {
-        !mem::replace(&mut self.implicit_resumed, true) && !fault!(ForgetsImplicitTopics)
+        !mem::replace(&mut self.implicit.is_resumed, true) && !fault!(ForgetsImplicitTopics)
     }
 
     /// Returns the topics of the token that are resumed with the implicit topics: the first time,
     /// those that the connection has not unsubscribed from.
     pub(super) fn take_claimed(&mut self) -> Vec<Topic> {
-        mem::take(&mut self.claimed)
+        mem::take(&mut self.implicit.claimed)
     }
 
     /// Unsubscribes the connection from the topics, ignoring those that it does not have. If many
     /// users are present on them, that may take more than the tenant's quantum. Returns the number
     /// of topics that are done, at least one.
     pub(super) fn unsubscribe(&mut self, topics: &[Topic]) -> usize {
-        if !self.claimed.is_empty() {
-            let removed: TopicSet = topics.iter().cloned().collect();
-            self.claimed.retain(|topic| !removed.contains(topic));
-        }
+        self.implicit.forget_claimed(topics);
         let mut done = 0;
         for topic in topics {
             if done > 0 && !self.presence().is_empty() && !self.here.work.has_quota() {
@@ -260,12 +248,12 @@ impl TenantMember {
 
     /// Returns the user, if the client has sent a presence message.
     pub(super) fn present_as(&self) -> Option<&UserName> {
-        self.present_as.get()
+        self.present_as.get().map(|user| &**user)
     }
 
     /// Notes that the client sends presence messages as this user.
     pub(super) fn present_as_or_init(&self, user: &UserName) -> &UserName {
-        self.present_as.get_or_init(|| user.clone())
+        self.present_as.get_or_init(|| Box::new(user.clone()))
     }
 
     /// Returns true if work may be done for the connection now. If not, the connection joins its
@@ -357,7 +345,7 @@ impl TenantMember {
 
     /// Returns true if every connection of this user has the topic without subscribing.
     pub(super) fn is_implicit(&self, topic: &Topic) -> bool {
-        *topic == self.user || topic.is_everyone()
+        self.implicit.contains(topic)
     }
 
     /// Returns true if the event matches a topic of the connection.
@@ -371,7 +359,7 @@ impl TenantMember {
         let is_served = |from| from < event.position().offset;
         let is_served_by = |topic| {
             let mut marks = self.topics.covering(topic).copied();
-            marks.any(is_served) || self.is_implicit(topic) && is_served(self.implicit_from)
+            marks.any(is_served) || self.is_implicit(topic) && is_served(self.implicit.from)
         };
         event.topics().iter().any(is_served_by) && !fault!(ReplaysDeliveredEvents)
     }
@@ -425,7 +413,7 @@ impl TenantMember {
             }
         }
         if implicit {
-            self.implicit_from = from.min(self.implicit_from);
+            self.implicit.from = from.min(self.implicit.from);
         }
     }
 }
@@ -439,7 +427,7 @@ impl Drop for TenantMember {
         let topics = mem::take(&mut self.topics);
         self.hub.tally().subscriptions.sub(topics.len() as u64);
         self.release_memory(usize::MAX);
-        self.here.remove_connection(&self.user, self.id);
+        self.here.remove_connection(&self.implicit.user, self.id);
         if self.outbox.encoding() == EnvelopeEncoding::Json {
             self.hub.count_json_connection(&self.here, false);
         }

@@ -14,6 +14,7 @@ mod catch_up;
 mod condition_check;
 mod connection;
 mod dormant;
+mod implicit_topics;
 mod inbox;
 mod index;
 mod large_json;

@@ -28,6 +28,7 @@ mod admin;
 mod bench;
 mod bench_faults;
 mod claimed_topics;
+mod client_events;
 mod closing;
 mod conversation;
 mod desktop;

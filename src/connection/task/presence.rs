@@ -89,7 +89,8 @@ impl<S: Transport> ConnectionTask<S> {
         let charge = || relay.limits.charge_presence_snapshot(who);
         if let PresenceProgress::Limited(exceeded) = open.hub.send_presence(charge) {
             relay.metrics.limit_exceeded(exceeded.limit);
-            self.deadlines.presence = Instant::now().checked_add(exceeded.retry_after);
+            let next = Instant::now().checked_add(exceeded.retry_after);
+            self.deadlines.presence = next.map(Box::new);
         }
         // Others work before the next part.
         self.turn_is_over = true;

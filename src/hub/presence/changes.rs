@@ -129,8 +129,12 @@ impl ChangeDelivery<'_> {
             PresenceOutcome::Owed => {
                 let last = before.filter(|entry| entry.connection != receiver);
                 let last = last.map(|entry| &entry.message);
-                self.hub
-                    .owe_presence(self.here, (id, outbox), &self.transition.key, last);
+                let key = &self.transition.key;
+                self.hub.owe_presence(self.here, (id, outbox), key, last);
+                if outbox.is_half_free() {
+                    // It has room for this message, and waits for something else.
+                    self.due.push_back(Rc::clone(outbox));
+                }
             }
             PresenceOutcome::Ended => {}
         }

@@ -235,32 +235,12 @@ fn a_client_may_not_send_a_payload_of_the_relay_or_a_backend() {
 }
 
 #[test]
-fn a_client_publish_event_is_refused_while_publishing_is_not_offered() {
-    let published: Vec<_> = SCHEMA
-        .payloads()
-        .iter()
-        .filter(|payload| {
-            payload.kind
-                == PayloadKind::Event {
-                    client_publish: true,
-                }
-        })
-        .map(|payload| payload.name.as_str())
-        .collect();
-    assert_eq!(published, ["user_presence", "user_typing"]);
-    let typing = json!({"userId": "ann", "workItemId": "w", "isTyping": true});
-    assert_invalid(
-        &named("userTyping", &typing),
-        "m",
-        Some("user_typing"),
-        "typing",
-    );
-}
-
-#[test]
 fn the_topics_of_an_event_that_a_client_may_not_send_are_not_checked() {
     for id in ["*", "a\nb", &"x".repeat(257)] {
-        let typing = json!({"userId": "ann", "workItemId": id});
-        assert_invalid(&named("userTyping", &typing), "m", Some("user_typing"), id);
+        let deleted = json!({"userId": "ann", "workItemId": id});
+        let frame = named("workItemDeleted", &deleted);
+        assert_invalid(&frame, "m", Some("work_item_deleted"), id);
+        let typing = named("userTyping", &deleted);
+        assert_invalid(&typing, "m", Some("user_typing.work_item_id"), id);
     }
 }

@@ -82,6 +82,10 @@ mod in_tests {
         ForgetsImplicitTopics,
         /// A shard looks up its first tenant instead of the requested one.
         CrossesTenants,
+        /// A wildcard of the kind `user` that a token grants can be subscribed to.
+        TakesUserWildcard,
+        /// The wildcards of every tenant of a shard bring an event.
+        MatchesWildcardAcrossTenants,
         /// Input from a client does not reset its idle timeout.
         GivesUpTheLiving,
         /// Messages of clients are not charged to any rate limit.

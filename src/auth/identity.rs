@@ -6,6 +6,7 @@ use std::{collections::HashSet, time::Duration};
 use sidewire_protocol::{TenantName, Topic, UserName};
 
 use super::KeyFingerprint;
+use crate::planted::fault;
 
 /// The identity of a client: its tenant and user, its grant, and its expiry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +76,8 @@ impl Grant {
     /// if it may.
     #[must_use]
     pub fn refusal_reason(&self, topic: &Topic) -> Option<&'static str> {
-        if topic.is_implicit() {
+        let is_taken = fault!(TakesUserWildcard) && topic.is_wildcard() && !topic.is_everyone();
+        if topic.is_implicit() && !is_taken {
             Some("is of a kind that nobody can subscribe to")
         } else if !self.allows(topic) {
             Some("is not granted by the token")

@@ -233,7 +233,7 @@ impl TenantIndex {
     /// topics have.
     // Not inlined, so that the path of events without wildcards stays as it is.
     #[inline(never)]
-    fn offer_by_kind(
+    pub(super) fn offer_by_kind(
         &self,
         event: &Event,
         offer: &EventOffer<'_>,

@@ -430,7 +430,16 @@ impl ShardHub {
             let first = *first.get_or_insert(number);
             let offer = EventOffer::new(event, delivered.json_cell(), first, number);
             let fanout = due.record_delivery(
-                |due| index.offer_event(event, &offer, due),
+                |due| {
+                    let mut fanout = index.offer_event(event, &offer, due);
+                    if fault!(MatchesWildcardAcrossTenants) {
+                        for other in self.tenants.borrow().values() {
+                            let index = other.index.borrow();
+                            index.offer_by_kind(event, &offer, due, &mut fanout);
+                        }
+                    }
+                    fanout
+                },
                 || offer.bytes_max(),
             );
             delivered.add_matched(fanout.matched);

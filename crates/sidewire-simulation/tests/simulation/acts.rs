@@ -174,7 +174,7 @@ impl ClientSession<'_> {
     /// Subscribes to allowed topics and one that no client may subscribe to.
     fn ask_for_too_much(&mut self) {
         let dice = &self.client.dice;
-        let refused = *dice.pick(&["tenant:*", "user:u1", "project:*", "nothing"]);
+        let refused = *dice.pick(&["tenant:*", "user:u1", "user:*", "nothing"]);
         let mut asked = WireTopics::drawn(TopicBits::drawn(dice, 2), dice);
         asked.topics.push(refused.to_owned());
         let envelope = WireEnvelope {

@@ -16,7 +16,7 @@ use super::{
     history::{History, PostAnswer, PostCondition, PostRecord, PostResult},
     messages::{EventPlace, WireBatch, WirePosition},
     pipe::{LinkKind, PipeStream, link},
-    topics::{TENANTS, TOPICS},
+    topics::{EVENT_TOPICS, TENANTS, TOPICS},
     world::{BATCH_MAX, SHARDS, SimulatedWorld},
 };
 
@@ -165,7 +165,7 @@ impl SimulatedBackend {
         let posts = self.history.posts.borrow();
         let mut answered = posts.iter().rev().filter(|post| post.tenant == tenant);
         let last = answered.find_map(|post| post.answer.as_ref()?.results.last());
-        let topic = self.dice.below(TOPICS.len());
+        let topic = self.dice.below(EVENT_TOPICS);
         match (last, self.dice.below(8)) {
             (_, 0) | (None, _) => PostCondition { topic, last: None },
             (Some(last), 1) => PostCondition {

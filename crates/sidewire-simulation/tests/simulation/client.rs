@@ -13,7 +13,7 @@ use super::{
     session::ClientSession,
     socket::ClientSocket,
     stage::{PhaseSwitch, StagePhase},
-    topics::USERS,
+    topics::{TopicBits, USERS},
     world::{SHARDS, SimulatedWorld},
 };
 
@@ -28,6 +28,8 @@ pub(super) struct SimulatedClient {
     pub(super) is_restless: bool,
     /// True if it speaks JSON, on all of its connections.
     pub(super) speaks_json: bool,
+    /// The topics that its tokens subscribe to, if they say so.
+    pub(super) topics_of_token: Option<TopicBits>,
     /// The shard of its last connection.
     pub(super) shard: usize,
     pub(super) known: ResumeModel,
@@ -79,7 +81,8 @@ impl SimulatedClient {
         self.world.shards[shard].serve_client(theirs);
         let pieces = [64 * 1024, 64 * 1024, 100, 1000];
         let mut socket = ClientSocket::new(ours, *self.dice.pick(&pieces));
-        let token = self.world.token(self.tenant, self.user(), token_end);
+        let claim = self.topics_of_token;
+        let token = self.world.token(self.tenant, self.user(), token_end, claim);
         let subprotocol = match self.speaks_json {
             true => "sidewire.v1.json",
             false => "sidewire.v1.protobuf",
@@ -136,6 +139,7 @@ impl SimulatedClient {
             asked,
             opened,
             token_end,
+            claim: self.topics_of_token,
             sent: Vec::new(),
             heard: Vec::new(),
             signs: vec![opened.time],

@@ -4,7 +4,7 @@
 use super::{
     dice::Dice,
     messages::{CommentDeleted, WireEnvelope},
-    topics::{ASKABLE, TENANTS, TOPICS, TopicBits},
+    topics::{EVENT_TOPICS, EXACT, TENANTS, TOPICS, TopicBits},
 };
 
 /// Identifies an event within a simulation. An event that is posted twice keeps its serial.
@@ -39,10 +39,10 @@ impl SimulatedEvent {
         let names_none = event.work_item.is_empty() && event.project.is_none();
         let mut topics = Vec::new();
         if names_none || dice.percent(30) {
-            topics.push(TOPICS[dice.below(ASKABLE)].to_owned());
+            topics.push(TOPICS[dice.below(EXACT)].to_owned());
         }
         if dice.percent(12) {
-            topics.push(TOPICS[dice.within(ASKABLE..TOPICS.len())].to_owned());
+            topics.push(TOPICS[dice.within(EXACT..EVENT_TOPICS)].to_owned());
         }
         let envelope = WireEnvelope {
             message_id: match dice.percent(80) {

@@ -79,6 +79,8 @@ pub(super) struct ConnectionRecord {
     pub(super) opened: Timestamp,
     /// When its token expires.
     pub(super) token_end: Duration,
+    /// The topics that its token subscribes to, if it says so.
+    pub(super) claim: Option<TopicBits>,
     pub(super) sent: Vec<SentRequest>,
     pub(super) heard: Vec<FrameRecord>,
     /// The times at which it sent anything.
@@ -108,7 +110,8 @@ impl ConnectionRecord {
             RequestKind::Subscribe(topics) if topics.may_be_asked_for() => Some(topics.all()),
             _ => None,
         });
-        asked.fold(TopicBits::implicit(self.user), |all, topics| all | topics)
+        let implicit = TopicBits::implicit(self.user) | self.claim.unwrap_or_default();
+        asked.fold(implicit, |all, topics| all | topics)
     }
 }
 
@@ -166,6 +169,8 @@ pub(super) enum FrameContent {
         /// is rendered like this.
         shown_by: Option<(usize, usize)>,
     },
+    /// What the token subscribes to.
+    Claimed(Confirmation),
     Subscribed(Confirmation),
     Unsubscribed(Confirmation),
     Pong {

@@ -36,7 +36,10 @@ struct UnansweredSubscribe {
 
 #[derive(Debug)]
 pub(super) struct ResumeModel {
+    /// Includes the topics of its tokens.
     implicit: TopicBits,
+    /// The implicit topics that the client has not unsubscribed from on this connection.
+    implicit_now: TopicBits,
     pub(super) groups: Vec<SubscriptionGroup>,
     pending: Vec<UnansweredSubscribe>,
     has_resumed: bool,
@@ -48,6 +51,7 @@ impl ResumeModel {
     pub(super) fn new(implicit: TopicBits) -> Self {
         Self {
             implicit,
+            implicit_now: implicit,
             groups: Vec::new(),
             pending: Vec::new(),
             has_resumed: false,
@@ -59,6 +63,7 @@ impl ResumeModel {
     /// first set of topics may be empty.
     pub(super) fn reconnected(&mut self) -> Vec<(TopicBits, EventPlace)> {
         self.pending.clear();
+        self.implicit_now = self.implicit;
         self.has_resumed = false;
         self.replay = None;
         for group in &mut self.groups {
@@ -102,6 +107,7 @@ impl ResumeModel {
         for group in &mut self.groups {
             group.topics = group.topics.less(topics);
         }
+        self.implicit_now = self.implicit_now.less(topics);
         for pending in &mut self.pending {
             pending.topics = pending.topics.less(topics);
         }
@@ -132,7 +138,7 @@ impl ResumeModel {
         let pending = self.pending.remove(index);
         let mut lost = Vec::new();
         if pending.is_first || self.groups.iter().all(|group| !group.is_implicit) {
-            lost.extend(self.confirm(self.implicit, &pending, place, recovered, true));
+            lost.extend(self.confirm(self.implicit_now, &pending, place, recovered, true));
         }
         if !pending.topics.is_empty() {
             lost.extend(self.confirm(pending.topics, &pending, place, recovered, false));

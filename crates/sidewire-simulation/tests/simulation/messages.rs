@@ -4,11 +4,7 @@
 use prost::Message;
 use serde_json::{Value, json};
 
-use super::{
-    dice::Dice,
-    schemas::BLOWN_UP,
-    topics::{ASKABLE, TOPICS, TopicBits},
-};
+use super::{dice::Dice, schemas::BLOWN_UP, topics::TopicBits};
 
 /// The position of an event. Epochs of different logs are only compared for equality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +70,7 @@ impl WireTopics {
             let (kind, id) = name.split_once(':').unwrap();
             let id = id.to_owned();
             match kind {
+                _ if id == "*" => drawn.topics.push(name.to_owned()),
                 "project" if dice.percent(60) => drawn.projects.push(id),
                 "sprint" if dice.percent(60) => drawn.sprints.push(id),
                 "work_item" if dice.percent(60) => drawn.work_items.push(id),
@@ -103,8 +100,7 @@ impl WireTopics {
 
     /// Returns true if a client may subscribe to each topic.
     pub(super) fn may_be_asked_for(&self) -> bool {
-        self.names()
-            .all(|name| TOPICS[..ASKABLE].contains(&name.as_str()))
+        self.names().all(|name| TopicBits::can_be_asked_for(&name))
     }
 
     /// Returns true if the other message has the same topics in the same order.

@@ -112,6 +112,10 @@ impl SimulationRun {
     fn client(&self, number: usize) -> JoinHandle<()> {
         let dice = Dice::new(self.seed, 100 + number as u64);
         let is_restless = number == 0;
+        let topics_of_token = dice
+            .percent(40)
+            .then(|| TopicBits::drawn(&dice, dice.below(4)));
+        let implicit = TopicBits::implicit(number % USERS) | topics_of_token.unwrap_or_default();
         let client = SimulatedClient {
             world: Rc::clone(&self.world),
             history: Rc::clone(&self.history),
@@ -124,8 +128,9 @@ impl SimulationRun {
             },
             is_restless,
             speaks_json: number % 3 == 2,
+            topics_of_token,
             shard: 0,
-            known: ResumeModel::new(TopicBits::implicit(number % USERS)),
+            known: ResumeModel::new(implicit),
             dice,
         };
         spawn_local(client.run())

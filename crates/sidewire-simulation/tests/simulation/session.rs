@@ -183,6 +183,10 @@ impl ClientSession<'_> {
             WireEnvelope {
                 subscribed: Some(topics),
                 ..
+            } if topics.request.is_empty() => FrameContent::Claimed(Confirmation(topics.clone())),
+            WireEnvelope {
+                subscribed: Some(topics),
+                ..
             } => {
                 let place = topics.position.as_ref().expect("a position").place();
                 let (recovered, replayed) = (topics.recovered, topics.replayed);

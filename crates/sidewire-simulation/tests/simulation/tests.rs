@@ -46,6 +46,9 @@ const SCHEDULES: &[&str] = &[
     "an event whose JSON is larger than an outbox",
     "an event whose schema was reloaded before a client had it as JSON",
     "4003 of a client that speaks JSON",
+    "a token that subscribes",
+    "a token whose topics were resumed",
+    "an event that only a wildcard brought",
 ];
 const OCCURRENCES_MIN: u64 = 100;
 
@@ -149,6 +152,8 @@ planted! {
     a_replay_of_delivered_events_is_found: ReplaysDeliveredEvents,
     a_resume_without_the_implicit_topics_is_found: ForgetsImplicitTopics,
     an_event_of_another_tenant_is_found: CrossesTenants,
+    a_wildcard_of_an_implicit_kind_is_found: TakesUserWildcard,
+    a_wildcard_that_matches_in_another_tenant_is_found: MatchesWildcardAcrossTenants,
     a_responsive_client_that_is_given_up_is_found: GivesUpTheLiving,
     a_rate_that_is_not_enforced_is_found: ForgetsToCharge,
     a_message_that_is_charged_twice_is_found: ChargesTwice,

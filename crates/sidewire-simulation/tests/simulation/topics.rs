@@ -4,8 +4,9 @@ use std::ops::{BitAnd, BitOr, BitOrAssign};
 
 use super::dice::Dice;
 
-/// All topics. Clients can subscribe to the first [`ASKABLE`] of them.
-pub(super) const TOPICS: [&str; 16] = [
+/// All topics. Events relate to the first [`EVENT_TOPICS`] of them; the others are wildcards.
+/// Clients can subscribe to the wildcards and to the first [`EXACT`] topics.
+pub(super) const TOPICS: [&str; 19] = [
     "project:p0",
     "project:p1",
     "project:p2",
@@ -22,17 +23,23 @@ pub(super) const TOPICS: [&str; 16] = [
     "user:u2",
     "user:u3",
     "tenant:*",
+    "project:*",
+    "work_item:*",
+    "room:*",
 ];
 
-/// Number of topics that clients can subscribe to.
-pub(super) const ASKABLE: usize = 11;
+/// Number of exact topics that clients can subscribe to.
+pub(super) const EXACT: usize = 11;
+
+/// Number of topics that events can relate to.
+pub(super) const EVENT_TOPICS: usize = 16;
 
 pub(super) const USERS: usize = 4;
 
 pub(super) const TENANTS: [&str; 4] = ["acme", "beta", "cosy", "dune"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub(super) struct TopicBits(u16);
+pub(super) struct TopicBits(u32);
 
 impl TopicBits {
     pub(super) const NONE: Self = Self(0);
@@ -49,12 +56,40 @@ impl TopicBits {
 
     /// Returns the implicit topics of a user.
     pub(super) fn implicit(user: usize) -> Self {
-        Self::of(ASKABLE + user) | Self::of(TOPICS.len() - 1)
+        Self::of(EXACT + user) | Self::of(EVENT_TOPICS - 1)
     }
 
     /// Returns random topics that can be subscribed to.
     pub(super) fn drawn(dice: &Dice, count: usize) -> Self {
-        (0..count).fold(Self::NONE, |set, _| set | Self::of(dice.below(ASKABLE)))
+        let wildcards = TOPICS.len() - EVENT_TOPICS;
+        (0..count).fold(Self::NONE, |set, _| {
+            let index = match dice.below(EXACT + wildcards) {
+                exact if exact < EXACT => exact,
+                wildcard => wildcard - EXACT + EVENT_TOPICS,
+            };
+            set | Self::of(index)
+        })
+    }
+
+    /// Returns true if clients can subscribe to the topic of this name.
+    pub(super) fn can_be_asked_for(name: &str) -> bool {
+        TOPICS[..EXACT].contains(&name) || TOPICS[EVENT_TOPICS..].contains(&name)
+    }
+
+    /// Returns the topics of an event and the wildcards that bring it.
+    pub(super) fn with_wildcards(self) -> Self {
+        let is_brought_by = |wildcard: &str| {
+            let kind = wildcard.split_once(':').unwrap().0;
+            self.names()
+                .any(|name| name.split_once(':').unwrap().0 == kind)
+        };
+        let wildcards = (EVENT_TOPICS..TOPICS.len()).filter(|index| is_brought_by(TOPICS[*index]));
+        wildcards.fold(self, |set, index| set | Self::of(index))
+    }
+
+    /// Returns the topics that are not wildcards.
+    pub(super) fn exact(self) -> Self {
+        Self(self.0 & ((1 << EVENT_TOPICS) - 1))
     }
 
     pub(super) fn is_empty(self) -> bool {

@@ -25,7 +25,7 @@ use sidewire::{
     relay::{LiveSettings, Relay, RelayBuilder, ShardContext},
     scheduler::Cost,
 };
-use sidewire_protocol::{TenantName, UserName, clock::Clock, random::RandomSource};
+use sidewire_protocol::{TenantName, Topic, UserName, clock::Clock, random::RandomSource};
 use tokio::{
     task::{JoinHandle, spawn_local},
     time::{Instant, interval, timeout_at},
@@ -36,7 +36,7 @@ use super::{
     gate::Gate,
     pipe::PipeStream,
     schemas,
-    topics::{TENANTS, USERS},
+    topics::{TENANTS, TOPICS, TopicBits, USERS},
 };
 
 /// The address that clients connect from.
@@ -201,14 +201,25 @@ impl SimulatedWorld {
         }
     }
 
-    /// Returns a token that expires `end_secs` seconds after the beginning.
-    pub(super) fn token(&self, tenant: usize, user: usize, end_secs: u64) -> String {
+    /// Returns a token that expires `end_secs` seconds after the beginning and subscribes to these
+    /// topics. Some users' tokens list what they grant: every kind, also those that cannot be
+    /// granted.
+    pub(super) fn token(
+        &self,
+        tenant: usize,
+        user: usize,
+        end_secs: u64,
+        claim: Option<TopicBits>,
+    ) -> String {
+        let parse = |name: &str| Topic::parse(name).unwrap();
+        let kinds = TOPICS.iter().map(|name| name.split_once(':').unwrap().0);
+        let granted = || kinds.map(|kind| Topic::new(kind, "*").unwrap()).collect();
         let token = NewToken {
             tenant: TenantName::parse(TENANTS[tenant]).unwrap(),
             user: UserName::parse(&format!("u{}", user % USERS)).unwrap(),
             expires_at: Some(BEGIN + Duration::from_secs(end_secs)),
-            topics: None,
-            subscribe: None,
+            topics: (user % 2 == 1).then(granted),
+            subscribe: claim.map(|claim| claim.names().map(parse).collect()),
         };
         self.key.mint(&token, &self.rules).unwrap()
     }

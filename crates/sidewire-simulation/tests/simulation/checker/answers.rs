@@ -193,7 +193,7 @@ fn check_matched(
     let possible = connections.iter().filter(|it| {
         it.tenant == post.tenant
             && it.asked.moment < answer.when.moment
-            && it.possible_topics().meets(placed.topics)
+            && it.possible_topics().meets(placed.topics.with_wildcards())
             && it
                 .end
                 .is_none_or(|(end, _)| end.time + GONE_AFTER > post.sent.time)

@@ -23,6 +23,9 @@ pub(super) struct ConnectionChecker<'a> {
     /// Set by the first position that it receives.
     epoch: Option<u128>,
     pub(super) implicit: TopicBits,
+    /// The topics of its token that it has not unsubscribed from.
+    pub(super) claimed: TopicBits,
+    is_claim_confirmed: bool,
     /// The confirmed topics that it has subscribed to.
     pub(super) subscribed: TopicBits,
     /// For each of its topics, the offset after which it gets events.
@@ -55,7 +58,9 @@ impl<'a> ConnectionChecker<'a> {
             logs,
             epoch: None,
             implicit: TopicBits::implicit(connection.user),
-            subscribed: TopicBits::NONE,
+            claimed: connection.claim.unwrap_or_default(),
+            is_claim_confirmed: connection.claim.is_none(),
+            subscribed: connection.claim.unwrap_or_default(),
             served_from: [0; TOPICS.len()],
             at: None,
             replay: Vec::new(),
@@ -83,13 +88,24 @@ impl<'a> ConnectionChecker<'a> {
         history: &History,
     ) {
         assert!(self.close.is_none(), "{self} hears more behind a Close");
+        // A Close, with the error before it, may come first, since some drop what is queued.
+        let comes_first = match &heard.what {
+            FrameContent::Claimed(_) | FrameContent::Close { .. } => true,
+            FrameContent::Refused { code, .. } => code == "AUTHENTICATION_FAILED",
+            _ => false,
+        };
+        assert!(
+            comes_first || self.is_claim_confirmed,
+            "{self} hears something before what its token subscribes to"
+        );
         match &heard.what {
+            FrameContent::Claimed(topics) => self.claim_confirmed(&topics.0, history),
             FrameContent::Event { tenant, place, .. } => {
                 assert_eq!(*tenant, self.connection.tenant, "{self}: not its tenant's");
                 let client = (self.connection.client, *place);
                 let moment = heard.when.moment;
                 received.by_client.entry(client).or_insert(moment);
-                self.event(*place, received);
+                self.event(*place, received, history);
             }
             FrameContent::Subscribed(topics) => {
                 self.subscribed(&topics.0, heard.when, history);
@@ -115,7 +131,7 @@ impl<'a> ConnectionChecker<'a> {
         assert_eq!(epoch, place.epoch, "{self}: the epoch has changed");
     }
 
-    fn event(&mut self, place: EventPlace, received: &mut ReceivedEvents) {
+    fn event(&mut self, place: EventPlace, received: &mut ReceivedEvents, history: &History) {
         self.in_epoch(place);
         let logged = self.log().get(place.offset).expect("it was heard");
         if !self.replay.is_empty() {
@@ -131,6 +147,9 @@ impl<'a> ConnectionChecker<'a> {
             "{self} hears {} without a topic of it",
             place.offset
         );
+        if !logged.topics.meets(topics.exact()) {
+            history.count("an event that only a wildcard brought");
+        }
         let at = self.begun_at(place.offset - 1);
         assert!(
             place.offset > at,
@@ -189,17 +208,34 @@ impl<'a> ConnectionChecker<'a> {
         let opened = self.connection.opened.moment;
         let mut before = self.log().range(0..offset);
         let lacks = before
-            .find(|(_, it)| it.sent.moment > opened && it.topics.meets(self.implicit))
+            .find(|(_, it)| it.sent.moment > opened && it.topics.meets(self.held_at_once()))
             .map(|(offset, _)| offset);
         assert!(
             lacks.is_none(),
             "{self} has not heard {lacks:?} of its implicit topics"
         );
-        for index in self.implicit.indices() {
+        for index in self.held_at_once().indices() {
             self.served_from[index] = offset;
         }
         self.at = Some(offset);
         offset
+    }
+
+    /// Returns the topics that it has had since it connected.
+    pub(super) fn held_at_once(&self) -> TopicBits {
+        self.implicit | self.claimed
+    }
+
+    fn claim_confirmed(&mut self, topics: &WireTopics, history: &History) {
+        assert!(!self.is_claim_confirmed, "{self}: {topics:?} is confirmed");
+        let claim = self.connection.claim.unwrap_or_default();
+        let expected = WireTopics {
+            topics: claim.names().map(str::to_owned).collect(),
+            ..WireTopics::default()
+        };
+        assert_eq!(*topics, expected, "{self}");
+        self.is_claim_confirmed = true;
+        history.count("a token that subscribes");
     }
 
     fn subscribed(&mut self, topics: &WireTopics, when: Timestamp, history: &History) {
@@ -211,6 +247,7 @@ impl<'a> ConnectionChecker<'a> {
             topics.repeats(asked),
             "{self}: {asked:?} comes back as {topics:?}"
         );
+        assert!(asked.may_be_asked_for(), "{self}: {asked:?} is granted");
         let place = topics.position.as_ref().unwrap().place();
         self.in_epoch(place);
         self.check_position(place.offset, request, when);
@@ -255,6 +292,7 @@ impl<'a> ConnectionChecker<'a> {
             self.check_nothing_queued_lacks(at, request.sent);
         }
         self.subscribed = self.subscribed.less(topics.all());
+        self.claimed = self.claimed.less(topics.all());
     }
 
     fn pong(

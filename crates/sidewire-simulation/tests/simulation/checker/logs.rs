@@ -40,6 +40,7 @@ struct ModelWindow {
 
 pub(super) struct ModelEvent {
     pub(super) serial: Serial,
+    /// Its topics and the wildcards that bring it.
     pub(super) topics: TopicBits,
     /// When it was sent; it was not in the log before.
     pub(super) sent: Timestamp,
@@ -102,7 +103,7 @@ impl ModelLogs {
             Entry::Vacant(free) => {
                 free.insert(ModelEvent {
                     serial,
-                    topics: event.topics,
+                    topics: event.topics.with_wildcards(),
                     sent: first_sent(history, serial),
                     queued: None,
                     acknowledged: None,

@@ -162,7 +162,7 @@ fn outcomes(connection: &ConnectionRecord) -> Vec<ChargeOutcome> {
                     });
                 (next, ChargeOutcome::Taken(time))
             }
-            FrameContent::Event { .. } | FrameContent::Close { .. } => {
+            FrameContent::Event { .. } | FrameContent::Claimed(_) | FrameContent::Close { .. } => {
                 (None, ChargeOutcome::Unknown)
             }
         };

@@ -27,12 +27,15 @@ impl ConnectionChecker<'_> {
         let implicit = if self.has_resumed {
             TopicBits::NONE
         } else {
-            self.implicit
+            self.held_at_once()
         };
         self.has_resumed = true;
         if said.recovered {
             topics |= implicit;
             self.check_recovered(topics, from, place, said.replayed);
+            if said.replayed > 0 && implicit.meets(self.claimed) {
+                history.count("a token whose topics were resumed");
+            }
             self.subscribe(topics, place.offset);
             for index in topics.indices() {
                 self.served_from[index] = self.served_from[index].min(from.offset);

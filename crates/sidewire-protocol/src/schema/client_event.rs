@@ -118,6 +118,17 @@ impl Schema {
         append_payload(payload.number, payload.bytes, sender, buffer);
     }
 
+    /// Returns the user who sent a client event, or the user of a presence payload; `None` if its
+    /// type has no `sender` field or the field is empty.
+    #[must_use]
+    pub fn sender_of<'a>(&self, payload: &InspectedPayload<'a>) -> Option<&'a str> {
+        let sender = self.client_event(payload.number)?.sender?;
+        let fields = well_formed_fields(payload.bytes);
+        let last = fields.filter(|field| field.number == sender).last()?;
+        let user = str::from_utf8(payload.bytes.get(last.value)?).ok()?;
+        (!user.is_empty()).then_some(user)
+    }
+
     /// Returns true if the relay remembers the payload with this number as its sender's presence.
     #[must_use]
     pub fn is_presence(&self, payload: u32) -> bool {

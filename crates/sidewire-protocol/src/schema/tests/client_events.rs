@@ -232,6 +232,27 @@ fn bytes_that_are_not_well_formed_hide_no_second_sender() {
 }
 
 #[test]
+fn the_sender_of_a_client_event_is_the_last_one_on_the_wire() {
+    for (name, bytes, sender) in [
+        (
+            "remark",
+            [field(2, b"eve"), field(1, b"r"), field(2, b"ann")].concat(),
+            Some("ann"),
+        ),
+        ("remark", field(1, b"r"), None),
+        ("remark", field(2, b""), None),
+        ("plain", field(2, b"ann"), None),
+        ("posted", field(2, b"ann"), None),
+    ] {
+        assert_eq!(
+            SCHEMA.sender_of(&payload(name, &bytes)),
+            sender,
+            "{name} {bytes:?}"
+        );
+    }
+}
+
+#[test]
 fn only_payloads_with_the_option_are_presence() {
     let presence = SCHEMA
         .payloads()

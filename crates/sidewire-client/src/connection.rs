@@ -254,10 +254,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RelayConnection<S> {
             position: None,
             control: Some(control),
         };
-        let frame = Message::Binary(envelope.encode_to_vec().into());
-        // tungstenite buffers the whole frame up to its limit, whether the socket is ready or not.
-        self.socket.start_send_unpin(frame)?;
+        self.queue_envelope(envelope.encode_to_vec().into())?;
         Ok(message_id)
+    }
+
+    /// Queues an envelope, which the next receive or flush writes.
+    pub(super) fn queue_envelope(&mut self, envelope: Bytes) -> Result<(), SendError> {
+        // tungstenite buffers the whole frame up to its limit, whether the socket is ready or not.
+        self.socket.start_send_unpin(Message::Binary(envelope))?;
+        Ok(())
     }
 
     async fn next_message(&mut self) -> Result<Message, ReceiveError> {

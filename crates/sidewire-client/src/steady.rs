@@ -4,6 +4,7 @@
 
 use std::{fmt, future::Future, io, mem, pin::Pin, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use rustls::ClientConfig;
 use sidewire_protocol::wire;
 use tokio::{
@@ -12,12 +13,13 @@ use tokio::{
 };
 
 use super::{
-    ControlMessage,
     address::{RelayAddress, UrlSchemes},
     connection::RelayConnection,
     group::EventGap,
     handshake::{self, OpenError},
+    live::LiveConnection,
     options::{ClientOptions, FetchingToken},
+    presence::KeptPresence,
     received::{ReceivedEvent, RelayMessage, SendError},
     reconnect::{Backoff, ClientError, DisconnectReason, NORMAL, check_may_reconnect},
     stream::RelayStream,
@@ -59,6 +61,7 @@ pub struct RelayClient<C: Connector = TcpConnector> {
     options: ClientOptions,
     connector: C,
     subscriptions: ClientSubscriptions,
+    presence: KeptPresence,
     backoff: Backoff,
     is_token_stale: bool,
     token_refusals: u32,
@@ -84,7 +87,8 @@ pub enum ClientEvent {
     Subscribed(wire::SubscriptionConfirmed),
     /// The relay confirmed an Unsubscribe.
     Unsubscribed(wire::UnsubscribeConfirmed),
-    /// An event arrived that had not arrived before.
+    /// An event arrived that had not arrived before. Without a position it was sent by a client,
+    /// or tells the presence of a user.
     Event(ReceivedEvent),
     /// The relay no longer has all events after a position: fetch the current state from
     /// the backend. No later event is missing.
@@ -98,8 +102,8 @@ pub enum ClientEvent {
         /// subscribes to may be missing too.
         implicit: bool,
     },
-    /// The relay refused a Subscribe, so that none of its topics is subscribed, or says
-    /// why it is about to close. A request refused with `retry_after_ms` is sent again
+    /// The relay refused a Subscribe, so that none of its topics is subscribed, or an event or
+    /// presence of this client, or says why it is about to close. A Subscribe refused with `retry_after_ms` is sent again
     /// after that time, any other on the next connection.
     Refused(wire::ErrorResponse),
     /// The connection ended or could not be opened.
@@ -130,6 +134,7 @@ impl<C: Connector> RelayClient<C> {
             options,
             connector,
             subscriptions: ClientSubscriptions::default(),
+            presence: KeptPresence::default(),
             token_refusals: 0,
             state: ClientState::Waiting(Instant::now()),
         }
@@ -153,6 +158,37 @@ impl<C: Connector> RelayClient<C> {
     pub fn unsubscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) {
         let topics: Vec<String> = topics.into_iter().map(Into::into).collect();
         self.subscriptions.unsubscribe(&topics);
+    }
+
+    /// Sends an event to the other clients of its topics: an envelope with a payload that clients
+    /// may send. The client must be subscribed to at least one of these topics. The event is
+    /// written while [`RelayClient::next_event`] is polled. It is sent at most once: not again on
+    /// another connection, and not at all without one. A refusal is returned as
+    /// [`ClientEvent::Refused`] and names the envelope's message id.
+    ///
+    /// # Errors
+    ///
+    /// When there is no connection, or its write buffer is full.
+    pub fn send_event(&mut self, envelope: impl Into<Bytes>) -> Result<(), SendError> {
+        match &mut self.state {
+            ClientState::Live(live) => live.connection.queue_envelope(envelope.into()),
+            _ => Err(SendError::Ended(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// Sets the presence of the user: an envelope with a presence payload, and the field number of
+    /// that payload. It is sent once all topics are subscribed, on this connection and each later
+    /// one, until another envelope with the same payload replaces it. The relay shows it on those
+    /// of its topics to which the client is subscribed at that time, so call it again after
+    /// subscribing to more of them.
+    pub fn set_presence(&mut self, payload: u32, envelope: impl Into<Bytes>) {
+        self.presence.set(payload, envelope.into());
+    }
+
+    /// Withdraws the presence with this payload. `absent` is an envelope in which the payload has
+    /// the value that means absent.
+    pub fn withdraw_presence(&mut self, payload: u32, absent: impl Into<Bytes>) {
+        self.presence.withdraw(payload, absent.into());
     }
 
     /// Waits for the next event. Connects, reconnects and sends heartbeats only while it
@@ -187,7 +223,7 @@ impl<C: Connector> RelayClient<C> {
                 }
                 ClientState::Live(live) => {
                     match live
-                        .next_message(&self.options, &mut self.subscriptions)
+                        .next_message(&self.options, &mut self.subscriptions, &mut self.presence)
                         .await
                     {
                         Ok(received) => {
@@ -245,10 +281,9 @@ impl<C: Connector> RelayClient<C> {
     fn on_opened(&mut self, connection: RelayConnection<C::Stream>) -> ClientEvent {
         self.token_refusals = 0;
         self.subscriptions.on_connected();
-        self.state = ClientState::Live(Box::new(LiveConnection {
-            connection,
-            next_ping: Instant::now() + self.options.heartbeat,
-        }));
+        self.presence.on_connected();
+        let live = LiveConnection::new(connection, &self.options);
+        self.state = ClientState::Live(Box::new(live));
         ClientEvent::Connected
     }
 
@@ -324,58 +359,11 @@ impl<C: Connector> fmt::Debug for RelayClient<C> {
     }
 }
 
-/// An open connection and its heartbeat.
-struct LiveConnection<S> {
-    connection: RelayConnection<S>,
-    next_ping: Instant,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
-    async fn next_message(
-        &mut self,
-        options: &ClientOptions,
-        subscriptions: &mut ClientSubscriptions,
-    ) -> Result<RelayMessage, DisconnectReason> {
-        loop {
-            self.queue_due(options, subscriptions)?;
-            let dead_at = self.connection.last_frame() + options.dead_after;
-            let wake_at = self.next_ping.min(dead_at);
-            let wake_at = subscriptions
-                .wake_at()
-                .map_or(wake_at, |it| it.min(wake_at));
-            tokio::select! {
-                biased;
-                received = self.connection.receive() => return Ok(received?),
-                () = sleep_until(wake_at) => {}
-            }
-            if self.connection.last_frame() + options.dead_after <= Instant::now() {
-                return Err(DisconnectReason::Dead(options.dead_after));
-            }
-        }
-    }
-
-    fn queue_due(
-        &mut self,
-        options: &ClientOptions,
-        subscriptions: &mut ClientSubscriptions,
-    ) -> Result<(), SendError> {
-        let now = Instant::now();
-        while let Some((request, control)) = subscriptions.next_request(now) {
-            let message_id = self.connection.queue_control(control)?;
-            subscriptions.on_sent(message_id, request);
-        }
-        if self.next_ping <= now {
-            let timestamp = options.clock.unix_seconds();
-            self.connection
-                .queue_control(ControlMessage::Ping(wire::Ping { timestamp }))?;
-            self.next_ping = now + options.heartbeat;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod client_event_tests;
 
 #[cfg(test)]
 mod resume_tests;

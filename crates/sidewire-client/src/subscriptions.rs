@@ -100,6 +100,14 @@ impl ClientSubscriptions {
         self.deferred_until = None;
     }
 
+    /// Returns true if every topic is subscribed on this connection, or was refused.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_connected
+            && self.unsent.is_empty()
+            && self.unanswered.is_empty()
+            && self.deferred.is_empty()
+    }
+
     /// Returns the time at which deferred requests may be sent.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.deferred_until

@@ -152,12 +152,15 @@ impl Peer {
 
     /// Waits for the client's next control message and returns it with its message id.
     pub(super) async fn received(&mut self) -> (String, ControlMessage) {
+        let envelope = Envelope::decode(self.received_envelope().await).unwrap();
+        (envelope.message_id, envelope.control.unwrap())
+    }
+
+    /// Waits for the client's next message and returns its bytes.
+    pub(super) async fn received_envelope(&mut self) -> Bytes {
         loop {
             match self.0.next().await.unwrap().unwrap() {
-                Message::Binary(bytes) => {
-                    let envelope = Envelope::decode(bytes).unwrap();
-                    return (envelope.message_id, envelope.control.unwrap());
-                }
+                Message::Binary(bytes) => return bytes,
                 Message::Ping(_) | Message::Pong(_) => {}
                 other => panic!("{other:?}"),
             }

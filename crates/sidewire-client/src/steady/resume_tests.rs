@@ -9,7 +9,7 @@ use super::{
     *,
 };
 use crate::{
-    Envelope,
+    ControlMessage, Envelope,
     testing::{Listener, Peer, Pipes, position},
 };
 

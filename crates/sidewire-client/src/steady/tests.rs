@@ -5,7 +5,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::*;
 use crate::{
-    OpenError, RETRY_AFTER_MAX,
+    ControlMessage, OpenError, RETRY_AFTER_MAX,
     testing::{Listener, Peer, Pipes, options, pipes},
 };
 

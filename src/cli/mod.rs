@@ -27,6 +27,10 @@ use sidewire_protocol::schema::BundledSchema;
 
 use crate::tls;
 
+/// The environment variable that holds a client's token when no file is named. The token is not
+/// an argument, since every user of the machine can read arguments.
+const TOKEN_VARIABLE: &str = "SIDEWIRE_TOKEN";
+
 const HELP: &str = "Examples:
   sidewire dev                            a relay for trying things out, and commands to paste
   sidewire serve --config sidewire.toml   a relay with a config file
@@ -173,6 +177,9 @@ fn write_result(out: &mut impl io::Write, text: &str) -> Result<bool, CommandFai
         ))),
     }
 }
+
+#[cfg(test)]
+mod fake_relay;
 
 #[cfg(test)]
 mod tests {

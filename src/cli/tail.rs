@@ -3,6 +3,7 @@
 mod filter;
 mod followers;
 mod output;
+mod presence;
 
 use std::{
     fmt,
@@ -15,7 +16,10 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-pub use self::{filter::EventFilter, output::Format};
+pub use self::{
+    filter::EventFilter,
+    output::{EventReader, Format},
+};
 
 use sidewire_client::{ClientError, ClientEvent, ReceivedEvent};
 use sidewire_protocol::{Epoch, ErrorCode, Position, Topic, wire};
@@ -25,15 +29,11 @@ use self::{
     output::{EventPrinter, PrintOutcome},
 };
 use super::{
-    CommandFailure, listener_urls,
+    CommandFailure, TOKEN_VARIABLE, listener_urls,
     runtime::listen_for_interrupt,
     sample_bundled,
     schema_args::{self, SchemaOrConfigArgs},
 };
-
-/// The environment variable that holds the token when no file is named. The token is not an
-/// argument, since every user of the machine can read arguments.
-const TOKEN_VARIABLE: &str = "SIDEWIRE_TOKEN";
 
 /// Exit status: the time ended before the wanted number of events had been printed.
 const TOO_FEW: u8 = 4;
@@ -68,6 +68,9 @@ pub struct TailArgs {
     /// Print only events with this payload; repeatable, to print several payloads.
     #[arg(long = "payload", value_name = "NAME")]
     pub payloads: Vec<String>,
+    /// Print who is present on which topics, in addition to the message that tells it.
+    #[arg(long)]
+    pub presence: bool,
     /// Stop after printing this many events.
     #[arg(long, value_name = "COUNT")]
     pub count: Option<NonZeroU64>,
@@ -108,17 +111,17 @@ pub(super) async fn main(args: TailArgs) -> Result<(), CommandFailure> {
     };
     let schema = schema_args::load_schema(&config.schema.source())?;
     let filter = EventFilter::from_flags(&schema, &args.payloads, &args.conditions)?;
-    let decode = |envelope: &[u8]| schema.envelope_to_json_text(envelope);
-    let mut stdout = io::stdout();
-    run(
-        args,
-        &url,
+    if args.presence && args.format == Format::Hex {
+        let message = "--presence adds JSON to an event, and --format hex prints none";
+        return Err(CommandFailure::new(message));
+    }
+    let reader = EventReader {
         filter,
-        decode,
-        &mut stdout,
-        listen_for_interrupt()?,
-    )
-    .await
+        decode: |envelope: &[u8]| schema.envelope_to_json_text(envelope),
+        presence: args.presence.then_some(&schema),
+    };
+    let mut stdout = io::stdout();
+    run(args, &url, reader, &mut stdout, listen_for_interrupt()?).await
 }
 
 /// Follows the relay at `url` until `stop` is ready, `out` has no reader left, or the count or
@@ -130,8 +133,7 @@ pub(super) async fn main(args: TailArgs) -> Result<(), CommandFailure> {
 pub async fn run<D, E>(
     args: TailArgs,
     url: &str,
-    filter: EventFilter,
-    decode: D,
+    reader: EventReader<'_, D>,
     out: &mut impl Write,
     stop: impl Future<Output = ()>,
 ) -> Result<(), CommandFailure>
@@ -142,8 +144,7 @@ where
     let mut followers = Followers::from_args(&args, url)?;
     let mut output = EventPrinter {
         format: args.format,
-        filter,
-        decode,
+        reader,
         out,
     };
     let begun = Instant::now();
@@ -327,10 +328,12 @@ fn help() -> String {
   sidewire tail --url wss://relay.example.org/ws --ca-file ca.pem {topic}
   sidewire tail --since 7c3e09d5635dcea77ac98e629dfe922e:42 {topic}
   sidewire tail --schema chat.proto --envelope chat.v1.Envelope --payload message_posted room:1
+  sidewire tail --bundled generic --presence room:1
   sidewire tail --bundled generic --where event.type=order.shipped --where event.data.order=7 order:7
   sidewire tail --token-file ann.jwt --token-file bob.jwt --count 1 --for 10s {topic}
 
 Events go to standard output; logs, and a summary at the end, go to standard error.
+Events that clients send, presence included, are printed too; they have no position.
 With several tokens a line is {{\"user\":…,\"event\":…}}, or in hex the user, a tab and the digits.
 A lost connection is reopened, and events published in the meantime follow. If the relay no longer
 has all of them, standard error says so, and only new events follow. The same holds for --since.

@@ -8,8 +8,8 @@ use serde_json::Value;
 use sidewire_client::{ClientError, ClientEvent, ClientOptions, Credential, RelayClient};
 use sidewire_protocol::{Topic, random::RandomSource};
 
-use super::{TOKEN_VARIABLE, TailArgs};
-use crate::cli::{CommandFailure, client_tls, read_credential};
+use super::TailArgs;
+use crate::cli::{CommandFailure, TOKEN_VARIABLE, client_tls, read_credential};
 
 /// The claim that names the user of a token.
 const USER_CLAIM: &str = "user_id";

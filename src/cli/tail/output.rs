@@ -6,8 +6,9 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use serde_json::Value;
 use sidewire_client::ReceivedEvent;
+use sidewire_protocol::schema::Schema;
 
-use super::filter::EventFilter;
+use super::{filter::EventFilter, presence::presence_in};
 use crate::cli::{CommandFailure, write_result};
 
 /// The output format of an event.
@@ -21,11 +22,21 @@ pub enum Format {
     Hex,
 }
 
+/// How the bytes of events are read.
+#[derive(Debug)]
+pub struct EventReader<'s, D> {
+    /// Selects the events to print.
+    pub filter: EventFilter,
+    /// Returns the JSON of an envelope.
+    pub decode: D,
+    /// The schema that tells presence, if it is printed.
+    pub presence: Option<&'s Schema>,
+}
+
 /// Prints events.
 pub(super) struct EventPrinter<'a, D, W> {
     pub(super) format: Format,
-    pub(super) filter: EventFilter,
-    pub(super) decode: D,
+    pub(super) reader: EventReader<'a, D>,
     pub(super) out: &'a mut W,
 }
 
@@ -53,7 +64,7 @@ where
         user: Option<&str>,
         event: &ReceivedEvent,
     ) -> Result<PrintOutcome, CommandFailure> {
-        let text = match self.event_text(user, &event.envelope) {
+        let text = match self.event_text(user, event) {
             Ok(Some(text)) => text,
             Ok(None) => return Ok(PrintOutcome::No),
             Err(error) => {
@@ -75,19 +86,27 @@ where
     }
 
     /// Formats the event; `None` if it does not pass the filter.
-    fn event_text(&self, user: Option<&str>, envelope: &Bytes) -> Result<Option<String>, String> {
-        if self.format == Format::Hex && self.filter.is_empty() {
+    fn event_text(
+        &self,
+        user: Option<&str>,
+        event: &ReceivedEvent,
+    ) -> Result<Option<String>, String> {
+        let (envelope, reader) = (&event.envelope, &self.reader);
+        if self.format == Format::Hex && reader.filter.is_empty() {
             return Ok(Some(hex_line(user, envelope)));
         }
         // Print the text that JSON clients receive; parse it only for the filter.
-        let json = (self.decode)(envelope).map_err(|error| error.to_string())?;
-        if !self.filter.is_empty() && !self.filter.lets_through(&parse_value(&json)?) {
+        let json = (reader.decode)(envelope).map_err(|error| error.to_string())?;
+        if !reader.filter.is_empty() && !reader.filter.lets_through(&parse_value(&json)?) {
             return Ok(None);
         }
+        let presence = reader.presence;
+        let presence = presence.and_then(|schema| presence_in(schema, event));
+        let line = || with_context(user, presence.as_ref(), &json);
         Ok(Some(match self.format {
             Format::Hex => hex_line(user, envelope),
-            Format::Json => with_user(user, json),
-            Format::Pretty => format!("{:#}", parse_value(&with_user(user, json))?),
+            Format::Json => line(),
+            Format::Pretty => format!("{:#}", parse_value(&line())?),
         }))
     }
 }
@@ -96,10 +115,17 @@ fn parse_value(json: &str) -> Result<Value, String> {
     serde_json::from_str(json).map_err(|error| error.to_string())
 }
 
-fn with_user(user: Option<&str>, event: String) -> String {
-    match user {
-        Some(user) => format!(r#"{{"user":{},"event":{event}}}"#, Value::from(user)),
-        None => event,
+/// Wraps the JSON of an event in an object with the receiving user and the presence, if there
+/// are any.
+fn with_context(user: Option<&str>, presence: Option<&Value>, event: &str) -> String {
+    let user = user.map(|user| format!(r#""user":{},"#, Value::from(user)));
+    let presence = presence.map(|presence| format!(r#""presence":{presence},"#));
+    match (user, presence) {
+        (None, None) => event.to_owned(),
+        (user, presence) => {
+            let context = user.unwrap_or_default() + &presence.unwrap_or_default();
+            format!(r#"{{{context}"event":{event}}}"#)
+        }
     }
 }
 

@@ -8,21 +8,19 @@ use std::{
 use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
 use prost::Message as _;
-use sidewire_client::{ControlMessage, Envelope, SUBPROTOCOL};
-use sidewire_protocol::wire;
+use sidewire_client::{ControlMessage, Envelope};
+use sidewire_protocol::{
+    schema::{BundledSchema, JsonError, Schema},
+    wire,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
 };
-use tokio_tungstenite::{
-    WebSocketStream, accept_hdr_async,
-    tungstenite::{
-        Message,
-        handshake::server::{ErrorResponse, Request, Response},
-    },
-};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::*;
+use crate::cli::fake_relay::{accept, listen, send};
 
 #[derive(Parser)]
 struct Command {
@@ -32,37 +30,6 @@ struct Command {
 
 fn parse(words: &[&str]) -> Result<TailArgs, clap::Error> {
     Command::try_parse_from(["tail"].iter().chain(words)).map(|command| command.args)
-}
-
-async fn listen() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
-    (listener, url)
-}
-
-#[expect(clippy::result_large_err, reason = "tungstenite's callback is so")]
-async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
-    let echo = |_: &Request, mut response: Response| {
-        let headers = response.headers_mut();
-        headers.insert("Sec-WebSocket-Protocol", SUBPROTOCOL.parse().unwrap());
-        Ok::<_, ErrorResponse>(response)
-    };
-    let (stream, _) = listener.accept().await.unwrap();
-    accept_hdr_async(stream, echo).await.unwrap()
-}
-
-async fn send(
-    peer: &mut WebSocketStream<TcpStream>,
-    message_id: &str,
-    control: Option<ControlMessage>,
-) {
-    let envelope = Envelope {
-        message_id: message_id.to_owned(),
-        control,
-        ..Default::default()
-    };
-    let message = Message::Binary(envelope.encode_to_vec().into());
-    peer.send(message).await.unwrap();
 }
 
 /// Accepts, waits for the Subscribe, and sends these events, the middle one of
@@ -82,6 +49,14 @@ fn decode(bytes: &[u8]) -> Result<String, String> {
         return Err("no such field".to_owned());
     }
     Ok(serde_json::json!({ "messageId": id }).to_string())
+}
+
+fn reader() -> EventReader<'static, impl Fn(&[u8]) -> Result<String, String>> {
+    EventReader {
+        filter: EventFilter::default(),
+        decode,
+        presence: None,
+    }
 }
 
 /// A pipe with a reader that closes after a number of lines.
@@ -115,14 +90,7 @@ async fn events_are_printed_until_the_reader_goes_away() {
         let text = String::new();
         let mut out = Pipe { text, lines_max };
         let (outcome, ()) = tokio::join!(
-            run(
-                args,
-                &url,
-                EventFilter::default(),
-                decode,
-                &mut out,
-                pending()
-            ),
+            run(args, &url, reader(), &mut out, pending()),
             serve(listener)
         );
         assert!(outcome.is_ok(), "{outcome:?}");
@@ -135,14 +103,7 @@ async fn output_that_cannot_be_written_is_a_failure() {
     let (listener, url) = listen().await;
     let args = parse(&[]).unwrap();
     let mut full: &mut [u8] = &mut [];
-    let running = run(
-        args,
-        &url,
-        EventFilter::default(),
-        decode,
-        &mut full,
-        pending(),
-    );
+    let running = run(args, &url, reader(), &mut full, pending());
     let (outcome, ()) = tokio::join!(running, serve(listener));
     assert_eq!(outcome.unwrap_err().exit_code, 1);
 }
@@ -152,16 +113,9 @@ async fn tail_stops_on_request() {
     let args = parse(&["kind:1"]).unwrap();
     let url = "ws://127.0.0.1:3000/ws";
     let stop = ready(());
-    run(
-        args,
-        url,
-        EventFilter::default(),
-        decode,
-        &mut Vec::new(),
-        stop,
-    )
-    .await
-    .unwrap();
+    run(args, url, reader(), &mut Vec::new(), stop)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -176,17 +130,7 @@ async fn a_refused_token_ends_tail_with_status_3_and_a_hint() {
         stream.write_all(refusal).await.unwrap();
     };
     let mut out = Vec::new();
-    let (outcome, ()) = tokio::join!(
-        run(
-            args,
-            &url,
-            EventFilter::default(),
-            decode,
-            &mut out,
-            pending()
-        ),
-        serving
-    );
+    let (outcome, ()) = tokio::join!(run(args, &url, reader(), &mut out, pending()), serving);
     let failure = outcome.unwrap_err();
     assert_eq!(failure.exit_code, 3);
     assert!(
@@ -213,7 +157,7 @@ async fn tail_starts_after_the_given_position() {
     };
     let mut out = Vec::new();
     let control = tokio::select! {
-        outcome = run(args, &url, EventFilter::default(), decode, &mut out, pending()) => panic!("{outcome:?}"),
+        outcome = run(args, &url, reader(), &mut out, pending()) => panic!("{outcome:?}"),
         control = serving => control,
     };
     let Some(ControlMessage::Subscribe(subscribe)) = control else {
@@ -243,15 +187,7 @@ async fn a_refused_subscribe_ends_tail() {
     };
     let running = async {
         // Dropping the client ends the fake relay's read loop.
-        run(
-            args,
-            &url,
-            EventFilter::default(),
-            decode,
-            &mut Vec::new(),
-            pending(),
-        )
-        .await
+        run(args, &url, reader(), &mut Vec::new(), pending()).await
     };
     let (outcome, ()) = tokio::join!(running, serving);
     let failure = outcome.unwrap_err();
@@ -268,4 +204,57 @@ fn an_invalid_topic_is_wrong_usage() {
         assert!(refused.is_err_and(|error| error.to_string().contains("--since")));
     }
     assert_eq!(parse(&["kind:1", "kind:2"]).unwrap().topics.len(), 2);
+}
+
+/// Runs `tail --presence` until it has printed what the relay sends, and returns that.
+async fn printed_presence(words: &[&str], schema: &Schema, sent: &[&str]) -> String {
+    let (listener, url) = listen().await;
+    let count = sent.len().to_string();
+    let args = parse(&[words, &["--presence", "--count", &count, "room:1"]].concat()).unwrap();
+    let reader = EventReader {
+        filter: EventFilter::default(),
+        decode: |envelope: &[u8]| -> Result<String, JsonError> {
+            schema.envelope_to_json_text(envelope)
+        },
+        presence: Some(schema),
+    };
+    let serving = async {
+        let mut peer = accept(&listener).await;
+        peer.next().await.unwrap().unwrap();
+        for json in sent {
+            let envelope = schema.envelope_from_json(json.as_bytes()).unwrap();
+            peer.send(Message::Binary(envelope.into())).await.unwrap();
+        }
+        while peer.next().await.is_some_and(|frame| frame.is_ok()) {}
+    };
+    let mut out = Vec::new();
+    let (outcome, ()) = tokio::join!(run(args, &url, reader, &mut out, pending()), serving);
+    outcome.unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[tokio::test]
+async fn presence_is_printed_with_the_message_that_tells_it() {
+    let generic = BundledSchema::by_name("generic").unwrap();
+    let schema = generic.compile().unwrap();
+    let sent = [
+        r#"{"presence":{"userId":"ann","topics":["room:1"]}}"#,
+        r#"{"message":{"type":"wave","userId":"ann","topics":["room:1"]}}"#,
+        r#"{"presence":{"userId":"ann","topics":["room:1"],"absent":true}}"#,
+    ];
+    let lines = [
+        format!(
+            r#"{{"presence":{{"present":true,"topics":["room:1"],"user":"ann"}},"event":{}}}"#,
+            sent[0]
+        ),
+        sent[1].to_owned(),
+        format!(
+            r#"{{"presence":{{"present":false,"topics":["room:1"],"user":"ann"}},"event":{}}}"#,
+            sent[2]
+        ),
+    ];
+    let printed = printed_presence(&[], &schema, &sent).await;
+    assert_eq!(printed, lines.join("\n") + "\n");
+    let pretty = printed_presence(&["--format", "pretty"], &schema, &sent[..1]).await;
+    assert!(pretty.contains("\"present\": true"), "{pretty}");
 }

@@ -57,7 +57,7 @@ pub enum CliCommand {
     Dev(dev::DevArgs),
     /// Sign a token for a client.
     Token(token::TokenArgs),
-    /// Post an event as a backend does.
+    /// Post an event as a backend does, or send one as a client does.
     Publish(publish::PublishArgs),
     /// Follow topics as a client does, and print their events.
     Tail(tail::TailArgs),

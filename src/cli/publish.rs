@@ -1,5 +1,8 @@
 //! `sidewire publish`: posts an event or a batch to the ingest listener and prints the
-//! answer. It does not parse what it posts; the relay does.
+//! answer. It does not parse what it posts; the relay does. With `--as-client` it sends an event
+//! over a WebSocket instead.
+
+mod as_client;
 
 use std::{
     env,
@@ -10,11 +13,15 @@ use std::{
 use sidewire_client::{EventPublisher, PublishEncoding, PublishFailure};
 use sidewire_protocol::{TenantName, Topic, schema::BundledSchema};
 
+pub use self::as_client::SendingClientArgs;
+
 use super::{
-    CommandFailure, event_args::EventArgs, listener_urls, read_credential, sample_bundled,
+    CommandFailure,
+    event_args::{EventArgs, EventBody},
+    listener_urls, read_credential, sample_bundled,
+    schema_args::{SchemaArgs, SchemaOrConfigArgs, load_schema},
     write_result,
 };
-use crate::config::Config;
 
 /// The environment variable that holds the ingest key when no file is named.
 const KEY_VARIABLE: &str = "SIDEWIRE_INGEST_KEY";
@@ -23,63 +30,106 @@ const KEY_VARIABLE: &str = "SIDEWIRE_INGEST_KEY";
 #[derive(Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct PublishArgs {
-    /// The tenant that the event belongs to.
-    #[arg(long, value_parser = TenantName::parse)]
-    pub tenant: TenantName,
+    /// The tenant that the event belongs to. A client's token names its tenant.
+    #[arg(
+        long,
+        value_parser = TenantName::parse,
+        required_unless_present = "as_client",
+        conflicts_with = "as_client"
+    )]
+    pub tenant: Option<TenantName>,
     /// The URL of the relay's ingest listener, or unix:PATH for a Unix socket.
     /// Defaults to the listener in --config, or http://127.0.0.1:3001 without --config.
+    /// With --as-client the client listener, ws://127.0.0.1:3000/ws without --config.
     #[arg(long, verbatim_doc_comment)]
     pub url: Option<String>,
-    /// The relay's config file, which says where its ingest listener is.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
     /// The file with the ingest key.
     /// Defaults to the environment variable SIDEWIRE_INGEST_KEY, or no key if that is unset.
-    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "as_client",
+        verbatim_doc_comment
+    )]
     pub key_file: Option<PathBuf>,
     /// A topic in addition to those that the event itself names; repeatable.
-    #[arg(long = "topic", value_name = "KIND:ID", value_parser = Topic::parse)]
+    #[arg(
+        long = "topic",
+        value_name = "KIND:ID",
+        value_parser = Topic::parse,
+        conflicts_with = "as_client"
+    )]
     pub topics: Vec<Topic>,
     /// Post only if the topic's last event is at the position EPOCH:OFFSET,
     /// or only if the topic has no event yet, written as 0; repeatable.
     #[arg(
         long = "if-last",
         value_name = "TOPIC@EPOCH:OFFSET",
-        conflicts_with = "batch",
+        conflicts_with_all = ["batch", "as_client"],
         verbatim_doc_comment
     )]
     pub conditions: Vec<String>,
     /// Post several events, all or none: {"messages": [EVENT, …]}, or a binary BatchUpdate.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "as_client")]
     pub batch: bool,
+    /// The flags of a client that sends the event.
+    #[command(flatten)]
+    pub client: SendingClientArgs,
+    /// The schema of a client's event, and where the relay is.
+    #[command(flatten)]
+    pub schema: SchemaOrConfigArgs,
     /// The event or the batch.
     #[command(flatten)]
     pub event: EventArgs,
 }
 
-/// Posts the input and prints the relay's answer.
+/// Posts or sends the input, and prints the relay's answer.
 pub(super) async fn main(args: PublishArgs) -> Result<(), CommandFailure> {
     run(args, &mut io::stdout()).await
 }
 
-/// Posts the input and writes the relay's answer to `out`, in one line.
+/// Posts or sends the input, and writes the relay's answer to `out`, in one line.
 ///
 /// # Errors
 ///
-/// When the config or the event cannot be read, the relay cannot be reached or refuses,
-/// or `out` cannot be written to.
+/// When the config, the schema or the event cannot be read, the relay cannot be reached or
+/// refuses, or `out` cannot be written to.
 pub async fn run(args: PublishArgs, out: &mut impl Write) -> Result<(), CommandFailure> {
+    let body = args.event.read_event(io::stdin())?;
+    if !args.client.as_client {
+        return post(&args, body, out).await;
+    }
+    let config = args.schema.load_config()?;
+    let url = match &args.url {
+        Some(url) => url.clone(),
+        None => listener_urls::client_url(&config)?,
+    };
+    let schema = load_schema(&config.schema.source())?;
+    as_client::run(&args.client, &url, &schema, &body, out).await
+}
+
+/// Posts the input as a backend does.
+async fn post(
+    args: &PublishArgs,
+    body: EventBody,
+    out: &mut impl Write,
+) -> Result<(), CommandFailure> {
+    if args.schema.schema != SchemaArgs::default() {
+        let message =
+            "only --as-client needs a schema: a relay reads what backends post with its own";
+        return Err(CommandFailure::new(message));
+    }
     let key = read_credential(args.key_file.as_deref(), env::var(KEY_VARIABLE).ok())?;
     let publisher =
         EventPublisher::new(&args.ingest_url()?, key.as_ref()).map_err(publish_failure)?;
     let topics: Vec<&str> = args.topics.iter().map(Topic::as_str).collect();
-    let body = args.event.read_event(io::stdin())?;
     let encoding = if body.is_json {
         PublishEncoding::Json
     } else {
         PublishEncoding::Protobuf
     };
-    let (tenant, bytes) = (args.tenant.as_str(), body.bytes);
+    let tenant = args.tenant.as_ref().map_or("", TenantName::as_str);
+    let bytes = body.bytes;
     let answer = if args.batch {
         publisher.post(tenant, bytes, encoding, &topics, true).await
     } else {
@@ -105,11 +155,7 @@ impl PublishArgs {
         if let Some(url) = &self.url {
             return Ok(url.clone());
         }
-        let config = match &self.config {
-            Some(path) => Config::load(path).map_err(CommandFailure::new)?,
-            None => Config::default(),
-        };
-        listener_urls::ingest_url(&config)
+        listener_urls::ingest_url(&self.schema.load_config()?)
     }
 }
 
@@ -121,6 +167,9 @@ fn publish_failure(error: PublishFailure) -> CommandFailure {
         _ => CommandFailure::new(error),
     }
 }
+
+/// An event for the example of a client, in the bundled schema `generic`.
+const CLIENT_EVENT: &str = r#"{"message":{"type":"wave","topics":["room:1"]}}"#;
 
 fn help() -> String {
     let BundledSchema {
@@ -136,10 +185,14 @@ fn help() -> String {
   sidewire publish --tenant acme --url unix:/run/sidewire/ingest.sock '{event}'
   sidewire publish --tenant acme --batch -
   sidewire publish --tenant acme --if-last {topic}@0 '{event}'
+  sidewire publish --as-client --token-file ann.jwt --bundled generic '{CLIENT_EVENT}'
 
 The relay stores an event only once, even if it is posted again with the same message_id.
 The relay's answer goes to standard output.
-Exit status: 0 if the events are stored, 3 if the key is not accepted, 1 if anything else failed."
+With --as-client the relay forwards the event to the other clients of its topics and stores nothing.
+Presence lasts until `presence.linger` after the command has ended.
+Exit status: 0 if the events are stored, or the client's event was accepted; 3 if the key or the
+token is not accepted; 1 if anything else failed."
     )
 }
 
@@ -169,6 +222,32 @@ mod tests {
         let conditions = parse(&["--if-last", "a:1@0", "--if-last", "b:2@0", "{}"]);
         assert_eq!(conditions.unwrap().conditions, ["a:1@0", "b:2@0"]);
         assert!(parse(&["--if-last", "a:1@0", "--batch", "{}"]).is_err());
+    }
+
+    #[test]
+    fn flags_of_backends_and_of_clients_do_not_mix() {
+        let parse = |words: &[&str]| Command::try_parse_from([&["publish"], words].concat());
+        assert!(parse(&["--as-client", "--user", "ann", CLIENT_EVENT]).is_ok());
+        for words in [
+            &["{}"][..],
+            &["--tenant", "t", "--as-client", "{}"],
+            &["--tenant", "t", "--user", "ann", "{}"],
+            &["--tenant", "t", "--token-file", "ann.jwt", "{}"],
+            &["--as-client", "--topic", "a:1", "{}"],
+            &["--as-client", "--key-file", "k", "{}"],
+            &["--as-client", "--batch", "{}"],
+            &["--as-client", "--if-last", "a:1@0", "{}"],
+        ] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_schema_for_a_backend_s_event_is_refused() {
+        let args = parse(&["--bundled", "generic", "{}"]).unwrap();
+        let failure = run(args, &mut Vec::new()).await.unwrap_err();
+        assert_eq!(failure.exit_code, 1);
+        assert!(failure.to_string().contains("--as-client"), "{failure}");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 
 mod bench;
 mod check;
+mod client_events;
 mod clients;
 mod dev;
 mod help;

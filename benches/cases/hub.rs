@@ -13,7 +13,7 @@ use std::{
 
 use sidewire::{
     config::Config,
-    event::{EventDraft, EventDraftParts},
+    event::{ClientEvent, ClientEventFields, EventDraft, EventDraftParts},
     hub::{HubConnection, HubPublisher, LOOK_INTERVAL, ShardHub},
     outbox::{Outbox, OutboxLimits, OutboxPool},
     relay::{LiveSettings, RelayBuilder},
@@ -24,6 +24,7 @@ use sidewire_protocol::{
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
     task::{spawn_local, yield_now},
+    time::Instant,
 };
 
 use super::{Case, Subject, events::payload};
@@ -47,7 +48,13 @@ pub(super) fn cases() -> Vec<Case> {
             Publish::to_many(connections, 1)
         })
     });
-    look_ups.into_iter().chain(to_idle).chain(to_busy).collect()
+    let relay = Case::new("relay/to_100_idle".to_owned(), || Relay::to_many(100));
+    look_ups
+        .into_iter()
+        .chain(to_idle)
+        .chain(to_busy)
+        .chain([relay])
+        .collect()
 }
 
 /// A shard with the connections of one tenant, and a backend.
@@ -166,6 +173,54 @@ impl Subject for Publish {
             published
         });
         assert_eq!(published.events[0].matched, Some(connections));
+    }
+}
+
+/// A client of the same shard, which sends events to the others.
+struct Relay {
+    shard: Publish,
+    event: Option<Arc<ClientEvent>>,
+}
+
+impl Relay {
+    /// Sends events of one topic to this many other connections, which have nothing to write.
+    fn to_many(connections: usize) -> Self {
+        Self {
+            shard: Publish::to_many(connections + 1, 0),
+            event: None,
+        }
+    }
+}
+
+impl Subject for Relay {
+    fn prepare(&mut self, operations: u64) {
+        self.shard.prepare(operations);
+        // The sender does not receive its event.
+        self.shard.wakes_due = self.shard.wakes_due.saturating_sub(1);
+        let fields = ClientEventFields {
+            message_id: self.shard.message_id.as_str(),
+            timestamp: 1_800_000_000,
+        };
+        let (schema, payload) = (&self.shard.schema, &self.shard.payload);
+        let event = ClientEvent::new(schema, payload, fields, &Arc::default(), Instant::now());
+        self.event = Some(Arc::new(event));
+    }
+
+    fn operations_max(&self) -> u64 {
+        1
+    }
+
+    fn operate(&mut self) {
+        let shard = &self.shard;
+        let (sender, _) = shard.connections.first().unwrap();
+        let topics = shard.topics.clone().into_boxed_slice();
+        let event = self.event.take().unwrap();
+        shard.runtime.block_on(async {
+            shard.publisher.relay_client_event(sender, event, topics);
+            while shard.wakes.0.load(Ordering::Relaxed) < shard.wakes_due {
+                yield_now().await;
+            }
+        });
     }
 }
 

@@ -226,14 +226,20 @@ impl HubPublisher {
     }
 
     /// Sends an event of a client to the other connections of the topics, on all shards. The
-    /// sender must be subscribed to each of them. Shards whose inbox has no room do not get it.
+    /// sender must be subscribed to each of them. Shards whose inbox has no room do not get it, and
+    /// none does while events take more memory than they may: no connection is closed for it.
     pub fn relay_client_event(
         &self,
         sender: &HubConnection,
         event: Arc<ClientEvent>,
         topics: Box<[Topic]>,
     ) {
-        sender.relay(event, topics, &self.inboxes);
+        let inboxes: &[_] = if self.registry.is_over_memory() {
+            &[]
+        } else {
+            &self.inboxes
+        };
+        sender.relay(event, topics, inboxes);
     }
 
     /// Returns the tenant, and creates it if there is none, unless the conditions cannot hold

@@ -397,18 +397,23 @@ impl Tenant {
         }
     }
 
-    /// Sends an event of a client to every shard of the set that has room for it. Returns the
-    /// number of shards that have none.
+    /// Sends an event of a client to every shard of the set that has an inbox in `inboxes` with
+    /// room for it. Returns the number of other shards that have connections.
     pub(super) fn relay(self: &Arc<Self>, event: RelayedEvent, inboxes: &[InboxSender]) -> u64 {
         let event = Arc::new(event);
         let state = self.lock();
         let mut full = 0;
         for entry in &state.shards {
-            let Some(inbox) = inboxes.get(entry.shard).filter(|it| !it.is_closed()) else {
+            let inbox = inboxes.get(entry.shard);
+            if inbox.is_some_and(InboxSender::is_closed) {
                 continue;
-            };
-            match inbox.try_reserve_for_client(&entry.share, &entry.client_events) {
-                Some(place) => inbox.send(InboxItem {
+            }
+            let reserved = inbox.and_then(|inbox| {
+                let place = inbox.try_reserve_for_client(&entry.share, &entry.client_events)?;
+                Some((inbox, place))
+            });
+            match reserved {
+                Some((inbox, place)) => inbox.send(InboxItem {
                     tenant: Arc::clone(self),
                     content: InboxContent::Client(Arc::clone(&event)),
                     _place: place,

@@ -193,7 +193,7 @@ async fn a_refusal_leaves_the_connection_open_and_changes_nothing() {
             json!({"batch": {"messages": [subscribe(&["project:p2"])]}}),
             "VALIDATION_ERROR",
         ),
-        (typing("p1"), "VALIDATION_ERROR"),
+        (typing("p2"), "AUTHORIZATION_FAILED"),
         (about(&["work_item:w1", "project:p1"]), "VALIDATION_ERROR"),
     ];
     let refused = refused.map(|(envelope, code)| (named("m", envelope), code));

@@ -1,6 +1,6 @@
-//! The presence of tenants: what clients say about their users' presence, kept while they are
-//! connected, and shown to the other clients of its topics. The rules are those of
-//! [`sidewire_presence`]; this module applies them to connections.
+//! The presence of tenants: what clients say about who is present, kept while they are connected,
+//! and shown to the other clients of its topics. The rules are those of [`sidewire_presence`];
+//! this module applies them to connections.
 //!
 //! A tenant has one book for the whole process (`book`), behind a lock of its own. A change is
 //! made in the book at once, and each shard that has connections of the tenant is told by its

@@ -102,7 +102,7 @@ where
         }
         let presence = reader.presence;
         let presence = presence.and_then(|schema| presence_in(schema, event));
-        let line = || with_context(user, presence.as_ref(), &json);
+        let line = || with_context(&json, presence.as_ref(), user);
         Ok(Some(match self.format {
             Format::Hex => hex_line(user, envelope),
             Format::Json => line(),
@@ -117,16 +117,14 @@ fn parse_value(json: &str) -> Result<Value, String> {
 
 /// Wraps the JSON of an event in an object with the receiving user and the presence, if there
 /// are any.
-fn with_context(user: Option<&str>, presence: Option<&Value>, event: &str) -> String {
-    let user = user.map(|user| format!(r#""user":{},"#, Value::from(user)));
-    let presence = presence.map(|presence| format!(r#""presence":{presence},"#));
-    match (user, presence) {
-        (None, None) => event.to_owned(),
-        (user, presence) => {
-            let context = user.unwrap_or_default() + &presence.unwrap_or_default();
-            format!(r#"{{{context}"event":{event}}}"#)
-        }
+fn with_context(event: &str, presence: Option<&Value>, user: Option<&str>) -> String {
+    if presence.is_none() && user.is_none() {
+        return event.to_owned();
     }
+    let presence = presence.map(|presence| format!(r#""presence":{presence},"#));
+    let user = user.map(|user| format!(r#""user":{},"#, Value::from(user)));
+    let context = user.unwrap_or_default() + &presence.unwrap_or_default();
+    format!(r#"{{{context}"event":{event}}}"#)
 }
 
 /// Returns a line in hex. A user's name cannot contain a tab.

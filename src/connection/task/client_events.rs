@@ -120,7 +120,7 @@ impl<S: Transport> ConnectionTask<S> {
             }))
         };
         self.offload_message(envelope_len, read, |event| {
-            ReadMessage::ClientEvent(ReadClientEvent { message_id, event })
+            ReadMessage::ClientEvent(Box::new(ReadClientEvent { message_id, event }))
         });
     }
 

@@ -27,7 +27,7 @@ pub(super) struct OffloadedMessage(Pin<Box<dyn Future<Output = Option<ReadMessag
 /// A message that another thread has read.
 pub(super) enum ReadMessage {
     Json(DecodedJsonFrame),
-    ClientEvent(ReadClientEvent),
+    ClientEvent(Box<ReadClientEvent>),
 }
 
 impl<S: Transport> ConnectionTask<S> {
@@ -78,7 +78,7 @@ impl<S: Transport> ConnectionTask<S> {
     pub(super) fn handle_read_message(&mut self, read: ReadMessage) {
         match read {
             ReadMessage::Json(read) => self.handle_decoded_json(read),
-            ReadMessage::ClientEvent(read) => self.handle_read_event(read),
+            ReadMessage::ClientEvent(read) => self.handle_read_event(*read),
         }
     }
 }

@@ -18,8 +18,15 @@ use crate::{
 /// which that is over.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct LingeringConnections {
-    by_end: RefCell<BTreeMap<(Instant, ConnectionKey), (Arc<Tenant>, UserName)>>,
+    by_end: RefCell<BTreeMap<(Instant, ConnectionKey), LingeringUser>>,
     added: Notify,
+}
+
+/// Whose messages linger.
+#[derive(Debug)]
+struct LingeringUser {
+    tenant: Arc<Tenant>,
+    user: UserName,
 }
 
 impl LingeringConnections {
@@ -30,7 +37,10 @@ impl LingeringConnections {
         tenant: &Arc<Tenant>,
         user: &UserName,
     ) {
-        let lingering = (Arc::clone(tenant), user.clone());
+        let lingering = LingeringUser {
+            tenant: Arc::clone(tenant),
+            user: user.clone(),
+        };
         self.by_end
             .borrow_mut()
             .insert((end, connection), lingering);
@@ -67,7 +77,7 @@ impl ShardHub {
             let Some(first) = by_end.first_entry().filter(|first| first.key().0 <= now) else {
                 return;
             };
-            let ((_, connection), (tenant, user)) = first.remove_entry();
+            let ((_, connection), LingeringUser { tenant, user }) = first.remove_entry();
             drop(by_end);
             if fault!(ForgetsToEndLingering) {
                 continue;

@@ -95,7 +95,7 @@ impl TenantMember {
     /// the clients move to the next process.
     pub(in crate::hub) fn end_presence(&self) {
         self.here.presence_backlogs.remove(self.id());
-        if !self.present_as().is_some() || self.hub().is_ending() {
+        if self.present_as().is_none() || self.hub().is_ending() {
             return;
         }
         let linger = self.hub().presence().settings.get().linger;

@@ -98,7 +98,10 @@ fn check(identity: &Identity, header: &str, claims: &str) {
     assert_eq!(identity.subscriptions.is_some(), subscribe.is_some());
     for topic in identity.subscriptions.iter().flatten() {
         let is_listed = subscribe.is_some_and(|all| all.iter().any(|it| *it == topic.as_str()));
-        assert!(is_listed && identity.grant.allows(topic) && !topic.is_implicit(), "{topic}");
+        assert!(
+            is_listed && identity.grant.allows(topic) && !topic.is_implicit(),
+            "{topic}"
+        );
     }
 }
 

@@ -39,6 +39,7 @@ mod frames;
 mod handshake;
 mod heartbeat;
 mod json_clients;
+mod kept_presence;
 mod key_sets;
 mod limits;
 mod refused_handshakes;

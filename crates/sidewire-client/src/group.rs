@@ -47,12 +47,15 @@ impl TopicGroup {
         offset_in(self.position.as_ref()?, epoch)
     }
 
-    pub(super) fn gap_since(&self, since: Position) -> EventGap {
-        EventGap {
+    /// Returns the gap of the group after a position; `None` if all its topics were unsubscribed
+    /// before the relay answered.
+    pub(super) fn gap_since(&self, since: Position) -> Option<EventGap> {
+        let is_empty = self.topics.is_empty() && !self.implicit;
+        (!is_empty).then(|| EventGap {
             since,
             topics: self.topics.iter().cloned().collect(),
             implicit: self.implicit,
-        }
+        })
     }
 
     /// Merges in the topics of another group at the same position.

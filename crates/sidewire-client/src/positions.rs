@@ -170,7 +170,7 @@ impl ResumePositions {
             }
             asked_from => {
                 if let Some(since) = asked_from.filter(|_| !confirmed.recovered) {
-                    self.gaps.push(group.gap_since(since));
+                    self.gaps.extend(group.gap_since(since));
                 }
                 self.live.absorb_group(group);
             }
@@ -287,7 +287,7 @@ impl ResumePositions {
             if group.offset_in(epoch) == self.held_lowest
                 && let Some(since) = group.position.take()
             {
-                self.gaps.push(group.gap_since(since));
+                self.gaps.extend(group.gap_since(since));
             }
         }
         self.forget_settled();

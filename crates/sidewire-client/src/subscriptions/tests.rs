@@ -340,3 +340,41 @@ fn no_event_is_lost_silently_or_returned_twice() {
     ];
     assert!(all.iter().all(|it| it.get() >= 10), "{counts:?}");
 }
+
+/// A schedule that the test above once found.
+#[test]
+fn topics_that_are_unsubscribed_before_the_answer_have_no_gap() {
+    let answered = [
+        Step::Ask,
+        Step::Answer(SubscribeVerdict::Take),
+        Step::Deliver(1),
+    ];
+    let refused = [
+        Step::Ask,
+        Step::Answer(SubscribeVerdict::Refuse),
+        Step::Deliver(1),
+    ];
+    let again = [Step::Restart, Step::Connect];
+    let unsubscribed = [
+        Step::Ask,
+        Step::Unsubscribe(4),
+        Step::Answer(SubscribeVerdict::Take),
+        Step::Deliver(1),
+    ];
+    let steps = [
+        &[Step::Subscribe(BTreeSet::from([4])), Step::Connect][..],
+        &answered,
+        &[Step::Publish(BTreeSet::from([IMPLICIT]))],
+        &again,
+        &refused,
+        &answered,
+        &again,
+        &answered,
+        &unsubscribed,
+    ];
+    let counts = Counts::default();
+    let mut world = World::new(&counts, 1);
+    let steps = steps.concat().into_iter();
+    steps.for_each(|step| world.step(step));
+    world.finish();
+}

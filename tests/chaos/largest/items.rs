@@ -15,6 +15,9 @@ use super::rows::LogEnd;
 pub(super) const KIB: usize = 1024;
 pub(super) const MIB: usize = 1024 * KIB;
 
+/// Number of client events that a user may send at once.
+pub(super) const CLIENT_EVENTS: usize = 600;
+
 /// The bounds of the items, which are defaults of the relay.
 pub(super) const BODY_BYTES: usize = MIB;
 pub(super) const BATCH_BODY_BYTES: usize = 8 * MIB;
@@ -309,6 +312,72 @@ pub(super) fn ping(encoding: Encoding) -> Vec<u8> {
             format!(r#"{{"ping":{{"timestamp":"1"}}{spaces}}}"#).into_bytes()
         }
     }
+}
+
+/// Returns a Subscribe to one topic.
+pub(super) fn subscribe(encoding: Encoding, topic: &str) -> Vec<u8> {
+    match encoding {
+        Encoding::Protobuf => bytes(SUBSCRIBE, &text(FULL_TOPICS, topic)),
+        Encoding::Json => {
+            let subscribe = json!({"subscribe": {"topics": [topic]}});
+            subscribe.to_string().into_bytes()
+        }
+    }
+}
+
+/// An event that clients send to each other, and its maximum size in bytes.
+pub(super) struct ClientEvent {
+    pub(super) name: &'static str,
+    json_name: &'static str,
+    number: u32,
+    /// The field that names its topic, and the id.
+    topic: (u32, &'static str, &'static str),
+    pub(super) bytes: usize,
+}
+
+pub(super) const TYPING: ClientEvent = ClientEvent {
+    name: "user_typing",
+    json_name: "userTyping",
+    number: 45,
+    topic: (4, "projectId", "p"),
+    bytes: 16 * 1024,
+};
+
+pub(super) const PRESENCE: ClientEvent = ClientEvent {
+    name: "user_presence",
+    json_name: "userPresence",
+    number: 7,
+    topic: (5, "projectId", "p"),
+    bytes: 2 * 1024,
+};
+
+/// Returns an event of this many bytes, which takes as long as possible to read.
+pub(super) fn client_event(encoding: Encoding, event: &ClientEvent, size: usize) -> Vec<u8> {
+    let (number, name, id) = event.topic;
+    let message = match encoding {
+        Encoding::Protobuf => {
+            // Fields that the schema does not know, and that are sent on.
+            let build = |fields: usize, rest: usize| {
+                let padding = bytes(99, &vec![0; rest]);
+                let fields = b"\x98\x06\x00".repeat(fields);
+                bytes(event.number, &[text(number, id), fields, padding].concat())
+            };
+            let fields = (size - 40) / 3;
+            build(fields, size - build(fields, 0).len())
+        }
+        Encoding::Json => {
+            // Topics that are cut before the event is sent on.
+            let build = |topics: usize, rest: usize| {
+                let topics = vec![r#""a""#; topics].join(",");
+                let (json_name, spaces) = (event.json_name, " ".repeat(rest));
+                format!(r#"{{"topics":[{topics}],"{json_name}":{{"{name}":"{id}"}}{spaces}}}"#)
+            };
+            let topics = (size - 80) / 4;
+            build(topics, size - build(topics, 0).len()).into_bytes()
+        }
+    };
+    assert_eq!(message.len(), size);
+    message
 }
 
 /// Returns a payload of the maximum size that a client may not send: for field 3 the

@@ -240,7 +240,7 @@ pub(super) fn refused_entry_points() -> BTreeSet<Entry> {
     let schema = Schema::bundled().unwrap();
     let payloads = schema.payloads().iter();
     payloads
-        .filter(|it| it.kind.is_event() || !it.kind.is_taken_from_clients())
+        .filter(|it| !it.kind.is_taken_from_clients())
         .map(|it| it.name.as_str())
         .chain(["unknown"])
         .flat_map(|name| {

@@ -7,7 +7,10 @@ use sidewire_protocol::schema::PayloadType;
 use super::{Fixture, LARGE_EVENTS, LARGE_TOPIC, LogEnd, Row, World};
 use crate::largest::{
     attack::{Attack, Expected, WebSocket},
-    items::{self, CONNECTION_TOPICS, Encoding, HEARTBEATS, SUBSCRIBE_TOPICS, Topics},
+    items::{
+        self, CLIENT_EVENTS, CONNECTION_TOPICS, ClientEvent, Encoding, HEARTBEATS,
+        SUBSCRIBE_TOPICS, Topics,
+    },
 };
 
 /// Subscribes to as many topics as a connection may have.
@@ -84,8 +87,36 @@ pub(super) fn messages(world: &World, encoding: Encoding) -> Vec<Row> {
             talk(ping.repeat(200), Expected::Close(4005)),
         ),
     ]);
+    rows.extend(client_events(world, encoding));
     rows.extend(never_taken(world, encoding));
     rows
+}
+
+/// Returns as many events for other clients as a user may send at once, each of the maximum size,
+/// and one that is larger.
+fn client_events(world: &World, encoding: Encoding) -> Vec<Row> {
+    let subscribe = encoding.frame(&items::subscribe(encoding, "project:p"));
+    let ping = encoding.frame(&items::ping(encoding));
+    let talk = |frames: &[&[u8]], answer| {
+        // The subscription is confirmed first.
+        let expected = Expected::Any(answer, 2);
+        world.websocket(encoding, frames.concat(), expected)
+    };
+    let largest = |event: &ClientEvent, name| {
+        let message = |size| encoding.frame(&items::client_event(encoding, event, size));
+        let events = message(event.bytes).repeat(CLIENT_EVENTS);
+        let one_more = message(event.bytes + 1);
+        Row::legal(
+            &[&format!("message {} {}", event.name, encoding.name())],
+            name,
+            talk(&[&subscribe, &events, &ping], "pong"),
+        )
+        .beyond(talk(&[&subscribe, &one_more], "error"))
+    };
+    vec![
+        largest(&items::TYPING, "600 of 16 KiB"),
+        largest(&items::PRESENCE, "600 of 2 KiB"),
+    ]
 }
 
 fn resumes(world: &World, encoding: Encoding, entry: &str) -> Vec<Row> {
@@ -138,7 +169,7 @@ fn resumes(world: &World, encoding: Encoding, entry: &str) -> Vec<Row> {
 fn never_taken(world: &World, encoding: Encoding) -> Vec<Row> {
     let payloads = world.payloads.iter();
     let payloads: Vec<_> = payloads
-        .filter(|it| it.kind.is_event() || !it.kind.is_taken_from_clients())
+        .filter(|it| !it.kind.is_taken_from_clients())
         .collect();
     let entries: Vec<_> = payloads
         .iter()

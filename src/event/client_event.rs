@@ -101,6 +101,16 @@ impl ClientEvent {
         self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default()
     }
 
+    /// Returns its message id, which its client may have chosen. The envelope is searched for it.
+    #[must_use]
+    pub fn message_id(&self) -> &str {
+        let inspected = self.schema.inspect_unrouted(self.envelope());
+        inspected
+            .ok()
+            .and_then(|it| it.message_id)
+            .unwrap_or_default()
+    }
+
     /// Returns the schema under which it was sent.
     #[must_use]
     pub fn schema(&self) -> &Arc<Schema> {

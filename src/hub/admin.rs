@@ -5,13 +5,16 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use sidewire_protocol::{Position, TenantName, UserName};
+use sidewire_protocol::{Position, TenantName, Topic, UserName};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 
-use super::{ShardId, TenantRegistry, audience::AudienceTotals};
+use super::{
+    ListedPresence, PageCursor, ShardId, TenantRegistry, audience::AudienceTotals,
+    presence::TenantPresence,
+};
 
 /// Most calls of each kind that may wait for a shard.
 const CALLS_MAX: usize = 64;
@@ -132,6 +135,22 @@ impl HubAdmin {
             head: log.head,
             tail: log.tail,
         })
+    }
+
+    /// Lists up to `limit` users who are present on these topics of the tenant, behind `after`. A
+    /// tenant that does not exist has none. Makes no call to a shard.
+    #[must_use]
+    pub fn list_presence(
+        &self,
+        name: &TenantName,
+        topics: &[Topic],
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> ListedPresence {
+        match self.registry.find(name) {
+            Some(tenant) => tenant.presence().page(topics, after, limit),
+            None => TenantPresence::default().page(topics, after, limit),
+        }
     }
 
     /// Calls `ask` for every shard concurrently, and waits for all answers.

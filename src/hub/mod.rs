@@ -48,8 +48,8 @@ pub use connection::HubConnection;
 pub use inbox::{InboxItem, InboxLimits};
 pub use membership::SubscribeError;
 pub use presence::{
-    PageCursor, PresenceLimits, PresenceMessage, PresencePage, PresenceProgress, PresenceRefusal,
-    PresenceRefused, PresenceSettings,
+    ListedPresence, PageCursor, PresenceLimits, PresenceMessage, PresenceProgress, PresenceRefusal,
+    PresenceRefused, PresenceSettings, PresentUser, TopicPage,
 };
 pub use publish::{AppendError, AppendedEvents, HubPublisher, PlacedEvent, PublishedEvents};
 pub use registry::{RegistryLimits, TenantRegistry, TenantsFull};

@@ -18,7 +18,7 @@ mod member;
 mod message;
 mod shard;
 
-pub use sidewire_presence::{PageCursor, PresenceLimits, PresencePage, PresenceRefusal};
+pub use sidewire_presence::{PageCursor, PresenceLimits, PresenceRefusal, PresentUser, TopicPage};
 
 pub(super) use self::{
     backlog::PresenceBacklogs, book::TenantPresence, linger::LingeringConnections,
@@ -26,7 +26,10 @@ pub(super) use self::{
 };
 pub use self::{backlog::PresenceProgress, book::PresenceRefused, message::PresenceMessage};
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+/// A listing of who is present on some topics, with the messages.
+pub type ListedPresence = sidewire_presence::PresencePage<Arc<PresenceMessage>>;
 
 /// The settings of presence that a shard needs of itself.
 #[derive(Debug, Clone, Copy)]

@@ -3,15 +3,17 @@
 use std::{iter, mem, sync::Arc, vec};
 
 use bytes::Bytes;
-use http_body_util::channel::{Channel, Sender};
 use hyper::StatusCode;
 use serde::{Serialize, Serializer};
 use sidewire_protocol::{Epoch, MessageId, Position, Topic};
 
-use super::route::PostKind;
+use super::{
+    parts::{DocumentParts, answer_in_parts},
+    route::PostKind,
+};
 use crate::{
     event::EventDraft,
-    http::{HttpResponse, json_response, json_stream_response, json_text_response},
+    http::{HttpResponse, json_response},
     hub::{PlacedEvent, PublishedEvents},
     memory::MemoryReservation,
     relay::ShardContext,
@@ -22,9 +24,6 @@ use crate::{
 /// Making one takes about 0.1 ms. The answers to most batches fit into one part and announce
 /// their length.
 const PART_BYTES: usize = 64 * 1024;
-
-/// Number of parts that may be made ahead of sending.
-const PARTS_AHEAD: usize = 1;
 
 /// The parts of an event that its answer repeats.
 pub(super) struct AcceptedEvent {
@@ -127,31 +126,14 @@ pub(super) fn publish_answer(
             json_response(status, &only.as_ref().map(EventAnswer::new))
         }
         PostKind::Batch => {
-            let mut answer = BatchAnswer {
+            let answer = BatchAnswer {
                 results: iter::zip(accepted, published.events),
                 state: BatchAnswerState::Start,
                 _memory: memory,
             };
-            let first = answer.next_part().unwrap_or_default();
-            work.charge(making_cost(first.len()));
-            match answer.state {
-                // Most answers are short and announce their length.
-                BatchAnswerState::End => json_text_response(status, first),
-                BatchAnswerState::Start | BatchAnswerState::Results => {
-                    let (sender, body) = Channel::new(PARTS_AHEAD);
-                    let sending = answer.send_parts(first, sender, work);
-                    drop(shard.turn_meter.spawn(sending));
-                    json_stream_response(status, body)
-                }
-            }
+            answer_in_parts(shard, work, status, answer)
         }
     }
-}
-
-/// Returns the cost of making `bytes` bytes of an answer: they are mostly copies of topics, which
-/// take less time than other JSON.
-fn making_cost(bytes: usize) -> Cost {
-    Cost::BYTE.times(2 * bytes)
 }
 
 /// The answer to a batch, made while the backend reads it. It can reach 29 MB, since it repeats
@@ -170,22 +152,7 @@ enum BatchAnswerState {
     End,
 }
 
-impl BatchAnswer {
-    /// Sends the parts until the last one or until the backend disconnects. Before each part
-    /// except the first, waits until the tenant is scheduled.
-    async fn send_parts(mut self, first: Bytes, mut sender: Sender<Bytes>, work: TenantWork) {
-        let mut part = Some(first);
-        while let Some(bytes) = part {
-            if sender.send_data(bytes).await.is_err() {
-                return;
-            }
-            work.wait_for_quantum().await;
-            part = self.next_part();
-            work.charge(Cost::CALL + making_cost(part.as_ref().map_or(0, Bytes::len)));
-        }
-    }
-
-    /// Makes the next part of the document; `None` after the last one.
+impl DocumentParts for BatchAnswer {
     fn next_part(&mut self) -> Option<Bytes> {
         let mut part = Vec::new();
         let mut is_first = match self.state {
@@ -210,6 +177,15 @@ impl BatchAnswer {
             drop(serde_json::to_writer(&mut part, &EventAnswer::new(&event)));
         }
         Some(part.into())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.state == BatchAnswerState::End
+    }
+
+    /// The bytes are mostly copies of topics, which take less time than other JSON.
+    fn making_cost(bytes: usize) -> Cost {
+        Cost::BYTE.times(2 * bytes)
     }
 }
 

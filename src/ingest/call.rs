@@ -12,7 +12,8 @@ use sidewire_protocol::{ErrorCode, TenantName, UserName};
 use super::{
     admin, events,
     gathered::SMALL_CALL_BYTES,
-    parameters::refuse_parameters,
+    parameters::{PresenceParameters, refuse_parameters},
+    presence,
     refused::limit_problem,
     route::{PathTarget, PostRoute, TenantPath},
 };
@@ -33,6 +34,7 @@ enum AdmittedCall {
     Publish(PostRoute, EventBudget),
     Look(TenantName),
     Disconnect(TenantName, UserName),
+    ListPresence(TenantName, PresenceParameters),
 }
 
 /// Handles a call. Sets `authenticated` once the caller is authenticated, which is before the
@@ -55,6 +57,9 @@ pub(super) async fn handle_call(
         AdmittedCall::Disconnect(tenant, user) => {
             spend_quantum(shard, &tenant).await;
             admin::disconnect_user(&shard.relay, &tenant, &user).await
+        }
+        AdmittedCall::ListPresence(tenant, parameters) => {
+            presence::list_presence(shard, &tenant, parameters).await
         }
     }
 }
@@ -133,6 +138,10 @@ fn admit_call(
         PathTarget::Connections(user) => {
             refuse_parameters(request.uri().query())?;
             AdmittedCall::Disconnect(tenant, user.parse_user()?)
+        }
+        PathTarget::Presence => {
+            let parameters = PresenceParameters::parse(request.uri().query())?;
+            AdmittedCall::ListPresence(tenant, parameters)
         }
     })
 }

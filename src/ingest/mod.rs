@@ -12,6 +12,8 @@ mod events;
 mod gathered;
 mod json;
 mod parameters;
+mod parts;
+mod presence;
 mod refused;
 mod render;
 mod route;

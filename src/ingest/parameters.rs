@@ -1,4 +1,7 @@
-//! Parses the query of a call: `?topic=` and `?if_last=`, both repeatable.
+//! Parses the query of a call: `?topic=` and `?if_last=`, both repeatable, of calls that post
+//! events, and the query that lists presence (`presence`).
+
+mod presence;
 
 use sidewire_protocol::{Topic, suggest::nearest_name, topic::TopicSet};
 
@@ -7,22 +10,28 @@ use super::{
     route::PostKind,
 };
 use crate::{
-    http::{HttpProblem, query_pairs},
+    http::{HttpProblem, QueryError, query_pairs},
     log::AppendCondition,
 };
 
-/// A query parameter of calls that post events.
+pub(super) use self::presence::{PresenceParameters, cursor_text};
+
+/// A query parameter of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueryParameter {
-    /// A topic added to each event.
+    /// A topic added to each event, or a topic whose users are listed.
     Topic,
     /// A precondition for appending the event.
     IfLast,
+    /// Most users that a page lists.
+    Limit,
+    /// Where a page begins.
+    After,
 }
 
 impl QueryParameter {
     /// All parameters.
-    pub const ALL: [Self; 2] = [Self::Topic, Self::IfLast];
+    pub const ALL: [Self; 4] = [Self::Topic, Self::IfLast, Self::Limit, Self::After];
 
     /// Returns its name in the query.
     #[must_use]
@@ -30,12 +39,14 @@ impl QueryParameter {
         match self {
             Self::Topic => "topic",
             Self::IfLast => "if_last",
+            Self::Limit => "limit",
+            Self::After => "after",
         }
     }
 
     fn taken_by(call: PostKind) -> &'static [Self] {
         match call {
-            PostKind::Event => &Self::ALL,
+            PostKind::Event => &[Self::Topic, Self::IfLast],
             PostKind::Batch => &[Self::Topic],
         }
     }
@@ -65,9 +76,7 @@ impl QueryParameters {
         let mut parameters = Self::default();
         let mut topics = TopicSet::default();
         for pair in query_pairs(query) {
-            let (name, value) = pair
-                .map_err(|error| HttpProblem::bad_request(format!("the query {error}")))
-                .map_err(|problem| problem.with_field(Some("topic")))?;
+            let (name, value) = pair.map_err(invalid_query)?;
             match QueryParameter::from_name(&name) {
                 Some(QueryParameter::Topic) => {
                     let topic = topic_parameter(&value)?;
@@ -91,11 +100,18 @@ impl QueryParameters {
                 Some(QueryParameter::IfLast) => {
                     parameters.conditions.push(parse_condition(&value)?);
                 }
-                None => return Err(unknown_parameter(&name, QueryParameter::taken_by(call))),
+                Some(QueryParameter::Limit | QueryParameter::After) | None => {
+                    return Err(unknown_parameter(&name, QueryParameter::taken_by(call)));
+                }
             }
         }
         Ok(parameters)
     }
+}
+
+/// Refuses a query that cannot be decoded.
+fn invalid_query(error: QueryError) -> HttpProblem {
+    HttpProblem::bad_request(format!("the query {error}")).with_field(Some("topic"))
 }
 
 /// Parses the value of a `?topic=`.

@@ -14,7 +14,7 @@ pub struct IngestEndpoint {
 }
 
 /// All endpoints of the ingest listener.
-pub const ENDPOINTS: [IngestEndpoint; 4] = [
+pub const ENDPOINTS: [IngestEndpoint; 5] = [
     IngestEndpoint {
         methods: "GET, HEAD",
         path: "/v1/tenants/{tenant}",
@@ -30,6 +30,10 @@ pub const ENDPOINTS: [IngestEndpoint; 4] = [
     IngestEndpoint {
         methods: "DELETE",
         path: "/v1/tenants/{tenant}/users/{user}/connections",
+    },
+    IngestEndpoint {
+        methods: "GET, HEAD",
+        path: "/v1/tenants/{tenant}/presence",
     },
 ];
 
@@ -58,6 +62,8 @@ pub(super) enum PathTarget<'a> {
     Events(PostKind),
     /// The connections of a user.
     Connections(PathSegment<'a>),
+    /// The users who are present on its topics.
+    Presence,
 }
 
 impl PathTarget<'_> {
@@ -67,12 +73,13 @@ impl PathTarget<'_> {
     }
 
     fn endpoint(self) -> &'static IngestEndpoint {
-        let [tenant, event, batch, connections] = &ENDPOINTS;
+        let [tenant, event, batch, connections, presence] = &ENDPOINTS;
         match self {
             Self::Tenant => tenant,
             Self::Events(PostKind::Event) => event,
             Self::Events(PostKind::Batch) => batch,
             Self::Connections(_) => connections,
+            Self::Presence => presence,
         }
     }
 }
@@ -119,6 +126,7 @@ impl<'a> TenantPath<'a> {
             ([None, ..], _) => Some(PathTarget::Tenant),
             ([Some("events"), None, _], _) => Some(PathTarget::Events(PostKind::Event)),
             ([Some("events:batch"), None, _], _) => Some(PathTarget::Events(PostKind::Batch)),
+            ([Some("presence"), None, _], _) => Some(PathTarget::Presence),
             ([Some("users"), Some(user), Some("connections")], None) => {
                 Some(PathTarget::Connections(PathSegment(user)))
             }
@@ -195,6 +203,7 @@ mod tests {
             "/v1/tenants/acme/",
             "/v1/tenants/acme/events/",
             "/v1/tenants/acme/events:batch2",
+            "/v1/tenants/acme/presence/",
             "/v1/tenants/a/b/events",
             "/v1/tenants/acme/users",
             "/v1/tenants/acme/users/ann",

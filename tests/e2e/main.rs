@@ -64,6 +64,7 @@ mod ingest_refusals;
 mod ingest_spellings;
 mod ingest_support;
 mod preconditions;
+mod presence_listing;
 
 mod resume;
 mod resume_load;

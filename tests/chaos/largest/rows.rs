@@ -256,6 +256,7 @@ pub(super) fn rows(world: &World) -> Vec<Row> {
     rows.extend(calls::batch_calls(world));
     rows.extend(calls::parameters());
     rows.extend(calls::other_calls(world));
+    rows.extend(calls::presence_calls());
     rows.extend(calls::ops_calls());
     for encoding in Encoding::ALL {
         rows.extend(messages::messages(world, encoding));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sidewire::ops;
 use sidewire_testing::relay::INGEST_KEY;
 
@@ -238,6 +239,45 @@ pub(super) fn other_calls(world: &World) -> Vec<Row> {
                 call("DELETE", &format!("{connections}?{query}"), "", b""),
                 400,
             ),
+        ),
+    ]
+}
+
+pub(super) fn presence_calls() -> Vec<Row> {
+    let list = [
+        "GET, HEAD /v1/tenants/{tenant}/presence",
+        "?limit=",
+        "?after=",
+    ];
+    let topic = |index: usize| format!("{}:{index:03}{}", "k".repeat(32), "x".repeat(253));
+    let cursor = |index| URL_SAFE_NO_PAD.encode(format!("{}\n{}", topic(index), "u".repeat(128)));
+    let get = |topics: usize, after: usize, status: u16| {
+        let topics: Vec<_> = (0..topics)
+            .map(|it| format!("topic={}", topic(it)))
+            .collect();
+        let (topics, after) = (topics.join("&"), cursor(after));
+        let query = format!("{topics}&limit=1000&after={after}");
+        let path = format!("/v1/tenants/{FILLED}/presence?{query}");
+        ingest(call("GET", &path, "", b""), status)
+    };
+    let parameters = vec!["limit=1"; 8_000].join("&");
+    let path = format!("/v1/tenants/{FILLED}/presence?{parameters}");
+    vec![
+        Row::legal(
+            &list,
+            "100 topics of maximal length",
+            get(EVENT_TOPICS, 0, 200),
+        )
+        .beyond(get(EVENT_TOPICS + 1, 0, 400)),
+        Row::refused(
+            &list,
+            "a cursor of another listing",
+            get(EVENT_TOPICS, EVENT_TOPICS, 400),
+        ),
+        Row::refused(
+            &list,
+            "8,000 parameters",
+            ingest(call("GET", &path, "", b""), 400),
         ),
     ]
 }

@@ -12,6 +12,7 @@ use super::{PresenceMailbox, PresenceMessage};
 use crate::{
     hub::{ShardId, tenant::Tenant},
     memory::{MemoryAccount, MemoryExceeded, MemoryUse},
+    planted::fault,
 };
 
 type Book = PresenceBook<Arc<PresenceMessage>>;
@@ -113,7 +114,11 @@ impl TenantPresence {
             present
         });
         let before = present.book.bytes();
+        let payload = message.payload;
         let result = present.book.set(connection, user, message, limits, now);
+        if result.is_err() && fault!(RefusesAndForgets) {
+            present.book.withdraw(connection, user, payload);
+        }
         // What is held is more than what has been added, if the message replaces another.
         let surplus = before + bytes - present.book.bytes();
         context.account.release(MemoryUse::Presence, surplus);

@@ -105,6 +105,9 @@ impl ChangeDelivery<'_> {
         after: Option<&PresenceEntry>,
     ) {
         let receiver = self.hub.connection_key(id);
+        let after = after.filter(|after| {
+            !fault!(HandsOverByTopicOnly) || before.is_none_or(|before| shares_topic(before, after))
+        });
         let update = if fault!(SendsAbsentToThoseWhoSee) && before.is_some() {
             before.map(ViewUpdate::Absent)
         } else {
@@ -139,6 +142,10 @@ impl ChangeDelivery<'_> {
             PresenceOutcome::Ended => {}
         }
     }
+}
+
+fn shares_topic(one: &PresenceEntry, other: &PresenceEntry) -> bool {
+    one.topics.iter().any(|topic| other.topics.contains(topic))
 }
 
 /// The frames of the messages that one change sends, which the outboxes of a shard share.

@@ -11,8 +11,9 @@ use prost::Message;
 use sidewire_testing::websocket::{BINARY, TEXT};
 
 use super::{
+    client_messages::{WirePresence, WireTyping},
     history::{ConnectionEnd, RequestKind, SentRequest},
-    messages::{CommentDeleted, EventPlace, WireEnvelope, WirePing, WireTopics},
+    messages::{CommentDeleted, EventPlace, WireEnvelope, WirePing, WirePosition, WireTopics},
     pipe::link,
     session::ClientSession,
     socket::ClientSocket,
@@ -42,7 +43,7 @@ impl ClientSession<'_> {
             self.next_act = Instant::now() + self.client.dice.millis(10..1500);
         }
         let dice = &self.client.dice;
-        match dice.weighted(&[30, 10, 12, 8, 10, 6, 2, 4, 4, 18]) {
+        match dice.weighted(&[30, 10, 12, 8, 10, 6, 2, 4, 4, 18, 14, 18]) {
             0 => self.subscribe(TopicBits::drawn(dice, dice.below(4)), None),
             1 => self.resume_from_anywhere(),
             2 => self.unsubscribe(TopicBits::drawn(dice, dice.within(1..4))),
@@ -52,7 +53,9 @@ impl ClientSession<'_> {
             6 => self.burst(),
             7 => self.ask_for_too_much(),
             8 => self.send_events(),
-            _ => return self.leave(),
+            9 => return self.leave(),
+            10 => self.type_to_others(),
+            _ => self.show_presence(),
         }
         false
     }
@@ -68,6 +71,8 @@ impl ClientSession<'_> {
         if self.client.speaks_json {
             let json = envelope.to_client_json().to_string();
             self.send(TEXT, json.as_bytes());
+        } else if let Some(forged) = self.forged_bytes(&envelope) {
+            self.send(BINARY, &forged);
         } else {
             self.send(BINARY, &envelope.encode_to_vec());
         }
@@ -169,6 +174,86 @@ impl ClientSession<'_> {
             };
             self.request(envelope, RequestKind::Event);
         }
+    }
+
+    /// Sends several events to other clients.
+    fn type_to_others(&mut self) {
+        for _ in 0..self.client.dice.within(1..5) {
+            let topics = self.client.known.subscribed_topics();
+            let typing = WireTyping::drawn(topics, &self.client.dice);
+            let envelope = WireEnvelope {
+                message_id: self.next_id(),
+                typing: Some(typing.clone()),
+                position: self.forged_position(),
+                ..WireEnvelope::default()
+            };
+            self.request(envelope, RequestKind::Typing(typing));
+        }
+    }
+
+    /// Sends a presence message, mostly followed by a Ping, whose answer says that it was taken.
+    fn show_presence(&mut self) {
+        self.has_shown = true;
+        let topics = self.client.known.subscribed_topics();
+        let presence = WirePresence::drawn(topics, &self.client.dice);
+        let envelope = WireEnvelope {
+            message_id: self.next_id(),
+            presence: Some(presence.clone()),
+            position: self.forged_position(),
+            ..WireEnvelope::default()
+        };
+        self.request(envelope, RequestKind::Presence(presence));
+        if self.client.dice.percent(70) {
+            self.ping();
+        }
+    }
+
+    /// Shows the client's presence when its subscriptions are confirmed after a reconnect, as many
+    /// clients do.
+    pub(super) fn show_presence_again(&mut self) {
+        if !self.has_shown && self.phase != StagePhase::Drain && self.client.dice.percent(60) {
+            self.show_presence();
+        }
+        self.has_shown = true;
+    }
+
+    /// A position, which only the relay may set.
+    fn forged_position(&self) -> Option<WirePosition> {
+        self.client.dice.percent(20).then(WirePosition::default)
+    }
+
+    /// Returns some of the client events with a second sender in the payload, and a field that the
+    /// schema does not know.
+    fn forged_bytes(&self, envelope: &WireEnvelope) -> Option<Vec<u8>> {
+        let (number, payload) = match envelope {
+            WireEnvelope {
+                typing: Some(typing),
+                ..
+            } => (45, typing.encode_to_vec()),
+            WireEnvelope {
+                presence: Some(presence),
+                ..
+            } => (7, presence.encode_to_vec()),
+            _ => return None,
+        };
+        if !self.client.dice.percent(30) {
+            return None;
+        }
+        let forged = WirePresence {
+            user: "u2".to_owned(),
+            ..WirePresence::default()
+        };
+        let payload = [payload, forged.encode_to_vec()].concat();
+        let bare = WireEnvelope {
+            typing: None,
+            presence: None,
+            topics: vec!["project:p0".to_owned()],
+            ..envelope.clone()
+        };
+        let mut bytes = bare.encode_to_vec();
+        prost::encoding::bytes::encode(number, &payload, &mut bytes);
+        prost::encoding::uint32::encode(2_000, &7, &mut bytes);
+        Some(bytes)
     }
 
     /// Subscribes to allowed topics and one that no client may subscribe to.

@@ -109,6 +109,7 @@ impl SimulatedClient {
             },
             next_act: Instant::now(),
             has_closed: false,
+            has_shown: false,
             phase,
             client: self,
         };

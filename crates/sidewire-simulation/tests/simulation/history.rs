@@ -11,6 +11,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    client_messages::{WirePresence, WireTyping},
     events::{Serial, SimulatedEvent},
     messages::{EventPlace, WireTopics},
     topics::TopicBits,
@@ -104,6 +105,28 @@ impl ConnectionRecord {
         longest
     }
 
+    /// Returns the topics to which it was certainly subscribed when the relay took the request
+    /// with this index: their Subscribe was confirmed before the request was sent, and no
+    /// Unsubscribe was sent in between.
+    pub(super) fn subscribed_when_sent(&self, index: usize) -> TopicBits {
+        let sent = self.sent[index].sent.moment;
+        let heard = self.heard.iter().filter(|it| it.when.moment < sent);
+        let confirmed = heard.filter_map(|it| match &it.what {
+            FrameContent::Subscribed(said) => Some(said.0.request.as_str()),
+            _ => None,
+        });
+        let confirmed: Vec<_> = confirmed.collect();
+        let before = self.sent[..index].iter();
+        let claim = self.claim.unwrap_or_default();
+        before.fold(claim, |held, request| match &request.what {
+            RequestKind::Subscribe(asked) if confirmed.contains(&request.id.as_str()) => {
+                held | asked.all()
+            }
+            RequestKind::Unsubscribe(asked) => held.less(asked.all()),
+            _ => held,
+        })
+    }
+
     /// Returns all topics that it may have had at any time.
     pub(super) fn possible_topics(&self) -> TopicBits {
         let asked = self.sent.iter().filter_map(|request| match &request.what {
@@ -132,12 +155,33 @@ pub(super) enum RequestKind {
     Ping(i64),
     /// An event, which a client may not send.
     Event,
+    Typing(WireTyping),
+    Presence(WirePresence),
 }
 
 impl RequestKind {
     /// Returns true if it is answered at once, even while other requests wait for a replay.
     pub(super) fn is_answered_at_once(&self) -> bool {
-        matches!(self, Self::Ping(_) | Self::Event)
+        matches!(self, Self::Ping(_) | Self::Event) || self.is_client_event()
+    }
+
+    /// Returns true if others may receive something because of it.
+    pub(super) fn changes_views(&self) -> bool {
+        self.is_client_event() || matches!(self, Self::Unsubscribe(_))
+    }
+
+    /// Returns the number of topics that it subscribes to or unsubscribes from.
+    pub(super) fn topic_count(&self) -> usize {
+        match self {
+            Self::Subscribe(asked) if !asked.may_be_asked_for() => 0,
+            Self::Subscribe(asked) | Self::Unsubscribe(asked) => asked.all().indices().count(),
+            _ => 0,
+        }
+    }
+
+    /// Returns true if it is an event to other clients, which is not answered if it is taken.
+    pub(super) fn is_client_event(&self) -> bool {
+        matches!(self, Self::Typing(_) | Self::Presence(_))
     }
 }
 
@@ -154,8 +198,10 @@ pub(super) enum ScarceResource {
     Rate,
     /// Too many requests wait for a replay.
     Waiting,
-    /// There is no memory for more subscriptions.
+    /// There is no memory for more subscriptions or presence.
     Memory,
+    /// A bound of presence is reached.
+    Presence,
 }
 
 /// The content of a frame from the relay.
@@ -171,6 +217,14 @@ pub(super) enum FrameContent {
     },
     /// What the token subscribes to.
     Claimed(Confirmation),
+    Typing {
+        id: String,
+        typing: WireTyping,
+    },
+    Presence {
+        id: String,
+        presence: WirePresence,
+    },
     Subscribed(Confirmation),
     Unsubscribed(Confirmation),
     Pong {

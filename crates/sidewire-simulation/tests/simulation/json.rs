@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
+    client_messages::{WirePresence, WireTyping},
     messages::{CommentDeleted, ErrorReply, WireEnvelope, WirePing, WirePosition, WireTopics},
     schemas::BLOWN_UP,
 };
@@ -22,6 +23,8 @@ impl WireEnvelope {
             pong: members.message("pong", pong),
             error: members.message("error", error),
             event: members.message("commentDeleted", event),
+            typing: members.message("userTyping", WireTyping::from_json),
+            presence: members.message("userPresence", WirePresence::from_json),
             ..Self::default()
         };
         members.end();
@@ -42,6 +45,15 @@ impl WireEnvelope {
         }
         if self.event.is_some() {
             json["commentDeleted"] = json!({});
+        }
+        if let Some(typing) = &self.typing {
+            json["userTyping"] = typing.to_json();
+        }
+        if let Some(presence) = &self.presence {
+            json["userPresence"] = presence.to_json();
+        }
+        if let Some(forged) = &self.position {
+            json["position"] = json!({"epoch": forged.epoch});
         }
         json
     }
@@ -127,23 +139,23 @@ fn event(mut members: JsonMembers) -> CommentDeleted {
 }
 
 /// The members of an object that have not been read yet.
-struct JsonMembers(Map<String, Value>);
+pub(super) struct JsonMembers(Map<String, Value>);
 
 impl JsonMembers {
     fn of(value: &Value) -> Self {
         Self(value.as_object().expect("an object").clone())
     }
 
-    fn take(&mut self, name: &str) -> Value {
+    pub(super) fn take(&mut self, name: &str) -> Value {
         self.0.remove(name).unwrap_or_default()
     }
 
-    fn optional(&mut self, name: &str) -> Option<String> {
+    pub(super) fn optional(&mut self, name: &str) -> Option<String> {
         let value = self.0.remove(name)?;
         Some(value.as_str().expect("a string").to_owned())
     }
 
-    fn text(&mut self, name: &str) -> String {
+    pub(super) fn text(&mut self, name: &str) -> String {
         self.optional(name).unwrap_or_default()
     }
 
@@ -169,7 +181,7 @@ impl JsonMembers {
         Some(read(Self::of(&value)))
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         assert!(self.0.is_empty(), "nobody knows {:?}", self.0);
     }
 }

@@ -115,6 +115,17 @@ impl ResumeModel {
         had
     }
 
+    /// Returns true if every Subscribe is answered.
+    pub(super) fn is_answered(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Returns the topics that it has subscribed to.
+    pub(super) fn subscribed_topics(&self) -> TopicBits {
+        let asked = self.groups.iter().filter(|group| !group.is_implicit);
+        asked.fold(self.implicit_now, |all, group| all | group.topics)
+    }
+
     pub(super) fn refused(&mut self, request: &str) {
         self.pending.retain(|pending| pending.request != request);
     }

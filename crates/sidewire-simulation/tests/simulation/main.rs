@@ -1,8 +1,8 @@
 //! A deterministic simulation of the whole relay: ingest, log, a hub with two shards and all
 //! connections run on one thread, over in-memory pipes, with paused time. A seed has three or
 //! four tenants that share the names of topics and users, twenty clients that connect and
-//! disconnect, a third of which speak JSON, 500 events from five backends, and reloads of the
-//! schema. All that backends and clients sent and received is compared with a model of the
+//! disconnect, a third of which speak JSON, and which send each other events and show their
+//! presence, 500 events from five backends, and reloads of the schema. All that backends and clients sent and received is compared with a model of the
 //! contract (`checker`).
 //!
 //! `SIDEWIRE_SEED=7 cargo test --test simulation` reruns one seed exactly;
@@ -20,6 +20,7 @@ mod acts;
 mod backend;
 mod checker;
 mod client;
+mod client_messages;
 mod dice;
 mod events;
 mod gate;

@@ -4,7 +4,12 @@
 use prost::Message;
 use serde_json::{Value, json};
 
-use super::{dice::Dice, schemas::BLOWN_UP, topics::TopicBits};
+use super::{
+    client_messages::{WirePresence, WireTyping},
+    dice::Dice,
+    schemas::BLOWN_UP,
+    topics::TopicBits,
+};
 
 /// The position of an event. Epochs of different logs are only compared for equality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -174,6 +179,8 @@ pub(super) struct WireEnvelope {
     pub(super) message_id: String,
     #[prost(int64, tag = "8")]
     pub(super) timestamp: i64,
+    #[prost(message, optional, tag = "7")]
+    pub(super) presence: Option<WirePresence>,
     #[prost(message, optional, tag = "9")]
     pub(super) position: Option<WirePosition>,
     #[prost(message, optional, tag = "10")]
@@ -194,6 +201,8 @@ pub(super) struct WireEnvelope {
     pub(super) topics: Vec<String>,
     #[prost(message, optional, tag = "38")]
     pub(super) event: Option<CommentDeleted>,
+    #[prost(message, optional, tag = "45")]
+    pub(super) typing: Option<WireTyping>,
 }
 
 #[derive(Clone, PartialEq, Message)]

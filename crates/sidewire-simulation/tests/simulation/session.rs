@@ -29,6 +29,8 @@ pub(super) struct ClientSession<'a> {
     pub(super) pause: Duration,
     pub(super) next_act: Instant,
     pub(super) has_closed: bool,
+    /// True once the client may have sent its presence.
+    pub(super) has_shown: bool,
     pub(super) phase: StagePhase,
 }
 
@@ -159,7 +161,11 @@ impl ClientSession<'_> {
             opcode => panic!("a frame with opcode {opcode}"),
         };
         if let Some(said) = said {
+            let is_confirmation = matches!(said, FrameContent::Subscribed(_));
             self.client.history.record_frame(self.connection, said);
+            if is_confirmation && self.client.known.is_answered() && !self.has_closed {
+                self.show_presence_again();
+            }
         }
     }
 
@@ -178,6 +184,29 @@ impl ClientSession<'_> {
                     tenant,
                     place,
                     shown_by,
+                }
+            }
+            WireEnvelope {
+                typing: Some(typing),
+                ..
+            } => {
+                assert!(
+                    envelope.position.is_none(),
+                    "a client's event with a position"
+                );
+                FrameContent::Typing {
+                    id: envelope.message_id.clone(),
+                    typing: typing.clone(),
+                }
+            }
+            WireEnvelope {
+                presence: Some(presence),
+                ..
+            } => {
+                assert!(envelope.position.is_none(), "presence with a position");
+                FrameContent::Presence {
+                    id: envelope.message_id.clone(),
+                    presence: presence.clone(),
                 }
             }
             WireEnvelope {
@@ -222,6 +251,7 @@ impl ClientSession<'_> {
                     scarce: is_limited.then(|| match &error.message {
                         message if message.contains("may wait") => ScarceResource::Waiting,
                         message if message.contains("no memory") => ScarceResource::Memory,
+                        message if message.contains("(presence.") => ScarceResource::Presence,
                         _ => ScarceResource::Rate,
                     }),
                 }

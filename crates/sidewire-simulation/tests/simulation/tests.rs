@@ -49,6 +49,14 @@ const SCHEDULES: &[&str] = &[
     "a token that subscribes",
     "a token whose topics were resumed",
     "an event that only a wildcard brought",
+    "an event of another client",
+    "all events of other clients",
+    "presence",
+    "absent",
+    "a presence message beyond a bound",
+    "4003 for presence",
+    "a user who is seen at rest",
+    "a user who is seen at rest and has several connections",
 ];
 const OCCURRENCES_MIN: u64 = 100;
 
@@ -161,6 +169,15 @@ planted! {
     json_rendered_by_the_current_schema_is_found: RendersByTheCurrentSchema,
     json_that_an_outbox_skips_is_found: SkipsJsonOnOverflow,
     json_that_is_counted_twice_is_found: CountsJsonTwice,
+    an_event_that_its_sender_receives_is_found: EchoesToTheSender,
+    an_event_without_its_sender_is_found: SkipsTheStamp,
+    an_absence_that_is_told_to_those_who_see_the_user_is_found: SendsAbsentToThoseWhoSee,
+    owed_presence_that_is_forgotten_is_found: ForgetsOwedPresence,
+    presence_on_a_topic_after_its_unsubscribe_is_found: KeepsUnsubscribedPresence,
+    presence_that_lingers_forever_is_found: ForgetsToEndLingering,
+    presence_that_is_shown_before_its_shard_applies_it_is_found: ShowsPresenceEarly,
+    a_hand_over_by_topic_only_is_found: HandsOverByTopicOnly,
+    a_refused_presence_message_that_ends_the_earlier_one_is_found: RefusesAndForgets,
 }
 
 #[test]

@@ -92,6 +92,14 @@ impl TopicBits {
         Self(self.0 & ((1 << EVENT_TOPICS) - 1))
     }
 
+    /// Returns the exact topics that are subscribed to, with the wildcards that bring them.
+    pub(super) fn covered_by(self, subscribed: Self) -> Self {
+        let topics = self.exact().indices().map(Self::of);
+        let topics = topics.map(Self::with_wildcards);
+        let covered = topics.filter(|topic| topic.meets(subscribed));
+        covered.fold(Self::NONE, |set, topic| set | topic)
+    }
+
     pub(super) fn is_empty(self) -> bool {
         self.0 == 0
     }

@@ -3,11 +3,13 @@
 
 use super::{
     ReceivedEvents,
+    client_events::HeardClients,
     logs::{ModelLog, ModelLogs},
+    presence::RestView,
 };
 use crate::{
     history::{
-        ConnectionRecord, FrameContent, FrameRecord, History, RequestKind, ScarceResource,
+        ConnectionEnd, ConnectionRecord, FrameContent, FrameRecord, History, RequestKind,
         SentRequest, Timestamp,
     },
     messages::{EventPlace, WireTopics},
@@ -18,6 +20,7 @@ use crate::{
 pub(super) struct ConnectionChecker<'a> {
     pub(super) number: usize,
     pub(super) connection: &'a ConnectionRecord,
+    pub(super) connections: &'a [ConnectionRecord],
     pub(super) settings: &'a SimulationSettings,
     logs: &'a ModelLogs,
     /// Set by the first position that it receives.
@@ -41,19 +44,22 @@ pub(super) struct ConnectionChecker<'a> {
     pub(super) replay_unheard: u64,
     pub(super) has_resumed: bool,
     pub(super) is_answered: Vec<bool>,
+    pub(super) clients: HeardClients,
     pub(super) close: Option<(Timestamp, u16, &'a str)>,
 }
 
 impl<'a> ConnectionChecker<'a> {
     pub(super) fn new(
         number: usize,
-        connection: &'a ConnectionRecord,
+        connections: &'a [ConnectionRecord],
         logs: &'a ModelLogs,
         settings: &'a SimulationSettings,
     ) -> Self {
+        let connection = &connections[number];
         Self {
             number,
             connection,
+            connections,
             settings,
             logs,
             epoch: None,
@@ -68,6 +74,7 @@ impl<'a> ConnectionChecker<'a> {
             replay_unheard: 0,
             has_resumed: false,
             is_answered: vec![false; connection.sent.len()],
+            clients: HeardClients::default(),
             close: None,
         }
     }
@@ -107,6 +114,13 @@ impl<'a> ConnectionChecker<'a> {
                 received.by_client.entry(client).or_insert(moment);
                 self.event(*place, received, history);
             }
+            FrameContent::Typing { id, typing } => {
+                history.count("an event of another client");
+                self.typing(id, typing);
+            }
+            FrameContent::Presence { id, presence } => {
+                self.presence(id, presence, heard.when, history);
+            }
             FrameContent::Subscribed(topics) => {
                 self.subscribed(&topics.0, heard.when, history);
                 if topics.0.replayed > 0 {
@@ -121,7 +135,7 @@ impl<'a> ConnectionChecker<'a> {
                 code,
                 request,
                 scarce,
-            } => self.refused(code, request, *scarce, heard.when),
+            } => self.refused(code, request, *scarce, heard.when, history),
             FrameContent::Close { code, reason } => self.close = Some((heard.when, *code, reason)),
         }
     }
@@ -293,6 +307,17 @@ impl<'a> ConnectionChecker<'a> {
         }
         self.subscribed = self.subscribed.less(topics.all());
         self.claimed = self.claimed.less(topics.all());
+        self.forget_unsubscribed();
+    }
+
+    /// Returns what the client sees of others, if it stayed to the end.
+    pub(super) fn rest_view(self) -> Option<RestView> {
+        let stayed = matches!(self.connection.end, Some((_, ConnectionEnd::Done)));
+        stayed.then_some(RestView {
+            connection: self.number,
+            topics: self.subscribed,
+            seen: self.clients.view,
+        })
     }
 
     fn pong(
@@ -316,55 +341,7 @@ impl<'a> ConnectionChecker<'a> {
         }
     }
 
-    fn refused(
-        &mut self,
-        code: &str,
-        request: &str,
-        scarce: Option<ScarceResource>,
-        when: Timestamp,
-    ) {
-        if code == "AUTHENTICATION_FAILED" {
-            assert!(
-                when.time >= self.connection.token_end,
-                "{self}: refused early"
-            );
-            return;
-        }
-        let index = self.index_of(request);
-        let what = &self.connection.sent[index].what;
-        let is_good = match what {
-            RequestKind::Subscribe(asked) => asked.may_be_asked_for(),
-            RequestKind::Unsubscribe(_) | RequestKind::Ping(_) => true,
-            RequestKind::Event => false,
-        };
-        match code {
-            "AUTHORIZATION_FAILED" | "VALIDATION_ERROR" => {
-                assert!(!is_good, "{self}: {what:?} is refused with {code}");
-            }
-            // Rates are checked separately, with all requests of the user.
-            "RATE_LIMIT_EXCEEDED" if scarce == Some(ScarceResource::Rate) => {}
-            "RATE_LIMIT_EXCEEDED" if scarce == Some(ScarceResource::Memory) => {
-                let memory_max = self.settings.config.limits.memory_max;
-                assert!(
-                    matches!(what, RequestKind::Subscribe(_)) && memory_max < 1 << 30,
-                    "{self}: {what:?} finds no memory of {memory_max} bytes"
-                );
-            }
-            "RATE_LIMIT_EXCEEDED" => {
-                let before = self.connection.sent[..index].iter().zip(&self.is_answered);
-                let waiting = before
-                    .filter(|(it, is_answered)| !**is_answered && !it.what.is_answered_at_once());
-                assert!(
-                    waiting.count() >= 16,
-                    "{self}: refused with less than 16 waiting"
-                );
-            }
-            other => panic!("{self} is refused with {other}"),
-        }
-        self.is_answered[index] = true;
-    }
-
-    fn index_of(&self, request: &str) -> usize {
+    pub(super) fn index_of(&self, request: &str) -> usize {
         let index = self.connection.sent.iter().position(|it| it.id == request);
         let index = index.unwrap_or_else(|| panic!("{self}: nobody asked {request:?}"));
         assert!(

@@ -3,10 +3,16 @@
 use std::time::Duration;
 
 use super::connection::ConnectionChecker;
-use crate::history::{ConnectionEnd, FrameContent, History, RequestKind, Timestamp};
+use crate::{
+    history::{ConnectionEnd, FrameContent, History, RequestKind, Timestamp},
+    topics::USERS,
+};
 
 /// Time within which data arrives that is not held up, over any link.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(1);
+
+/// Time for which the network, and a shard, hold up what is sent, and for which presence lingers.
+const HELD_UP_MAX: Duration = Duration::from_secs(15);
 
 /// Maximum size of an event, in bytes.
 const BYTES_MAX: usize = 1_300;
@@ -45,7 +51,8 @@ impl ConnectionChecker<'_> {
     fn check_all_was_heard(&self, when: Timestamp) {
         self.check_replay_is_over();
         let mut asked = self.connection.sent.iter().zip(&self.is_answered);
-        let unanswered = asked.find(|(_, is_answered)| !**is_answered);
+        let unanswered =
+            asked.find(|(it, is_answered)| !**is_answered && !it.what.is_client_event());
         assert!(
             unanswered.is_none(),
             "{self}, opened {:?}: no answer by {when:?} to {unanswered:?}",
@@ -77,6 +84,9 @@ impl ConnectionChecker<'_> {
                 history.count("4003");
                 if self.connection.speaks_json {
                     history.count("4003 of a client that speaks JSON");
+                }
+                if reason.contains("presence") {
+                    history.count("4003 for presence");
                 }
                 self.check_is_slow(reason, when);
             }
@@ -111,6 +121,32 @@ impl ConnectionChecker<'_> {
         );
     }
 
+    fn may_be_owed_too_much(&self, reason: &str) -> bool {
+        reason.contains("presence") && self.settings.config.presence.owed < USERS
+    }
+
+    /// Returns the most messages of other clients that may have waited for it: those of the time
+    /// since it last received something, each of which changes what it sees at most once, and what
+    /// it saw of each user when it subscribed or unsubscribed.
+    fn relayed_max(&self, when: Timestamp) -> usize {
+        let last = self.connection.heard.iter().rev().nth(1);
+        let since = last.map_or(self.connection.asked.time, |heard| heard.when.time);
+        let since = since.saturating_sub(HELD_UP_MAX);
+        let is_since = |it: &Timestamp| it.time >= since && it.moment < when.moment;
+        let others = self.connections.iter();
+        let others = others.filter(|it| it.tenant == self.connection.tenant);
+        let mut most = 0;
+        for other in others {
+            let sent = other.sent.iter().filter(|it| is_since(&it.sent));
+            most += sent.filter(|it| it.what.changes_views()).count();
+            // When it has ended and lingered, its messages are shown no longer.
+            most += usize::from(other.end.is_none_or(|(end, _)| end.time >= since));
+        }
+        let own = self.connection.sent.iter();
+        let own = own.filter(|it| is_since(&it.sent));
+        most + USERS * own.map(|it| it.what.topic_count()).sum::<usize>()
+    }
+
     /// Returns the number of its refused messages. A simulation is shorter than a minute.
     pub(super) fn refusals(&self) -> u32 {
         let is_refusal = |said: &FrameContent| matches!(said, FrameContent::Refused { code, .. } if code != "AUTHENTICATION_FAILED");
@@ -123,7 +159,7 @@ impl ConnectionChecker<'_> {
     fn check_is_slow(&self, reason: &str, when: Timestamp) {
         let unanswered = self.connection.sent.iter().zip(&self.is_answered);
         let unanswered: Vec<_> = unanswered
-            .filter(|(_, it)| !**it)
+            .filter(|(it, is_answered)| !**is_answered && !it.what.is_client_event())
             .map(|(it, _)| it)
             .collect();
         let (mut topics, mut behind) = (self.topics(), self.at.unwrap_or(u64::MAX));
@@ -142,6 +178,7 @@ impl ConnectionChecker<'_> {
         let log = self.log();
         let head = log.head_max(when.moment);
         let waiting = log.offsets_relating(behind..head, topics).count() + self.replay.len();
+        let waiting = waiting + self.relayed_max(when);
         let limits = &self.settings.config.limits;
         let event_bytes_max = if self.connection.speaks_json {
             JSON_BYTES_MAX
@@ -155,6 +192,7 @@ impl ConnectionChecker<'_> {
         };
         assert!(
             limits.memory_max < 1 << 30
+                || self.may_be_owed_too_much(reason)
                 || waiting + unanswered.len() >= limits.outbox_frames
                 || waiting * event_bytes_max + unanswered.len() * 300 >= limits.outbox_bytes
                 || log.may_be_evicted(next, when),

@@ -2,11 +2,15 @@
 //! contract, and uses only the recorded calls, answers and frames.
 
 mod answers;
+mod client_events;
 mod conditions;
 mod connection;
 mod endings;
 mod logs;
+mod losses;
+mod presence;
 mod rates;
+mod refusals;
 mod replay;
 mod shown;
 
@@ -20,17 +24,23 @@ use super::{
 use connection::ConnectionChecker;
 use logs::ModelLogs;
 
-/// Panics if anything in the record contradicts the contract.
-pub(super) fn check(history: &History, settings: &SimulationSettings) {
+/// Panics if anything in the record contradicts the contract. `dropped` is the number of events of
+/// clients that the relay may have dropped.
+pub(super) fn check(history: &History, settings: &SimulationSettings, dropped: u64) {
     let logs = ModelLogs::reconstruct(history, settings);
     let mut received = ReceivedEvents::default();
-    for (number, connection) in history.connections.borrow().iter().enumerate() {
-        let mut follower = ConnectionChecker::new(number, connection, &logs, settings);
-        for heard in &connection.heard {
+    let connections = history.connections.borrow();
+    let mut views = Vec::new();
+    for number in 0..connections.len() {
+        let mut follower = ConnectionChecker::new(number, &connections, &logs, settings);
+        for heard in &connections[number].heard {
             follower.follow(heard, &mut received, history);
         }
         follower.check_end(history);
+        views.extend(follower.rest_view());
     }
+    presence::check_at_rest(history, &views);
+    losses::check(history, dropped);
     rates::check(history, settings);
     shown::check(history);
     answers::check(history, &logs, &received);

@@ -20,6 +20,9 @@ enum RateBucket {
     Tenant(usize),
     /// The pings of a connection.
     Heartbeat(usize),
+    /// The client events of a user, and of a tenant.
+    UserEvents(usize, usize),
+    TenantEvents(usize),
 }
 
 /// A message that was charged to a bucket, or was refused for it.
@@ -33,7 +36,7 @@ struct BucketCharge {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ChargeOutcome {
+pub(super) enum ChargeOutcome {
     /// No answer was received.
     Unknown,
     /// It was accepted, by an answer received at this time.
@@ -116,6 +119,10 @@ fn charged(
         RequestKind::Subscribe(_) | RequestKind::Unsubscribe(_) => vec![user],
         RequestKind::Ping(_) => vec![RateBucket::Heartbeat(number)],
         RequestKind::Event => vec![user, RateBucket::Tenant(connection.tenant)],
+        RequestKind::Typing(_) | RequestKind::Presence(_) => vec![
+            RateBucket::UserEvents(connection.tenant, connection.user),
+            RateBucket::TenantEvents(connection.tenant),
+        ],
     }
 }
 
@@ -127,11 +134,17 @@ fn rate(bucket: RateBucket, settings: &SimulationSettings) -> BucketRate {
         RateBucket::Heartbeat(_) => {
             BucketRate::new(limits.heartbeat_burst, limits.heartbeat_period)
         }
+        RateBucket::UserEvents(..) => {
+            BucketRate::new(limits.user_event_burst, limits.user_event_period)
+        }
+        RateBucket::TenantEvents(_) => {
+            BucketRate::new(limits.tenant_event_burst, limits.tenant_event_period)
+        }
     }
 }
 
 /// Returns the outcome of each request, from the received answers.
-fn outcomes(connection: &ConnectionRecord) -> Vec<ChargeOutcome> {
+pub(super) fn outcomes(connection: &ConnectionRecord) -> Vec<ChargeOutcome> {
     let mut outcomes = vec![ChargeOutcome::Unknown; connection.sent.len()];
     let place = |id: &str| connection.sent.iter().position(|it| it.id == id);
     for heard in &connection.heard {
@@ -143,12 +156,16 @@ fn outcomes(connection: &ConnectionRecord) -> Vec<ChargeOutcome> {
             FrameContent::Refused {
                 request, scarce, ..
             } => {
-                // A request refused for lack of memory or waiting slots was charged before.
+                // A request refused for lack of memory or waiting slots was charged before. Some
+                // client events are not charged at all.
+                let index = place(request);
+                let is_event = index.is_some_and(|it| connection.sent[it].what.is_client_event());
                 let outcome = match scarce {
                     Some(ScarceResource::Rate) => ChargeOutcome::Limited(time),
+                    _ if is_event => ChargeOutcome::Unknown,
                     _ => ChargeOutcome::Taken(time),
                 };
-                (place(request), outcome)
+                (index, outcome)
             }
             // Pongs arrive in the order of their Pings.
             FrameContent::Pong { .. } => {
@@ -162,9 +179,11 @@ fn outcomes(connection: &ConnectionRecord) -> Vec<ChargeOutcome> {
                     });
                 (next, ChargeOutcome::Taken(time))
             }
-            FrameContent::Event { .. } | FrameContent::Claimed(_) | FrameContent::Close { .. } => {
-                (None, ChargeOutcome::Unknown)
-            }
+            FrameContent::Event { .. }
+            | FrameContent::Claimed(_)
+            | FrameContent::Typing { .. }
+            | FrameContent::Presence { .. }
+            | FrameContent::Close { .. } => (None, ChargeOutcome::Unknown),
         };
         if let Some(index) = index {
             outcomes[index] = outcome;

@@ -20,6 +20,7 @@ use crate::{
     campaign::{Attacker, Mutator, connect},
     forge::{Forge, Site},
     handshakes::good,
+    refusal::Refusal,
 };
 
 /// Field numbers of the envelope.
@@ -50,12 +51,7 @@ enum Wanted {
     Subscribed,
     Unsubscribed,
     /// An ErrorResponse.
-    Refused {
-        codes: &'static [&'static str],
-        /// True if the request's id is repeated; `None` if either is allowed.
-        names_request: Option<bool>,
-        field: Option<String>,
-    },
+    Refused(Refusal),
     /// Any of the three answers.
     Something,
 }
@@ -63,28 +59,16 @@ enum Wanted {
 impl Wanted {
     /// Returns the error for an envelope that cannot be decoded.
     fn undecodable() -> Self {
-        Self::Refused {
-            codes: &["VALIDATION_ERROR"],
-            names_request: Some(false),
-            field: None,
-        }
+        Self::Refused(Refusal::undecodable())
     }
 
     /// Returns the error for an invalid value in this field.
     fn invalid(field: impl Into<String>) -> Self {
-        Self::Refused {
-            codes: &["VALIDATION_ERROR"],
-            names_request: Some(true),
-            field: Some(field.into()),
-        }
+        Self::Refused(Refusal::invalid(field))
     }
 
     fn unauthorized() -> Self {
-        Self::Refused {
-            codes: &["AUTHORIZATION_FAILED"],
-            names_request: Some(true),
-            field: None,
-        }
+        Self::Refused(Refusal::unauthorized())
     }
 }
 
@@ -209,18 +193,10 @@ impl Said {
                     .map(|it| it.request_message_id.as_str())
                     == id
             }
-            Wanted::Refused {
-                codes,
-                names_request,
-                field,
-            } => answer.error.as_ref().is_some_and(|error| {
-                let named = error.request_message_id.as_str();
-                codes.contains(&error.error_code.as_str())
-                    && !error.error_message.is_empty()
-                    && names_request.is_none_or(|names| names != named.is_empty())
-                    && (named.is_empty() || Some(named) == id)
-                    && (field.is_none() || *field == error.field_name)
-            }),
+            Wanted::Refused(refusal) => {
+                let error = answer.error.as_ref();
+                error.is_some_and(|error| refusal.is(error, &self.message_id))
+            }
             Wanted::Something => is_one(answer),
         };
         if as_wanted {

@@ -35,6 +35,7 @@ mod handshakes;
 mod http;
 mod ingest;
 mod neighbour;
+mod refusal;
 mod tokens;
 
 use std::{

@@ -3,7 +3,7 @@
 use sidewire_testing::protobuf;
 
 use super::{BATCH, CREATED, ID, POSITION, Said, TIMESTAMP, Wanted, ping, said, subscribe};
-use crate::campaign::Mutator;
+use crate::{campaign::Mutator, refusal::Refusal};
 
 pub(super) fn relay_fields() -> Vec<Mutator<Said>> {
     let mut mutators = Vec::new();
@@ -38,11 +38,7 @@ pub(super) fn relay_fields() -> Vec<Mutator<Said>> {
         vec![protobuf::number(TIMESTAMP, stamp), ping()]
     }));
     for number in 19..=31 {
-        let wanted = Wanted::Refused {
-            codes: &["VALIDATION_ERROR"],
-            names_request: Some(true),
-            field: None,
-        };
+        let wanted = Wanted::Refused(Refusal::invalid_somewhere());
         mutators.push(said(
             format!("reserved field {number}"),
             wanted,
@@ -60,11 +56,10 @@ pub(super) fn relay_fields() -> Vec<Mutator<Said>> {
 
 /// An invalid message id, which is not repeated in the answer.
 fn unnamed(name: String, id: String) -> Mutator<Said> {
-    let wanted = Wanted::Refused {
-        codes: &["VALIDATION_ERROR"],
+    let wanted = Wanted::Refused(Refusal {
         names_request: Some(false),
-        field: Some("message_id".to_owned()),
-    };
+        ..Refusal::invalid("message_id")
+    });
     Mutator::new(name, move |forge| {
         let payload = forge.pick(&[ping(), subscribe(&[])]);
         Said::bare(
@@ -77,11 +72,10 @@ fn unnamed(name: String, id: String) -> Mutator<Said> {
 
 /// Expects an error about this field, when the id itself may be invalid too.
 fn any_id(field: &str) -> Wanted {
-    Wanted::Refused {
-        codes: &["VALIDATION_ERROR"],
+    Wanted::Refused(Refusal {
         names_request: None,
-        field: Some(field.to_owned()),
-    }
+        ..Refusal::invalid(field)
+    })
 }
 
 pub(super) fn payloads() -> Vec<Mutator<Said>> {
@@ -120,11 +114,7 @@ pub(super) fn payloads() -> Vec<Mutator<Said>> {
         }),
     ];
     for number in (2..=6).chain(32..=44) {
-        let wanted = Wanted::Refused {
-            codes: &["VALIDATION_ERROR"],
-            names_request: Some(true),
-            field: None,
-        };
+        let wanted = Wanted::Refused(Refusal::invalid_somewhere());
         mutators.push(said(
             format!("event {number} from a client"),
             wanted,
@@ -145,16 +135,9 @@ pub(super) fn payloads() -> Vec<Mutator<Said>> {
         mutators.push(mutator);
     }
     for (number, item, name) in [(7, 3, "user_presence"), (45, 2, "user_typing")] {
-        // Until the relay forwards clients' events, it refuses them like others; after
-        // that, this one, as the client is subscribed to none of its topics.
-        let wanted = Wanted::Refused {
-            codes: &["VALIDATION_ERROR", "AUTHORIZATION_FAILED"],
-            names_request: Some(true),
-            field: None,
-        };
         mutators.push(said(
             format!("{name} without a subscription"),
-            wanted,
+            Wanted::unauthorized(),
             move |forge| {
                 vec![protobuf::bytes(
                     number,
@@ -167,9 +150,5 @@ pub(super) fn payloads() -> Vec<Mutator<Said>> {
 }
 
 fn second_payload() -> Wanted {
-    Wanted::Refused {
-        codes: &["VALIDATION_ERROR"],
-        names_request: Some(true),
-        field: None,
-    }
+    Wanted::Refused(Refusal::invalid_somewhere())
 }

@@ -57,12 +57,7 @@ pub(super) fn topics() -> Vec<Mutator<Said>> {
             let field = format!("subscribe.{list}[1]");
             let id = id.clone();
             let name = format!("an id in {list} that is {name}");
-            let wanted = Wanted::Refused {
-                codes: &["VALIDATION_ERROR"],
-                names_request: Some(true),
-                field: Some(field),
-            };
-            mutators.push(said(name, wanted, move |forge| {
+            mutators.push(said(name, Wanted::invalid(field), move |forge| {
                 let lists = [
                     protobuf::text(number, &forge.id()),
                     protobuf::text(number, &id),

@@ -147,6 +147,9 @@ fn files() -> Files {
             r#"[client]
 listen = "127.0.0.1:0"
 origins = ["{ORIGIN}"]
+# Clients that only receive are not pinged, however long the run is.
+ping_interval = "12h"
+idle_timeout = "24h"
 [auth]
 issuer = "{ISSUER}"
 audience = "{AUDIENCE}"

@@ -27,19 +27,22 @@ pub(crate) const LIMITED_KEY: &str = "limited-ingest-key-0123456789";
 /// Expiry of the tokens, which is after any run.
 const EXPIRY: u64 = 4_000_000_000;
 
-/// Addresses and valid credentials of the relay.
+/// Addresses and valid credentials of the relays.
 #[derive(Debug, Clone)]
 pub(crate) struct Site {
     pub(crate) client: SocketAddr,
     pub(crate) ingest: SocketAddr,
+    /// The address for clients of the relay with the generic schema.
+    pub(crate) generic: SocketAddr,
     pub(crate) token: String,
 }
 
 impl Site {
-    pub(crate) fn of(relay: &Relay) -> Arc<Self> {
+    pub(crate) fn of(relay: &Relay, generic: &Relay) -> Arc<Self> {
         Arc::new(Self {
             client: relay.client,
             ingest: relay.ingest,
+            generic: generic.client,
             token: token("mallory"),
         })
     }
@@ -56,6 +59,14 @@ pub(crate) fn good_claims(user: &str) -> Value {
 /// Returns a valid token.
 pub(crate) fn token(user: &str) -> String {
     signed(r#"{"alg":"HS256"}"#, good_claims(user).to_string())
+}
+
+/// Returns a valid token of a tenant's user, for these topics.
+pub(crate) fn token_of(tenant: &str, user: &str, topics: &[&str]) -> String {
+    let mut claims = good_claims(user);
+    claims["tenant_id"] = json!(tenant);
+    claims["topics"] = json!(topics);
+    signed(r#"{"alg":"HS256"}"#, claims.to_string())
 }
 
 /// Returns a token with this header and these claims, signed with the relay's key.

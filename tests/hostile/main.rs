@@ -9,7 +9,7 @@
 //! SIDEWIRE_HOSTILE=1000000 cargo test --release -p sidewire --test hostile   # before a release
 //! ```
 //!
-//! `SIDEWIRE_HOSTILE` is the number of cases, a fifth of them in each family. Each is made
+//! `SIDEWIRE_HOSTILE` is the number of cases, a sixth of them in each family. Each is made
 //! from the run's seed and its own number; a run prints its seed, and `SIDEWIRE_SEED`
 //! repeats it. A mutator is one way to be hostile. With `-- --nocapture` a run prints a
 //! table of mutators. A run fails if a mutator was not tried, or if the relay deviated,
@@ -28,6 +28,7 @@
 )]
 
 mod campaign;
+mod client_events;
 mod envelopes;
 mod forge;
 mod frames;
@@ -61,15 +62,16 @@ use sidewire_testing::{
 /// Default number of cases.
 const CASES: u64 = 5_000;
 
-const FAMILIES: u64 = 5;
+const FAMILIES: u64 = 6;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_hostile_case_is_answered_as_the_contract_says() {
     let cases = setting("SIDEWIRE_HOSTILE").unwrap_or(CASES);
     let seed = setting("SIDEWIRE_SEED").unwrap_or_else(rand::random);
     println!("{cases} cases of seed {seed}");
-    let relay = Relay::serve(files());
-    let site = Site::of(&relay);
+    let relay = Relay::serve(files("tracker"));
+    let generic = Relay::serve(files("generic"));
+    let site = Site::of(&relay, &generic);
     let pace = Pace::start();
     let began = Instant::now();
 
@@ -101,20 +103,22 @@ async fn every_hostile_case_is_answered_as_the_contract_says() {
     report.assert_as_expected();
     assert!(received > 0);
     assert_unharmed(relay);
+    assert_unharmed(generic);
 }
 
 /// Runs all families at the same time.
 async fn attack(site: &Arc<Site>, pace: &Pace, seed: u64, cases: u64) -> Report {
     let of = || (Arc::clone(site), pace.clone(), seed, cases);
-    let (handshakes, frames, envelopes, calls, tokens) = tokio::join!(
+    let (handshakes, frames, envelopes, calls, tokens, clients) = tokio::join!(
         start::<handshakes::HandshakeAttacker>(of()),
         start::<frames::FrameAttacker>(of()),
         start::<envelopes::EnvelopeAttacker>(of()),
         start::<ingest::IngestAttacker>(of()),
         start::<tokens::TokenAttacker>(of()),
+        start::<client_events::ClientEventAttacker>(of()),
     );
     let mut report = Report::default();
-    for family in [handshakes, frames, envelopes, calls, tokens] {
+    for family in [handshakes, frames, envelopes, calls, tokens, clients] {
         report.add(family);
     }
     report
@@ -128,8 +132,8 @@ async fn start<A: campaign::Attacker>(
         .unwrap()
 }
 
-/// Returns the files of a relay with every optional check enabled.
-fn files() -> Files {
+/// Returns the files of a relay with this bundled schema, and every optional check enabled.
+fn files(schema: &str) -> Files {
     let files = Files::new();
     let key = |name: &str, algorithm: &str| {
         let path = format!(
@@ -156,13 +160,17 @@ audience = "{AUDIENCE}"
 [[auth.keys]]
 secret_file = "jwt.secret"
 algorithm = "HS256"
-{}{}[limits]
+{}{}[schema]
+bundled = "{schema}"
+[limits]
 shards = 2
 # One user of one tenant sends all that is hostile, as fast as it is answered: what is
 # looked at is how each is answered.
 address_handshakes_per_minute = 4294967295
 user_burst = 4294967295
 tenant_burst = 4294967295
+user_event_burst = 4294967295
+tenant_event_burst = 4294967295
 heartbeat_burst = 4294967295
 refusals_per_minute = 10000
 [ingest]

@@ -21,7 +21,10 @@ export type Outgoing =
 /** The relay's answer to a Subscribe. */
 export interface Confirmed {
   readonly kind: "confirmed";
+  /** Empty if it confirms the topics that the token subscribes. */
   readonly requestMessageId: string;
+  /** Those that the relay names as `kind:id`, which are all if they are those of the token. */
+  readonly topics: readonly string[];
   /** The position of the connection; confirmations that answer no Subscribe have none. */
   readonly position: Position | undefined;
   readonly recovered: boolean;

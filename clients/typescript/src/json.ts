@@ -61,10 +61,11 @@ export const json: Codec = {
 function control(envelope: JsonObject): Incoming | undefined {
   const { subscriptionConfirmed, unsubscribeConfirmed, pong, error } = envelope;
   if (isObject(subscriptionConfirmed)) {
-    const { requestMessageId, position, recovered, replayed } = subscriptionConfirmed;
+    const { requestMessageId, topics, position, recovered, replayed } = subscriptionConfirmed;
     return {
       kind: "confirmed",
       requestMessageId: text(requestMessageId),
+      topics: texts(topics),
       position: parsePosition(position),
       recovered: recovered === true,
       replayed: Number(replayed ?? 0),
@@ -75,7 +76,7 @@ function control(envelope: JsonObject): Incoming | undefined {
     return {
       kind: "unsubscribed",
       requestMessageId: text(requestMessageId),
-      topics: Array.isArray(topics) ? topics.filter((it) => typeof it === "string") : [],
+      topics: texts(topics),
     };
   }
   if (isObject(pong)) return { kind: "pong", position: parsePosition(pong.position) };
@@ -116,4 +117,8 @@ function isObject(value: unknown): value is JsonObject {
 
 function text(value: unknown): string {
   return typeof value === "string" ? value : "";
+}
+
+function texts(value: unknown): string[] {
+  return Array.isArray(value) ? value.filter((it) => typeof it === "string") : [];
 }

@@ -172,18 +172,20 @@ function readPayload(
 
 function readConfirmed(reader: BinaryReader): Confirmed {
   let requestMessageId = "";
+  const topics: string[] = [];
   let position: Position | undefined;
   let recovered = false;
   let replayed = 0;
   eachWithin(reader, (number) => {
-    if (number === RESUME_FROM) position = readPosition(reader);
+    if (number === TOPICS) topics.push(reader.string());
+    else if (number === RESUME_FROM) position = readPosition(reader);
     else if (number === RECOVERED) recovered = reader.bool();
     else if (number === REQUEST_MESSAGE_ID) requestMessageId = reader.string();
     else if (number === REPLAYED) replayed = Number(reader.uint64());
     else return false;
     return true;
   });
-  return { kind: "confirmed", requestMessageId, position, recovered, replayed };
+  return { kind: "confirmed", requestMessageId, topics, position, recovered, replayed };
 }
 
 function readUnsubscribed(reader: BinaryReader): Unsubscribed {

@@ -5,39 +5,19 @@
  *
  * Every subscription has a position of its own, by the rules of docs/protocol.md, "What a client
  * keeps". Requests are sent one at a time, those with the lowest position first, because the first
- * Subscribe that resumes also resumes the implicit topics.
+ * Subscribe that resumes also resumes the implicit topics, and those that the token subscribes.
  */
 
 import { RETRY_AFTER_MAX_MS, RETRY_AFTER_MIN_MS } from "../backoff.js";
-import type { Confirmed, Incoming, Outgoing, Refused, Unsubscribed } from "../codec.js";
+import type { Confirmed, Incoming, Refused, Unsubscribed } from "../codec.js";
 import { RelayError } from "../errors.js";
 import type { SidewireEvent } from "../event.js";
 import { isAfter, type Position } from "../position.js";
+import { ConnectionTopics } from "./connection_topics.js";
+import type { Effect, Step } from "./effects.js";
 import { Follower, type StoredEvent } from "./follower.js";
-import { inResumeOrder, splitTopics, takeJoinable } from "./grouping.js";
+import { inResumeOrder, takeJoinable } from "./grouping.js";
 import { RECENT_LIMITS, RecentEvents, type RecentLimits } from "./recent.js";
-
-/** What the caller has to do, in this order. */
-export type Effect =
-  | { readonly kind: "event"; readonly to: Follower; readonly event: SidewireEvent }
-  | { readonly kind: "gap"; readonly to: Follower; readonly since: Position }
-  | { readonly kind: "live"; readonly to: Follower }
-  | { readonly kind: "refused"; readonly to: Follower; readonly error: RelayError }
-  /** The relay has ended the subscription, because of these topics. */
-  | { readonly kind: "revoked"; readonly to: Follower; readonly topics: readonly string[] }
-  /** The relay says something that answers no request of a subscription. */
-  | { readonly kind: "error"; readonly error: RelayError }
-  /** A Subscribe was confirmed. */
-  | { readonly kind: "confirmed" };
-
-/**
- * The next request, or the wish for a new connection: one on which a subscription can resume, or one
- * on which the relay answers.
- */
-export type Step =
-  | { readonly kind: "send"; readonly message: Outgoing }
-  | { readonly kind: "replace connection" }
-  | { readonly kind: "give up" };
 
 /** A request without an answer may be this old, not counting the replay that it waits for. */
 export const ANSWER_WITHIN_MS = 60_000;
@@ -73,8 +53,7 @@ export class Session {
   #pendingRequest: PendingRequest | undefined;
   #answerDueAt = 0;
   #replay: Replay | undefined;
-  /** What the relay may have subscribed and a subscription that has ended no longer needs. */
-  #unwanted = new Set<string>();
+  readonly #topics = new ConnectionTopics();
   /** The number of groups into which refused Subscribes were divided. */
   #groups = 0;
   #deferredUntil = 0;
@@ -98,6 +77,11 @@ export class Session {
     return this.#isOpen;
   }
 
+  /** The topics that are subscribed on this connection, those of the token included. */
+  get subscribed(): ReadonlySet<string> {
+    return this.#topics.subscribed;
+  }
+
   /** True if no subscription waits for anything but events. */
   get isSettled(): boolean {
     return [...this.#followers].every((it) => it.state === "live" || it.state === "refused");
@@ -116,12 +100,8 @@ export class Session {
     const { state } = follower;
     follower.state = "ended";
     if (state === "requested" || state === "replaying" || state === "live") {
-      this.#addUnwanted(follower.topics);
+      this.#topics.addUnwanted(follower.topics);
     }
-  }
-
-  #addUnwanted(topics: readonly string[]): void {
-    for (const topic of topics) this.#unwanted.add(topic);
   }
 
   /** A new connection is open. */
@@ -135,7 +115,7 @@ export class Session {
     this.#isOpen = false;
     this.#pendingRequest = undefined;
     this.#replay = undefined;
-    this.#unwanted.clear();
+    this.#topics.clear();
     this.#deferredUntil = 0;
     this.#hasResumed = false;
     this.#coveredFrom = undefined;
@@ -191,10 +171,8 @@ export class Session {
     for (const follower of this.#followers) {
       if (follower.isWanted) for (const topic of follower.topics) wanted.add(topic);
     }
-    // What another subscription wants stays here: that one may be refused, or end before it is sent.
-    const [topics] = splitTopics([...this.#unwanted].filter((it) => !wanted.has(it)));
+    const topics = this.#topics.takeUnwanted(wanted);
     if (topics === undefined) return undefined;
-    for (const topic of topics) this.#unwanted.delete(topic);
     const messageId = this.#nextId();
     this.#pendingRequest = { messageId, kind: "unsubscribe", topics };
     return { kind: "send", message: { kind: "unsubscribe", messageId, topics } };
@@ -224,9 +202,11 @@ export class Session {
   }
 
   #confirmed(message: Confirmed): Effect[] {
+    if (message.requestMessageId === "") this.#topics.addClaimed(message.topics);
     const request = this.#takePendingRequest(message.requestMessageId);
     const { position } = message;
     if (request?.kind !== "subscribe" || position === undefined) return [];
+    this.#topics.addSubscribed(request.topics);
     this.#epoch = position.epoch;
     this.#raiseAll(position);
     this.#cover(request.followers[0]?.position, message.recovered, position);
@@ -269,8 +249,12 @@ export class Session {
   }
 
   #unsubscribed({ requestMessageId, topics }: Unsubscribed): Effect[] {
-    if (requestMessageId === "") return this.#revoked(new Set(topics));
-    this.#takePendingRequest(requestMessageId);
+    if (requestMessageId === "") {
+      this.#topics.removeRevoked(topics);
+      return this.#revoked(new Set(topics));
+    }
+    const request = this.#takePendingRequest(requestMessageId);
+    this.#topics.removeSubscribed(request?.topics ?? []);
     return [];
   }
 
@@ -286,7 +270,7 @@ export class Session {
       if (!isSubscribed || lost.length === 0) continue;
       this.#followers.delete(follower);
       follower.state = "revoked";
-      this.#addUnwanted(follower.topics.filter((it) => !topics.has(it)));
+      this.#topics.addUnwanted(follower.topics.filter((it) => !topics.has(it)));
       effects.push({ kind: "revoked", to: follower, topics: lost });
     }
     return effects;
@@ -296,15 +280,17 @@ export class Session {
     const { errorCode, errorMessage, fieldName, retryAfterMs } = message;
     const error = new RelayError(errorCode, errorMessage, fieldName, retryAfterMs);
     const request = this.#takePendingRequest(message.requestMessageId);
-    if (request === undefined) return [{ kind: "error", error }];
+    if (request === undefined) {
+      return [{ kind: "error", error, messageId: message.requestMessageId }];
+    }
     const isTemporary = retryAfterMs !== undefined;
     if (isTemporary) {
       const ms = Math.min(Math.max(retryAfterMs, RETRY_AFTER_MIN_MS), RETRY_AFTER_MAX_MS);
       this.#deferredUntil = now + ms;
     }
     if (request.kind === "unsubscribe") {
-      if (isTemporary) this.#addUnwanted(request.topics);
-      return isTemporary ? [] : [{ kind: "error", error }];
+      if (isTemporary) this.#topics.addUnwanted(request.topics);
+      return isTemporary ? [] : [{ kind: "error", error, messageId: "" }];
     }
     // Nothing was subscribed, also if only one topic was refused.
     const followers = request.followers.filter((it) => it.state === "requested");

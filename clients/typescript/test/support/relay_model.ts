@@ -3,7 +3,7 @@
  * topics, and a connection has a mark (an offset) for each of its topics. It knows nothing of the client.
  */
 
-import type { Incoming, Outgoing } from "../../src/codec.js";
+import type { Confirmed, Incoming, Outgoing } from "../../src/codec.js";
 import type { Position } from "../../src/position.js";
 
 /** Stands for the implicit topics. */
@@ -78,10 +78,16 @@ export class ModelConnection {
   /** What is on its way to the client. */
   readonly frames: Incoming[] = [];
 
-  constructor(relay: ModelRelay) {
+  /** The topics that every connection has without asking: those of the token, and the implicit ones. */
+  readonly #given: readonly string[];
+
+  /** `claimed` are the topics that the token subscribes. */
+  constructor(relay: ModelRelay, claimed: readonly string[] = []) {
     this.#relay = relay;
     this.#taken = relay.head;
-    this.#marks.set(IMPLICIT, relay.head);
+    this.#given = [IMPLICIT, ...claimed];
+    for (const topic of this.#given) this.#marks.set(topic, relay.head);
+    if (claimed.length > 0) this.frames.push(confirmation("", claimed));
   }
 
   request(message: Outgoing): void {
@@ -126,6 +132,12 @@ export class ModelConnection {
     return true;
   }
 
+  /** Another client sends an event, which has no place in the order. */
+  relayClientEvent(): void {
+    const event = { name: "typing", payload: {}, messageId: "", timestamp: 0 };
+    this.frames.push({ kind: "event", event });
+  }
+
   /** The relay ends the subscription to a topic by itself. */
   revoke(topic: string): void {
     if (!this.#marks.delete(topic)) return;
@@ -153,7 +165,7 @@ export class ModelConnection {
     const topics = new Set(named);
     if (resumeFrom !== undefined && !this.#hasResumed) {
       this.#hasResumed = true;
-      topics.add(IMPLICIT);
+      for (const topic of this.#given) topics.add(topic);
     }
     const from = this.#resumableFrom(resumeFrom);
     const replayed = from === undefined ? [] : this.#replay(topics, from);
@@ -162,8 +174,7 @@ export class ModelConnection {
       this.#marks.set(topic, from === undefined ? mark : Math.min(from, mark));
     }
     this.frames.push({
-      kind: "confirmed",
-      requestMessageId,
+      ...confirmation(requestMessageId, named),
       position: this.#relay.at(this.#taken),
       recovered: from !== undefined,
       replayed: replayed.length,
@@ -185,4 +196,9 @@ export class ModelConnection {
       .offsetsOf([...topics], from, this.#taken)
       .filter((offset) => !wasBrought(offset));
   }
+}
+
+function confirmation(requestMessageId: string, topics: readonly string[]): Confirmed {
+  const nothing = { position: undefined, recovered: false, replayed: 0 };
+  return { kind: "confirmed", requestMessageId, topics, ...nothing };
 }

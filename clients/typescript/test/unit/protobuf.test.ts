@@ -76,6 +76,7 @@ test("answers are read", () => {
   expect(received({ payload: { case: "subscriptionConfirmed", value: confirmed } })).toEqual({
     kind: "confirmed",
     requestMessageId: "a",
+    topics: ["a:1"],
     position: { epoch: "e1", offset: MAX },
     recovered: true,
     replayed: 3,

@@ -2,15 +2,18 @@
 
 import { expect, test } from "vitest";
 import type { Incoming } from "../../src/codec.js";
+import type { Effect } from "../../src/core/effects.js";
 import type { Follower } from "../../src/core/follower.js";
 import { RECENT_LIMITS } from "../../src/core/recent.js";
-import { type Effect, Session } from "../../src/core/session.js";
+import { Session } from "../../src/core/session.js";
 import { compareOffsets, type Position } from "../../src/position.js";
 import { Random } from "../support/random.js";
 import { IMPLICIT, ModelConnection, ModelRelay, type Verdict } from "../support/relay_model.js";
 
 const RUNS = Number(process.env.SIDEWIRE_MODEL_RUNS ?? 3_000);
 const TOPICS = ["kind:1", "kind:2", "kind:3", "kind:4"];
+/** What the token subscribes in some runs. */
+const CLAIMED = ["kind:4"];
 const FOLLOWERS_MAX = 5;
 const FAILURES: readonly Verdict[] = ["refuse", "refuse first topic", "defer", "fail for now"];
 
@@ -31,6 +34,8 @@ const counts = {
   beforeReplay: 0,
   unsubscribed: 0,
   revoked: 0,
+  clientEvents: 0,
+  ofClaimedTopics: 0,
 };
 
 /** What one subscription must have got. */
@@ -46,6 +51,7 @@ class World {
   readonly #relay = new ModelRelay();
   readonly #session: Session;
   readonly #owed = new Map<Follower, Owed>();
+  readonly #claimed: readonly string[];
   #link: ModelConnection | undefined;
   #now = 0;
   #replayLeft = 0;
@@ -53,6 +59,7 @@ class World {
   constructor(seed: number) {
     this.#random = new Random(seed);
     // In some runs so few events are kept that a subscription may need a new connection.
+    this.#claimed = seed % 4 === 0 ? CLAIMED : [];
     this.#session = new Session(seed % 3 === 0 ? { idle: 1, waiting: 2 } : RECENT_LIMITS);
   }
 
@@ -76,8 +83,13 @@ class World {
     else if (choice < 970) this.#deliver(1 + this.#random.below(8));
     else if (choice < 985) this.#now += 1000;
     else if (choice < 993) this.#relay.evict();
-    else if (choice < 996) this.#link?.revoke(this.#random.pick(TOPICS));
+    else if (choice < 996) this.#revoke(this.#random.pick(TOPICS));
+    else if (choice < 998) this.#link?.relayClientEvent();
     else if (this.#random.below(4) === 0) this.#restart();
+  }
+
+  #revoke(topic: string): void {
+    if (!this.#claimed.includes(topic)) this.#link?.revoke(topic);
   }
 
   #someTopics(from: readonly string[]): Set<string> {
@@ -109,7 +121,7 @@ class World {
 
   #connect(): void {
     if (this.#link !== undefined) return;
-    this.#link = new ModelConnection(this.#relay);
+    this.#link = new ModelConnection(this.#relay, this.#claimed);
     this.#session.opened();
   }
 
@@ -152,10 +164,10 @@ class World {
   }
 
   #receive(frame: Incoming): void {
-    if (frame.kind === "confirmed") {
+    if (frame.kind === "confirmed" && frame.position !== undefined) {
       this.#replayLeft = frame.replayed;
       if (frame.replayed > 0) counts.replays += 1;
-    } else if (frame.kind === "event" && this.#replayLeft > 0) {
+    } else if (isStored(frame) && this.#replayLeft > 0) {
       this.#replayLeft -= 1;
     } else if (frame.kind === "refused" && frame.retryAfterMs !== undefined) {
       counts.deferred += 1;
@@ -183,7 +195,11 @@ class World {
     if (effect.kind !== "event") return;
     const owed = this.#owed.get(effect.to);
     const { position } = effect.event;
-    if (owed === undefined || position === undefined) throw new Error("an event for nobody");
+    if (owed === undefined) throw new Error("an event for nobody");
+    if (position === undefined) {
+      counts.clientEvents += 1;
+      return;
+    }
     const name = `${position.epoch}:${position.offset}`;
     assert(!owed.given.has(name), `${name} is given twice`);
     const isInOrder =
@@ -209,13 +225,16 @@ class World {
     const owed = this.#owed.get(follower);
     const epoch = `e${this.#relay.epoch}`;
     if (owed?.since?.epoch !== epoch || position?.epoch !== epoch) return;
-    const topics = [...follower.topics, IMPLICIT];
+    const topics = [...follower.topics, IMPLICIT, ...this.#claimed];
     const offsets = this.#relay.offsetsOf(
       topics,
       Number(owed.since.offset),
       Number(position.offset),
     );
     for (const offset of offsets) {
+      if (this.#claimed.some((it) => this.#relay.topicsOf(offset).has(it))) {
+        counts.ofClaimedTopics += 1;
+      }
       assert(owed.given.has(`${epoch}:${offset}`), `${offset} of ${topics} is lost`);
     }
   }
@@ -233,6 +252,10 @@ class World {
       this.#hasAllUpTo(follower, this.#relay.at(this.#relay.head));
     }
   }
+}
+
+function isStored(frame: Incoming): boolean {
+  return frame.kind === "event" && frame.event.position !== undefined;
 }
 
 test("no subscription loses an event silently, or gets one twice or out of order", () => {

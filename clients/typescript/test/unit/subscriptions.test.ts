@@ -415,6 +415,15 @@ describe("a subscription whose topic the relay revokes", () => {
   });
 });
 
+test("a wildcard is subscribed like a topic", async () => {
+  const { relay } = startClient();
+  const { told } = follow(relay, ["project:*"]);
+  const socket = await accepted();
+  expect(socket.confirm(5)).toEqual({ topics: ["project:*"] });
+  socket.event(6);
+  expect(told).toEqual([6]);
+});
+
 test("a refusal of any code is temporary if it says how long to wait", async () => {
   const { socket, relay } = await live();
   const { subscription } = follow(relay, ["project:2"]);

@@ -3,8 +3,8 @@
 import type { SidewireEvent } from "./event.js";
 import type { Position } from "./position.js";
 
-/** A message to the relay. */
-export type Outgoing =
+/** A request about subscriptions, which the relay answers. */
+export type SubscriptionRequest =
   | {
       readonly kind: "subscribe";
       readonly messageId: string;
@@ -15,8 +15,22 @@ export type Outgoing =
       readonly kind: "unsubscribe";
       readonly messageId: string;
       readonly topics: readonly string[];
-    }
-  | { readonly kind: "ping" };
+    };
+
+/** An event for other clients. */
+export interface ClientEvent {
+  readonly kind: "client event";
+  readonly messageId: string;
+  /** The name of the payload in lowerCamelCase. */
+  readonly name: string;
+  readonly payload: unknown;
+}
+
+/** A message to the relay. */
+export type Outgoing = SubscriptionRequest | { readonly kind: "ping" } | ClientEvent;
+
+/** The content of one WebSocket frame. */
+export type Frame = string | Uint8Array<ArrayBuffer>;
 
 /** The relay's answer to a Subscribe. */
 export interface Confirmed {
@@ -67,8 +81,8 @@ export type Incoming =
 export interface Codec {
   /** The subprotocol to ask for. */
   readonly subprotocol: string;
-  /** Encodes a message as the content of one frame. */
-  encode(message: Outgoing): string | Uint8Array<ArrayBuffer>;
+  /** Encodes a message; throws a `TypeError` for an event that the schema does not have. */
+  encode(message: Outgoing): Frame;
   /** Decodes the content of a frame; throws if it is not an envelope. */
   decode(data: string | ArrayBuffer): Incoming;
 }

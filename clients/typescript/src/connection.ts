@@ -1,7 +1,7 @@
 /** One WebSocket, from its handshake to its end: frames in and out, and the heartbeat. */
 
 import { closeError } from "./close_codes.js";
-import type { Codec, Incoming, Outgoing } from "./codec.js";
+import type { Codec, Frame, Incoming, Outgoing } from "./codec.js";
 import { ConnectionError } from "./errors.js";
 
 /** A Ping is sent this often. */
@@ -64,7 +64,14 @@ export class Connection {
 
   /** Sends a message, if the connection is open. */
   send(message: Outgoing): void {
-    if (this.#socket.readyState === OPEN) this.#socket.send(this.#codec.encode(message));
+    this.sendFrame(this.#codec.encode(message));
+  }
+
+  /** Sends a message that is encoded already; returns false if the connection is not open. */
+  sendFrame(frame: Frame): boolean {
+    if (this.#socket.readyState !== OPEN) return false;
+    this.#socket.send(frame);
+    return true;
   }
 
   /** Finds out soon whether the connection still lives. */

@@ -24,11 +24,11 @@ export class Emitter<Callbacks> {
     return () => void callbacks.delete(own);
   }
 
-  /** Calls the callbacks of a name. */
-  emit<Name extends keyof Callbacks>(name: Name, value: Callbacks[Name]): void {
-    for (const callback of [...(this.#callbacks.get(name) ?? [])]) {
-      guard(this.#logger, () => callback(value as never));
-    }
+  /** Calls the callbacks of a name; returns false if there are none. */
+  emit<Name extends keyof Callbacks>(name: Name, value: Callbacks[Name]): boolean {
+    const callbacks = [...(this.#callbacks.get(name) ?? [])];
+    for (const callback of callbacks) guard(this.#logger, () => callback(value as never));
+    return callbacks.length > 0;
   }
 }
 

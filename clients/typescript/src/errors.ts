@@ -10,7 +10,7 @@ export type RelayErrorCode =
   | "RATE_LIMIT_EXCEEDED"
   | "INTERNAL_ERROR";
 
-/** The relay refused a message of this client, such as a Subscribe. */
+/** The relay refused a message of this client, such as a Subscribe or an event for other clients. */
 export class RelayError extends Error {
   override readonly name = "RelayError";
 
@@ -29,12 +29,13 @@ export class RelayError extends Error {
 }
 
 /**
- * Why there is no connection:
+ * Why there is no connection, or a message was not sent:
  *
  * | code | meaning |
  * |---|---|
  * | `LOST` | The connection ended, or could not be opened. |
  * | `DEAD` | No frame arrived in time. |
+ * | `NOT_CONNECTED` | A message for other clients could not be sent: no topic is subscribed at present. |
  * | `NO_ANSWER` | The relay did not answer a request in time. |
  * | `NO_TOKEN` | `getToken` failed; its error is the `cause`. |
  * | `TOKEN_REFUSED` | The relay refused the token (4401). The next attempt asks for a new one. |
@@ -51,6 +52,7 @@ export class RelayError extends Error {
 export type ConnectionErrorCode =
   | "LOST"
   | "DEAD"
+  | "NOT_CONNECTED"
   | "NO_ANSWER"
   | "NO_TOKEN"
   | "TOKEN_REFUSED"
@@ -74,7 +76,7 @@ export interface ConnectionEnd {
   readonly cause?: unknown;
 }
 
-/** Why a connection ended, or could not be opened. */
+/** Why a connection ended or could not be opened, or why a message was not sent. */
 export class ConnectionError extends Error {
   override readonly name = "ConnectionError";
   /** The close code of the WebSocket, if it was closed. */

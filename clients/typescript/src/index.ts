@@ -5,6 +5,7 @@
  * @packageDocumentation
  */
 
+export type { PublishOptions, PublishRefusal, Sendable } from "./client_event.js";
 export type { Codec } from "./codec.js";
 export type { WebSocketConstructor, WebSocketLike } from "./connection.js";
 export {
@@ -16,7 +17,8 @@ export {
 export type { AnyEvents, EventOf, SidewireEvent } from "./event.js";
 export { SlowIterationError } from "./event_queue.js";
 export type { Logger } from "./logger.js";
+export type { SidewireOptions } from "./options.js";
 export type { Position } from "./position.js";
-export { Sidewire, type SidewireOptions } from "./sidewire.js";
+export { Sidewire } from "./sidewire.js";
 export type { ConnectionState } from "./state.js";
 export type { SubscribeOptions, Subscription, SubscriptionState } from "./subscription.js";

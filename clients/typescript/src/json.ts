@@ -47,6 +47,11 @@ export const json: Codec = {
       }
       case "ping":
         return '{"ping":{}}';
+      case "client event": {
+        const { messageId, name, payload } = message;
+        if (RELAY_MEMBERS.has(name)) throw new TypeError(`${name} is no event`);
+        return JSON.stringify({ messageId, [name]: payload });
+      }
     }
   },
 

@@ -4,9 +4,25 @@
  * @packageDocumentation
  */
 
-import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescMessage,
+  type DescOneof,
+  fromBinary,
+  type MessageShape,
+  toBinary,
+} from "@bufbuild/protobuf";
 import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
-import type { Codec, Confirmed, Incoming, Outgoing, Refused, Unsubscribed } from "./codec.js";
+import type {
+  ClientEvent,
+  Codec,
+  Confirmed,
+  Frame,
+  Incoming,
+  Outgoing,
+  Refused,
+  Unsubscribed,
+} from "./codec.js";
 import type { SidewireEvent } from "./event.js";
 import type { Position } from "./position.js";
 
@@ -53,7 +69,9 @@ export function protobuf<Schema extends DescMessage>(
 ): ProtobufCodec<EventsOf<Schema>> {
   return {
     subprotocol: "sidewire.v1.protobuf",
-    encode,
+    encode(message: Outgoing): Frame {
+      return message.kind === "client event" ? encodeEvent(envelope, message) : encode(message);
+    },
     decode(data: string | ArrayBuffer): Incoming {
       if (typeof data === "string") throw new TypeError("a text frame on a binary connection");
       return decode(envelope, new Uint8Array(data));
@@ -81,7 +99,7 @@ const RECOVERED = 18;
 const REQUEST_MESSAGE_ID = 19;
 const REPLAYED = 20;
 
-function encode(message: Outgoing): Uint8Array<ArrayBuffer> {
+function encode(message: Exclude<Outgoing, ClientEvent>): Frame {
   const writer = new BinaryWriter();
   if (message.kind === "ping")
     return writer.tag(PING, WireType.LengthDelimited).fork().join().finish();
@@ -96,6 +114,30 @@ function encode(message: Outgoing): Uint8Array<ArrayBuffer> {
     writer.tag(2, WireType.Varint).uint64(offset).join();
   }
   return writer.join().finish();
+}
+
+/** Encodes an event for other clients; its payload may leave out fields. */
+function encodeEvent(envelope: DescMessage, { messageId, name, payload }: ClientEvent): Frame {
+  const field = payloadsOf(envelope)?.fields.find((it) => it.localName === name);
+  if (field?.message === undefined || isOfRelay(field.number)) {
+    throw new TypeError(`the schema has no event ${name}`);
+  }
+  const writer = new BinaryWriter();
+  writer.tag(MESSAGE_ID, WireType.LengthDelimited).string(messageId);
+  const content = toBinary(
+    field.message,
+    create(field.message, payload as Record<string, unknown>),
+  );
+  return writer.tag(field.number, WireType.LengthDelimited).bytes(content).finish();
+}
+
+/** Returns the oneof of the payloads, whatever its name is. */
+function payloadsOf(envelope: DescMessage): DescOneof | undefined {
+  return envelope.oneofs.find((it) => it.fields.some((field) => field.number === SUBSCRIBE));
+}
+
+function isOfRelay(number: number): boolean {
+  return number >= RELAY_FIELD_FIRST && number <= RELAY_FIELD_LAST;
 }
 
 /** The relay's fields of an envelope. */
@@ -149,7 +191,7 @@ function readRelayFields(bytes: Uint8Array): RelayFields {
         fields.control = readError(reader);
         return true;
       default:
-        fields.hasEvent ||= number < RELAY_FIELD_FIRST || number > RELAY_FIELD_LAST;
+        fields.hasEvent ||= !isOfRelay(number);
         return false;
     }
   });
@@ -162,8 +204,7 @@ function readPayload(
   bytes: Uint8Array,
 ): { name: string; payload: unknown } | undefined {
   const envelope = fromBinary(schema, bytes) as unknown as Record<string, unknown>;
-  const oneof = schema.oneofs.find((it) => it.fields.some((field) => field.number === SUBSCRIBE));
-  const { case: name, value } = envelope[oneof?.localName ?? ""] as {
+  const { case: name, value } = envelope[payloadsOf(schema)?.localName ?? ""] as {
     case?: string;
     value?: unknown;
   };

@@ -1,11 +1,16 @@
 /** The client: keeps one connection, and on it all subscriptions. */
 
 import { Backoff } from "./backoff.js";
+import {
+  clientEventFrame,
+  type PublishOptions,
+  type PublishRefusal,
+  type Sendable,
+} from "./client_event.js";
 import { nextAfterClose } from "./close_codes.js";
 import type { Codec, Incoming } from "./codec.js";
 import { Connection, type WebSocketConstructor } from "./connection.js";
 import type { Effect } from "./core/effects.js";
-import type { Follower } from "./core/follower.js";
 import { Session } from "./core/session.js";
 import { Emitter } from "./emitter.js";
 import { isOffline, watchEnvironment } from "./environment.js";
@@ -13,33 +18,21 @@ import { ConnectionError, type RelayError } from "./errors.js";
 import type { AnyEvents } from "./event.js";
 import { json } from "./json.js";
 import { consoleLogger, type Logger } from "./logger.js";
+import { newMessageId } from "./message_id.js";
+import type { SidewireOptions } from "./options.js";
 import { parsePosition } from "./position.js";
 import type { ConnectionState } from "./state.js";
 import { type SubscribeOptions, Subscription } from "./subscription.js";
+import { Subscriptions } from "./subscriptions.js";
 import { checkTopics } from "./topics.js";
 
 /** To fetch a token and to open a connection may take this long together. */
 const CONNECT_MS = 30_000;
 
-/** How a client connects. */
-export interface SidewireOptions<Events = AnyEvents> {
-  /**
-   * Returns a token that has not expired. It is asked for before each attempt to connect. Leave it
-   * out for a relay that needs none (`auth.mode = "none"`).
-   */
-  readonly getToken?: () => string | Promise<string>;
-  /**
-   * How messages are encoded: JSON, or Protocol Buffers with the application's generated schema, see
-   * `protobuf` in `@sidewire/client/protobuf`.
-   */
-  readonly schema?: Codec & { readonly events?: Events };
-  /**
-   * Where errors in callbacks and the like are written. Unless it is given, warnings and errors go to
-   * the console, and disconnects are not written.
-   */
-  readonly logger?: Logger;
-  /** The WebSocket to use where there is none, as in Node 20: that of the package `ws`. */
-  readonly WebSocket?: WebSocketConstructor;
+/** What a client calls back with. */
+interface Callbacks {
+  readonly state: ConnectionState;
+  readonly refused: PublishRefusal;
 }
 
 /** Why no connection is wanted although the application wants one. */
@@ -56,9 +49,9 @@ export class Sidewire<Events = AnyEvents> {
   readonly #WebSocket: WebSocketConstructor;
   readonly #codec: Codec;
   readonly #logger: Logger;
-  readonly #emitter: Emitter<{ state: ConnectionState }>;
+  readonly #emitter: Emitter<Callbacks>;
   readonly #session = new Session();
-  readonly #subscriptions = new Map<Follower, Subscription<Events>>();
+  readonly #subscriptions = new Subscriptions<Events>();
   readonly #backoff = new Backoff();
   #state: ConnectionState = { name: "idle" };
   #connection: Connection | undefined;
@@ -99,8 +92,14 @@ export class Sidewire<Events = AnyEvents> {
     return this.#state;
   }
 
-  /** Calls back with each new state of the connection; the function that is returned ends that. */
-  on(name: "state", callback: (state: ConnectionState) => void): () => void {
+  /**
+   * Calls back with each new state of the connection, or with each event of {@link publish} that the
+   * relay has refused, of which otherwise the logger is told. The function that is returned ends that.
+   */
+  on<Name extends keyof Callbacks>(
+    name: Name,
+    callback: (value: Callbacks[Name]) => void,
+  ): () => void {
     return this.#emitter.on(name, callback);
   }
 
@@ -119,13 +118,37 @@ export class Sidewire<Events = AnyEvents> {
     const follower = this.#session.subscribe(checkTopics(topics), since);
     const subscription = new Subscription(follower, options, this.#logger, () => {
       this.#session.unsubscribe(follower);
-      this.#subscriptions.delete(follower);
+      this.#subscriptions.remove(follower);
       this.#soon();
     });
-    this.#subscriptions.set(follower, subscription);
+    this.#subscriptions.add(follower, subscription);
     if (this.#state.name === "idle") this.connect();
     this.#soon();
     return subscription;
+  }
+
+  /**
+   * Sends an event to the other clients of the topics that its payload names, and returns its message
+   * id. It is sent at once or not at all: without a connection on which a topic is subscribed the
+   * promise rejects with a {@link ConnectionError} (`NOT_CONNECTED`), which nobody has to handle. The
+   * relay does not answer an event that it takes; for those that it refuses, see {@link on}.
+   *
+   * Throws a `TypeError` for an event that the schema does not have, or of more than 64 KiB.
+   */
+  publish<Name extends keyof Events & string>(
+    name: Name,
+    payload: Sendable<Events[Name]>,
+    options: PublishOptions = {},
+  ): Promise<string> {
+    const { messageId = newMessageId() } = options;
+    const frame = clientEventFrame(this.#codec, messageId, name, payload);
+    const isSent = this.#session.subscribed.size > 0 && this.#connection?.sendFrame(frame);
+    if (isSent) return Promise.resolve(messageId);
+    const text = "an event is not sent, since no topic is subscribed at present";
+    const failed = Promise.reject(new ConnectionError("NOT_CONNECTED", text));
+    // Most of these events are worth nothing later, and so is the error.
+    failed.catch(() => {});
+    return failed;
   }
 
   /**
@@ -149,7 +172,7 @@ export class Sidewire<Events = AnyEvents> {
   close(): void {
     if (this.#isClosed) return;
     this.#stop(new ConnectionError("CLOSED", "the application closed the client"));
-    for (const subscription of [...this.#subscriptions.values()]) subscription.unsubscribe();
+    this.#subscriptions.unsubscribeAll();
   }
 
   get #isClosed(): boolean {
@@ -215,34 +238,21 @@ export class Sidewire<Events = AnyEvents> {
 
   #apply(effect: Effect): void {
     switch (effect.kind) {
-      case "event":
-        this.#subscriptions.get(effect.to)?.event(effect.event);
-        break;
-      case "gap":
-        this.#subscriptions.get(effect.to)?.gap(effect.since);
-        break;
-      case "live":
-        this.#subscriptions.get(effect.to)?.live();
-        break;
-      case "refused":
-        this.#subscriptions.get(effect.to)?.refused(effect.error);
-        break;
       case "confirmed":
         // Once for each connection, so that a later failure can undo it.
         if (!this.#wasConfirmed) this.#backoff.reset();
         this.#wasConfirmed = true;
         break;
-      case "revoked":
-        this.#subscriptions.get(effect.to)?.revoked(effect.topics);
-        this.#subscriptions.delete(effect.to);
-        break;
       case "error":
-        this.#reported(effect.error);
+        this.#reported(effect.error, effect.messageId);
         break;
+      default:
+        this.#subscriptions.apply(effect);
     }
   }
 
-  #reported(error: RelayError): void {
+  #reported(error: RelayError, messageId: string): void {
+    if (messageId !== "" && this.#emitter.emit("refused", { messageId, error })) return;
     const text = "sidewire: the relay reports an error";
     // The token has expired, and the relay is about to close the connection.
     if (error.code === "AUTHENTICATION_FAILED") this.#logger.debug(text, error);

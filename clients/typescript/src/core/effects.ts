@@ -1,6 +1,6 @@
 /** What a session tells its caller: what has happened to its subscriptions, and what to send. */
 
-import type { Outgoing } from "../codec.js";
+import type { SubscriptionRequest } from "../codec.js";
 import type { RelayError } from "../errors.js";
 import type { SidewireEvent } from "../event.js";
 import type { Position } from "../position.js";
@@ -24,6 +24,6 @@ export type Effect =
  * on which the relay answers.
  */
 export type Step =
-  | { readonly kind: "send"; readonly message: Outgoing }
+  | { readonly kind: "send"; readonly message: SubscriptionRequest }
   | { readonly kind: "replace connection" }
   | { readonly kind: "give up" };

@@ -3,7 +3,7 @@
  * topics, and a connection has a mark (an offset) for each of its topics. It knows nothing of the client.
  */
 
-import type { Confirmed, Incoming, Outgoing } from "../../src/codec.js";
+import type { Confirmed, Incoming, SubscriptionRequest } from "../../src/codec.js";
 import type { Position } from "../../src/position.js";
 
 /** Stands for the implicit topics. */
@@ -64,7 +64,7 @@ export type Verdict = "take" | "refuse" | "refuse first topic" | "defer" | "fail
 interface Request {
   /** The head when it arrived. */
   readonly head: number;
-  readonly message: Outgoing;
+  readonly message: SubscriptionRequest;
 }
 
 /** One connection. */
@@ -90,7 +90,7 @@ export class ModelConnection {
     if (claimed.length > 0) this.frames.push(confirmation("", claimed));
   }
 
-  request(message: Outgoing): void {
+  request(message: SubscriptionRequest): void {
     this.#requests.push({ head: this.#relay.head, message });
   }
 
@@ -114,7 +114,6 @@ export class ModelConnection {
     if (request === undefined || request.head > this.#taken) return false;
     this.#requests.shift();
     const { message } = request;
-    if (message.kind === "ping") throw new Error("pings are answered elsewhere");
     const { messageId, topics } = message;
     if (verdict === "defer") {
       this.#refuse(messageId, "RATE_LIMIT_EXCEEDED", 1000);

@@ -24,6 +24,9 @@ test("the generated schema gives the types of the payloads, without the relay's"
     );
     // @ts-expect-error: the schema has no such event.
     subscription.on("evnt", () => {});
+    void relay.publish("message", { type: "typing", topics: ["order:7"] });
+    // @ts-expect-error: a message has no such field.
+    void relay.publish("message", { kind: "typing" });
   };
   expectTypeOf(listen).toBeFunction();
 });
@@ -37,6 +40,8 @@ test("in JSON mode the application may name its types, or use none", () => {
     untyped.subscribe([], { onGap: () => {} }).on("anything", (event) => {
       expectTypeOf(event.payload).toBeAny();
     });
+    void typed.publish("workItemUpdated", { workItem: { id: "1" } });
+    void untyped.publish("anything", { anyField: 1 });
   };
   expectTypeOf(listen).toBeFunction();
 });

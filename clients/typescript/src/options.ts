@@ -1,0 +1,27 @@
+/** How a client is made. */
+
+import type { Codec } from "./codec.js";
+import type { WebSocketConstructor } from "./connection.js";
+import type { AnyEvents } from "./event.js";
+import type { Logger } from "./logger.js";
+
+/** How a client connects. */
+export interface SidewireOptions<Events = AnyEvents> {
+  /**
+   * Returns a token that has not expired. It is asked for before each attempt to connect. Leave it
+   * out for a relay that needs none (`auth.mode = "none"`).
+   */
+  readonly getToken?: () => string | Promise<string>;
+  /**
+   * How messages are encoded: JSON, or Protocol Buffers with the application's generated schema, see
+   * `protobuf` in `@sidewire/client/protobuf`.
+   */
+  readonly schema?: Codec & { readonly events?: Events };
+  /**
+   * Where errors in callbacks and the like are written. Unless it is given, warnings and errors go to
+   * the console, and disconnects are not written.
+   */
+  readonly logger?: Logger;
+  /** The WebSocket to use where there is none, as in Node 20: that of the package `ws`. */
+  readonly WebSocket?: WebSocketConstructor;
+}

@@ -77,8 +77,22 @@ export type Incoming =
    */
   | { readonly kind: "unknown"; readonly position: Position | undefined };
 
+/** What a schema says about a payload that is presence. */
+export interface PresencePayload {
+  /** Returns the user whose presence it is; empty if the schema does not tell. */
+  userOf(payload: unknown): string;
+  /** Returns the topics that a payload names, without duplicates. */
+  topicsOf(payload: unknown): string[];
+  /** Returns true if a payload says that the user is not there. */
+  isAbsent(payload: unknown): boolean;
+  /** A payload that says that the user is not there, if there is one. */
+  readonly withdrawal: unknown;
+}
+
 /** Translates between messages and frames. */
 export interface Codec {
+  /** The presence payloads by name, if the schema is known. */
+  readonly presence?: ReadonlyMap<string, PresencePayload>;
   /** The subprotocol to ask for. */
   readonly subprotocol: string;
   /** Encodes a message; throws a `TypeError` for an event that the schema does not have. */

@@ -6,7 +6,7 @@
  */
 
 export type { PublishOptions, PublishRefusal, Sendable } from "./client_event.js";
-export type { Codec } from "./codec.js";
+export type { Codec, PresencePayload } from "./codec.js";
 export type { WebSocketConstructor, WebSocketLike } from "./connection.js";
 export {
   ConnectionError,
@@ -16,9 +16,12 @@ export {
 } from "./errors.js";
 export type { AnyEvents, EventOf, SidewireEvent } from "./event.js";
 export { SlowIterationError } from "./event_queue.js";
+export { json } from "./json.js";
 export type { Logger } from "./logger.js";
 export type { SidewireOptions } from "./options.js";
 export type { Position } from "./position.js";
+export type { Presence, PresenceChange, PresenceOptions } from "./presence.js";
+export type { RoutingTable, RoutingTableEvent, RoutingTableTopic } from "./routing_table.js";
 export { Sidewire } from "./sidewire.js";
 export type { ConnectionState } from "./state.js";
 export type { SubscribeOptions, Subscription, SubscriptionState } from "./subscription.js";

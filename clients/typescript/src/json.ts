@@ -1,7 +1,8 @@
-/** The codec for `sidewire.v1.json`: canonical proto3 JSON, without a schema. */
+/** The codec for `sidewire.v1.json`: canonical proto3 JSON, with or without a schema. */
 
 import type { Codec, Incoming, Outgoing } from "./codec.js";
 import { parsePosition } from "./position.js";
+import { presencePayloads, type RoutingTable } from "./routing_table.js";
 
 type JsonObject = Record<string, unknown>;
 
@@ -28,40 +29,54 @@ const RELAY_MEMBERS: ReadonlySet<string> = new Set([
   "topicState",
 ]);
 
+/** What is known of the payloads: their names, or nothing. */
+type Names = ReadonlySet<string> | undefined;
+
 /**
- * The codec for JSON. It takes the member that is not the relay's as the payload, so an envelope with
- * plain fields of the application needs a codec that knows the schema: `protobuf`.
+ * Returns the codec for JSON, which is used unless the option `schema` says otherwise. Without a routing
+ * table it takes the member that is not the relay's as the payload, which is wrong for an envelope with
+ * plain fields of the application, and it knows of no presence.
+ *
+ * @param table The output of `sidewire schema --format json`.
  */
-export const json: Codec = {
-  subprotocol: "sidewire.v1.json",
+export function json(table?: RoutingTable): Codec {
+  const names: Names = table && new Set(table.events.map((it) => it.json_name));
+  return {
+    subprotocol: "sidewire.v1.json",
+    ...(table === undefined ? {} : { presence: presencePayloads(table) }),
+    encode: (message) => encode(message, names),
+    decode(data: string | ArrayBuffer): Incoming {
+      if (typeof data !== "string") throw new TypeError("a binary frame on a JSON connection");
+      const envelope: unknown = JSON.parse(data);
+      if (!isObject(envelope)) throw new TypeError("the frame is not a JSON object");
+      return control(envelope) ?? event(envelope, names);
+    },
+  };
+}
 
-  encode(message: Outgoing): string {
-    switch (message.kind) {
-      case "subscribe": {
-        const { messageId, topics, resumeFrom } = message;
-        return JSON.stringify({ messageId, subscribe: { topics, resumeFrom } });
-      }
-      case "unsubscribe": {
-        const { messageId, topics } = message;
-        return JSON.stringify({ messageId, unsubscribe: { topics } });
-      }
-      case "ping":
-        return '{"ping":{}}';
-      case "client event": {
-        const { messageId, name, payload } = message;
-        if (RELAY_MEMBERS.has(name)) throw new TypeError(`${name} is no event`);
-        return JSON.stringify({ messageId, [name]: payload });
-      }
+function encode(message: Outgoing, names: Names): string {
+  switch (message.kind) {
+    case "subscribe": {
+      const { messageId, topics, resumeFrom } = message;
+      return JSON.stringify({ messageId, subscribe: { topics, resumeFrom } });
     }
-  },
+    case "unsubscribe": {
+      const { messageId, topics } = message;
+      return JSON.stringify({ messageId, unsubscribe: { topics } });
+    }
+    case "ping":
+      return '{"ping":{}}';
+    case "client event": {
+      const { messageId, name, payload } = message;
+      if (!isPayload(name, names)) throw new TypeError(`the schema has no event ${name}`);
+      return JSON.stringify({ messageId, [name]: payload });
+    }
+  }
+}
 
-  decode(data: string | ArrayBuffer): Incoming {
-    if (typeof data !== "string") throw new TypeError("a binary frame on a JSON connection");
-    const envelope: unknown = JSON.parse(data);
-    if (!isObject(envelope)) throw new TypeError("the frame is not a JSON object");
-    return control(envelope) ?? event(envelope);
-  },
-};
+function isPayload(name: string, names: Names): boolean {
+  return names === undefined ? !RELAY_MEMBERS.has(name) : names.has(name);
+}
 
 function control(envelope: JsonObject): Incoming | undefined {
   const { subscriptionConfirmed, unsubscribeConfirmed, pong, error } = envelope;
@@ -98,22 +113,22 @@ function control(envelope: JsonObject): Incoming | undefined {
   return undefined;
 }
 
-function event(envelope: JsonObject): Incoming {
+function event(envelope: JsonObject, known: Names): Incoming {
   const position = parsePosition(envelope.position);
   const names = Object.keys(envelope).filter(
-    (it) => !RELAY_MEMBERS.has(it) && (envelope[it] ?? null) !== null,
+    (it) => isPayload(it, known) && (envelope[it] ?? null) !== null,
   );
   // Most payloads are objects, but a Timestamp, for example, is a text. Only a schema could tell it from
   // a plain field of the envelope.
   const name = names.find((it) => isObject(envelope[it])) ?? names[0];
   if (name === undefined) return { kind: "unknown", position };
-  const known = {
+  const decoded = {
     name,
     payload: envelope[name],
     messageId: text(envelope.messageId),
     timestamp: Number(envelope.timestamp ?? 0),
   };
-  return { kind: "event", event: position === undefined ? known : { ...known, position } };
+  return { kind: "event", event: position === undefined ? decoded : { ...decoded, position } };
 }
 
 function isObject(value: unknown): value is JsonObject {

@@ -13,8 +13,9 @@ export interface SidewireOptions<Events = AnyEvents> {
    */
   readonly getToken?: () => string | Promise<string>;
   /**
-   * How messages are encoded: JSON, or Protocol Buffers with the application's generated schema, see
-   * `protobuf` in `@sidewire/client/protobuf`.
+   * How messages are encoded, and what is known of the application's schema: `protobuf(EnvelopeSchema)`
+   * of `@sidewire/client/protobuf` for Protocol Buffers with generated code, or `json(table)` for JSON
+   * with the schema's routing table. Without it JSON is used, and nothing is known.
    */
   readonly schema?: Codec & { readonly events?: Events };
   /**

@@ -20,9 +20,11 @@ import type {
   Frame,
   Incoming,
   Outgoing,
+  PresencePayload,
   Refused,
   Unsubscribed,
 } from "./codec.js";
+import { presencePayload } from "./descriptor.js";
 import type { SidewireEvent } from "./event.js";
 import type { Position } from "./position.js";
 
@@ -69,6 +71,7 @@ export function protobuf<Schema extends DescMessage>(
 ): ProtobufCodec<EventsOf<Schema>> {
   return {
     subprotocol: "sidewire.v1.protobuf",
+    presence: presencePayloads(envelope),
     encode(message: Outgoing): Frame {
       return message.kind === "client event" ? encodeEvent(envelope, message) : encode(message);
     },
@@ -129,6 +132,15 @@ function encodeEvent(envelope: DescMessage, { messageId, name, payload }: Client
     create(field.message, payload as Record<string, unknown>),
   );
   return writer.tag(field.number, WireType.LengthDelimited).bytes(content).finish();
+}
+
+function presencePayloads(envelope: DescMessage): Map<string, PresencePayload> {
+  const payloads = new Map<string, PresencePayload>();
+  for (const { message, localName } of payloadsOf(envelope)?.fields ?? []) {
+    const payload = message == null ? undefined : presencePayload(message);
+    if (payload !== undefined) payloads.set(localName, payload);
+  }
+  return payloads;
 }
 
 /** Returns the oneof of the payloads, whatever its name is. */

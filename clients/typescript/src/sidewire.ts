@@ -1,29 +1,22 @@
 /** The client: keeps one connection, and on it all subscriptions. */
 
 import { Backoff } from "./backoff.js";
-import {
-  clientEventFrame,
-  type PublishOptions,
-  type PublishRefusal,
-  type Sendable,
-} from "./client_event.js";
+import type { PublishOptions, PublishRefusal, Sendable } from "./client_event.js";
 import { nextAfterClose } from "./close_codes.js";
-import type { Codec, Incoming } from "./codec.js";
+import type { Codec } from "./codec.js";
 import { Connection, type WebSocketConstructor } from "./connection.js";
-import type { Effect } from "./core/effects.js";
-import { Session } from "./core/session.js";
+import { Conversation } from "./conversation.js";
 import { Emitter } from "./emitter.js";
 import { isOffline, watchEnvironment } from "./environment.js";
-import { ConnectionError, type RelayError } from "./errors.js";
+import { ConnectionError } from "./errors.js";
 import type { AnyEvents } from "./event.js";
 import { json } from "./json.js";
 import { consoleLogger, type Logger } from "./logger.js";
-import { newMessageId } from "./message_id.js";
 import type { SidewireOptions } from "./options.js";
 import { parsePosition } from "./position.js";
+import type { Presence, PresenceOptions } from "./presence.js";
 import type { ConnectionState } from "./state.js";
-import { type SubscribeOptions, Subscription } from "./subscription.js";
-import { Subscriptions } from "./subscriptions.js";
+import type { SubscribeOptions, Subscription } from "./subscription.js";
 import { checkTopics } from "./topics.js";
 
 /** To fetch a token and to open a connection may take this long together. */
@@ -50,15 +43,13 @@ export class Sidewire<Events = AnyEvents> {
   readonly #codec: Codec;
   readonly #logger: Logger;
   readonly #emitter: Emitter<Callbacks>;
-  readonly #session = new Session();
-  readonly #subscriptions = new Subscriptions<Events>();
+  readonly #conversation: Conversation<Events>;
   readonly #backoff = new Backoff();
   #state: ConnectionState = { name: "idle" };
   #connection: Connection | undefined;
   /** Counts the attempts, so that what belongs to an earlier one is ignored. */
   #attempt = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #requestTimer: ReturnType<typeof setTimeout> | undefined;
   #unwatch: (() => void) | undefined;
   /** True while the relay has asked to wait, so that nothing may shorten that. */
   #relayAskedToWait = false;
@@ -82,9 +73,18 @@ export class Sidewire<Events = AnyEvents> {
     this.#url = url;
     this.#getToken = options.getToken;
     this.#WebSocket = WebSocket;
-    this.#codec = options.schema ?? json;
+    this.#codec = options.schema ?? json();
     this.#logger = options.logger ?? consoleLogger;
     this.#emitter = new Emitter(this.#logger);
+    this.#conversation = new Conversation(this.#codec, this.#logger, {
+      confirmed: () => this.#confirmed(),
+      advanced: (isSettled) => this.#setState({ name: isSettled ? "open" : "resuming" }),
+      connectionWanted: () => this.#replace(),
+      unanswered: () => {
+        this.#lost(new ConnectionError("NO_ANSWER", "the relay does not answer a request"));
+      },
+      refused: (refusal) => this.#emitter.emit("refused", refusal),
+    });
   }
 
   /** The state of the connection. */
@@ -115,15 +115,8 @@ export class Sidewire<Events = AnyEvents> {
       throw new TypeError("`since` is not a position");
     }
     this.#checkNotClosed();
-    const follower = this.#session.subscribe(checkTopics(topics), since);
-    const subscription = new Subscription(follower, options, this.#logger, () => {
-      this.#session.unsubscribe(follower);
-      this.#subscriptions.remove(follower);
-      this.#soon();
-    });
-    this.#subscriptions.add(follower, subscription);
+    const subscription = this.#conversation.subscribe(checkTopics(topics), since, options);
     if (this.#state.name === "idle") this.connect();
-    this.#soon();
     return subscription;
   }
 
@@ -140,15 +133,17 @@ export class Sidewire<Events = AnyEvents> {
     payload: Sendable<Events[Name]>,
     options: PublishOptions = {},
   ): Promise<string> {
-    const { messageId = newMessageId() } = options;
-    const frame = clientEventFrame(this.#codec, messageId, name, payload);
-    const isSent = this.#session.subscribed.size > 0 && this.#connection?.sendFrame(frame);
-    if (isSent) return Promise.resolve(messageId);
-    const text = "an event is not sent, since no topic is subscribed at present";
-    const failed = Promise.reject(new ConnectionError("NOT_CONNECTED", text));
-    // Most of these events are worth nothing later, and so is the error.
-    failed.catch(() => {});
-    return failed;
+    return this.#conversation.publish(name, payload, options);
+  }
+
+  /**
+   * Subscribes to a topic, `kind:id` or `kind:*`, and returns who is present on it.
+   *
+   * Throws a `TypeError` for an invalid topic, or if the option `schema` does not tell which payloads are
+   * presence.
+   */
+  presence(topic: string, options: PresenceOptions<Events> = {}): Presence<Events> {
+    return this.#conversation.presence((it) => this.subscribe([topic], it), options);
   }
 
   /**
@@ -172,7 +167,7 @@ export class Sidewire<Events = AnyEvents> {
   close(): void {
     if (this.#isClosed) return;
     this.#stop(new ConnectionError("CLOSED", "the application closed the client"));
-    this.#subscriptions.unsubscribeAll();
+    this.#conversation.unsubscribeAll();
   }
 
   get #isClosed(): boolean {
@@ -218,74 +213,20 @@ export class Sidewire<Events = AnyEvents> {
     const isCurrent = () => attempt === this.#attempt;
     return new Connection(new this.#WebSocket(this.#url, protocols), this.#codec, {
       opened: () => isCurrent() && this.#opened(),
-      received: (message) => isCurrent() && this.#received(message),
+      received: (message) => isCurrent() && this.#conversation.received(message),
       ended: (error) => isCurrent() && this.#lost(error),
     });
   }
 
   #opened(): void {
     clearTimeout(this.#timer);
-    this.#session.opened();
-    this.#advance();
+    if (this.#connection !== undefined) this.#conversation.opened(this.#connection);
   }
 
-  #received(message: Incoming): void {
-    const attempt = this.#attempt;
-    for (const effect of this.#session.receive(message, Date.now())) this.#apply(effect);
-    // A callback may have closed the client.
-    if (attempt === this.#attempt && this.#connection !== undefined) this.#advance();
-  }
-
-  #apply(effect: Effect): void {
-    switch (effect.kind) {
-      case "confirmed":
-        // Once for each connection, so that a later failure can undo it.
-        if (!this.#wasConfirmed) this.#backoff.reset();
-        this.#wasConfirmed = true;
-        break;
-      case "error":
-        this.#reported(effect.error, effect.messageId);
-        break;
-      default:
-        this.#subscriptions.apply(effect);
-    }
-  }
-
-  #reported(error: RelayError, messageId: string): void {
-    if (messageId !== "" && this.#emitter.emit("refused", { messageId, error })) return;
-    const text = "sidewire: the relay reports an error";
-    // The token has expired, and the relay is about to close the connection.
-    if (error.code === "AUTHENTICATION_FAILED") this.#logger.debug(text, error);
-    else this.#logger.warn(text, error);
-  }
-
-  /** Lets the application subscribe several times before the first request is sent. */
-  #soon(): void {
-    queueMicrotask(() => this.#advance());
-  }
-
-  /** Sends what is to be sent. */
-  #advance(): void {
-    if (this.#connection === undefined || !this.#session.isOpen) return;
-    for (;;) {
-      const step = this.#session.next(Date.now());
-      if (step === undefined) break;
-      if (step.kind === "replace connection") {
-        this.#replace();
-        return;
-      }
-      if (step.kind === "give up") {
-        this.#lost(new ConnectionError("NO_ANSWER", "the relay does not answer a request"));
-        return;
-      }
-      this.#connection.send(step.message);
-    }
-    clearTimeout(this.#requestTimer);
-    const { wakeAt } = this.#session;
-    if (wakeAt !== undefined && wakeAt > Date.now()) {
-      this.#requestTimer = setTimeout(() => this.#advance(), wakeAt - Date.now());
-    }
-    this.#setState({ name: this.#session.isSettled ? "open" : "resuming" });
+  #confirmed(): void {
+    // Once for each connection, so that a later failure can undo it.
+    if (!this.#wasConfirmed) this.#backoff.reset();
+    this.#wasConfirmed = true;
   }
 
   /** Opens another connection, on which a subscription can resume. */
@@ -360,10 +301,9 @@ export class Sidewire<Events = AnyEvents> {
   #drop(): void {
     this.#attempt += 1;
     clearTimeout(this.#timer);
-    clearTimeout(this.#requestTimer);
     this.#connection?.close();
     this.#connection = undefined;
-    this.#session.closed();
+    this.#conversation.closed();
   }
 
   #stop(reason: ConnectionError): void {

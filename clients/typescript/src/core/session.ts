@@ -18,25 +18,10 @@ import type { Effect, Step } from "./effects.js";
 import { Follower, type StoredEvent } from "./follower.js";
 import { inResumeOrder, takeJoinable } from "./grouping.js";
 import { RECENT_LIMITS, RecentEvents, type RecentLimits } from "./recent.js";
+import { type PendingRequest, refusedTopic } from "./requests.js";
 
 /** A request without an answer may be this old, not counting the replay that it waits for. */
 export const ANSWER_WITHIN_MS = 60_000;
-
-interface SubscribeRequest {
-  readonly messageId: string;
-  readonly kind: "subscribe";
-  readonly followers: Follower[];
-  /** As they are in the message. */
-  readonly topics: string[];
-}
-
-interface UnsubscribeRequest {
-  readonly messageId: string;
-  readonly kind: "unsubscribe";
-  readonly topics: string[];
-}
-
-type PendingRequest = SubscribeRequest | UnsubscribeRequest;
 
 interface Replay {
   readonly followers: readonly Follower[];
@@ -389,15 +374,6 @@ function endReplay(follower: Follower, position: Position): Effect[] {
   const due = follower.endReplay(position);
   const events: Effect[] = due.map((event) => ({ kind: "event", to: follower, event }));
   return [...events, { kind: "live", to: follower }];
-}
-
-/** Returns the topic that the `field_name` of a refusal names, such as `subscribe.topics[2]`. */
-function refusedTopic(
-  request: SubscribeRequest,
-  fieldName: string | undefined,
-): string | undefined {
-  const index = /^subscribe\.topics\[([0-9]+)\]$/.exec(fieldName ?? "")?.[1];
-  return index === undefined ? undefined : request.topics[Number(index)];
 }
 
 function isStored(event: SidewireEvent): event is StoredEvent {

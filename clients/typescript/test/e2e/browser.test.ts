@@ -8,25 +8,34 @@ import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Publisher } from "../../src/publisher.js";
 import { FaultyProxy } from "../support/faulty_proxy.js";
-import { TestRelay } from "../support/relay.js";
+import { routingTable, TestRelay } from "../support/relay.js";
 
 const DIST = new URL("../../dist/", import.meta.url);
 
 const PAGE = `<!doctype html>
 <title>Sidewire</title>
 <pre id="events"></pre>
+<pre id="present"></pre>
 <script type="module">
-  import { Sidewire } from "/dist/index.js";
+  import { json, Sidewire } from "/dist/index.js";
   const settings = new URLSearchParams(location.hash.slice(1));
-  const relay = new Sidewire(settings.get("url"), { getToken: () => settings.get("token") });
+  const table = await (await fetch("/table")).json();
+  const relay = new Sidewire(settings.get("url"), {
+    getToken: () => settings.get("token"),
+    schema: json(table),
+  });
   const show = (state) => { document.body.dataset.state = state; };
   relay.on("state", (state) => {
     show(state.name === "waiting" ? "waiting " + state.reason.code : state.name);
   });
-  relay.subscribe(["order:7"], {
-    onEvent: (event) => { events.textContent += event.payload.type + "\\n"; },
+  const orders = relay.subscribe(["order:7"], {
     onGap: () => { events.textContent += "gap\\n"; },
   });
+  orders.on("event", (event) => { events.textContent += event.payload.type + "\\n"; });
+  const room = relay.presence("room:1", {
+    onChange: () => { present.textContent = [...room.users("presence").keys()].join(); },
+  });
+  room.set("presence", { type: "looking", topics: ["room:1"] });
 </script>`;
 
 let server: TestRelay;
@@ -37,10 +46,14 @@ let page: Page;
 let publisher: Publisher;
 
 beforeAll(async () => {
-  server = await TestRelay.start();
+  server = await TestRelay.start({ presence: 'linger = "200ms"' });
   proxy = await FaultyProxy.start(server.clientPort);
   publisher = new Publisher(`http://127.0.0.1:${server.ingestPort}`, { key: server.key });
   pages = createServer(async ({ url = "" }, response) => {
+    if (url === "/table") {
+      response.setHeader("Content-Type", "application/json").end(JSON.stringify(routingTable()));
+      return;
+    }
     if (!url.startsWith("/dist/")) {
       response.setHeader("Content-Type", "text/html").end(url === "/page" ? PAGE : "elsewhere");
       return;
@@ -55,12 +68,7 @@ beforeAll(async () => {
     // So that a page that is left is kept, as it is for people.
     ignoreDefaultArgs: ["--disable-back-forward-cache"],
   });
-  page = await browser.newPage();
-  page.setDefaultTimeout(10_000);
-  page.on("pageerror", console.error);
-  const token = server.token("ann");
-  const settings = new URLSearchParams({ url: `ws://127.0.0.1:${proxy.port}/ws`, token });
-  await page.goto(`${origin()}/page#${settings}`);
+  page = await openPage("ann");
 }, 60_000);
 
 afterAll(async () => {
@@ -70,6 +78,16 @@ afterAll(async () => {
   await proxy?.stop();
   await server?.stop();
 });
+
+async function openPage(user: string): Promise<Page> {
+  const page = await browser.newPage();
+  page.setDefaultTimeout(10_000);
+  page.on("pageerror", console.error);
+  const token = server.token(user);
+  const settings = new URLSearchParams({ url: `ws://127.0.0.1:${proxy.port}/ws`, token });
+  await page.goto(`${origin()}/page#${settings}`);
+  return page;
+}
 
 const origin = () => `http://127.0.0.1:${(pages.address() as AddressInfo).port}`;
 const post = (type: string) =>
@@ -109,4 +127,14 @@ test("a page in the back/forward cache has no connection, and resumes when it is
   // A page that comes from there is not loaded again.
   await page.goBack({ waitUntil: "commit" });
   await untilEvents("1", "2", "3");
+});
+
+test("two pages see each other, and one that is closed is gone", async () => {
+  const untilPresent = (page: Page, users: string) =>
+    page.locator("#present").getByText(users, { exact: true }).waitFor({ state: "attached" });
+  const other = await openPage("bob");
+  await untilPresent(other, "ann");
+  await untilPresent(page, "bob");
+  await other.close();
+  await untilPresent(page, "");
 });

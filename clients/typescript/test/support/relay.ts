@@ -1,6 +1,6 @@
 /** A relay of the real program, on free ports and with keys of its own. */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { createHmac, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import type { RoutingTable } from "../../src/index.js";
 
 const SIDEWIRE =
   process.env.SIDEWIRE ??
@@ -16,12 +17,19 @@ const SIDEWIRE =
 /** Keys of the config beyond those that every test needs, as TOML. */
 export interface RelayConfig {
   readonly limits?: string;
+  readonly presence?: string;
   readonly replay?: string;
 }
 
 interface Addresses {
   readonly client: string;
   readonly ingest: string;
+}
+
+/** Returns the routing table of the schema `generic`. */
+export function routingTable(): RoutingTable {
+  const args = ["schema", "--bundled", "generic", "--format", "json"];
+  return JSON.parse(execFileSync(SIDEWIRE, args, { encoding: "utf8" }));
 }
 
 /** A relay with the schema `generic`. */
@@ -117,6 +125,8 @@ bundled = "generic"
 user_burst = 100000
 tenant_burst = 100000
 ${this.#config.limits ?? ""}
+[presence]
+${this.#config.presence ?? ""}
 [replay]
 ${this.#config.replay ?? ""}
 [ingest]

@@ -2,10 +2,17 @@
 //
 // Address, token and topics are in the page's URL fragment:
 // index.html#url=ws://127.0.0.1:3000/ws&token=…&topic=order:7
+//
+// With `item=item-1` too it shows who else looks at this work item, and who is typing, as the
+// bundled schema has it.
 "use strict";
 
 const settings = new URLSearchParams(location.hash.slice(1));
 const topics = settings.getAll("topic");
+const item = settings.get("item");
+if (item) {
+  topics.push(`work_item:${item}`);
+}
 
 // The position up to which the page has all events of its topics, kept so that it misses
 // nothing. See docs/protocol.md, "What a client keeps".
@@ -20,6 +27,9 @@ let socket = null;
 let requests = 0;
 
 document.getElementById("topics").textContent = topics.join(", ");
+const comment = document.getElementById("comment");
+comment.disabled = !item;
+comment.oninput = () => sendTyping(comment.value !== "");
 connect();
 
 function connect() {
@@ -42,13 +52,22 @@ function connect() {
   };
 }
 
+/** Sends a message; the relay answers events for other clients only if it refuses them. */
+function send(event) {
+  requests += 1;
+  socket.send(JSON.stringify({ messageId: `request-${requests}`, ...event }));
+}
+
+function sendTyping(isTyping) {
+  send({ userTyping: { workItemId: item, isTyping } });
+}
+
 function subscribe(topics, resumeFrom) {
   const subscribe = { topics };
   if (resumeFrom) {
     subscribe.resumeFrom = resumeFrom;
   }
-  requests += 1;
-  socket.send(JSON.stringify({ messageId: `request-${requests}`, subscribe }));
+  send({ subscribe });
 }
 
 function receive(envelope) {
@@ -59,6 +78,10 @@ function receive(envelope) {
     append("errors", `${errorCode} at ${fieldName}: ${errorMessage}`);
   } else if (envelope.event) {
     received(envelope);
+  } else if (envelope.userPresence) {
+    showPerson(envelope.userPresence);
+  } else if (envelope.userTyping) {
+    showTyping(envelope.userTyping);
   }
   // A page ignores payloads that it does not know.
 }
@@ -71,6 +94,11 @@ function confirmed(confirmation) {
     replay = { left: count, then: confirmation.position };
   } else {
     position = confirmation.position;
+  }
+  if (item) {
+    // Everybody who is there is shown again after the confirmation.
+    document.getElementById("people").replaceChildren();
+    send({ userPresence: { status: "PRESENCE_STATUS_ONLINE", viewingItemId: item } });
   }
   show("live", confirmation.recovered ? `live, resumed with ${count} events` : "live");
 }
@@ -86,10 +114,37 @@ function received(envelope) {
   append("events", JSON.stringify(envelope.event));
 }
 
+/** Shows what a user does, or removes the user. */
+function showPerson({ userId, status }) {
+  const found = findPerson(userId);
+  if (status === "PRESENCE_STATUS_OFFLINE") {
+    found?.remove();
+    return;
+  }
+  const person = found ?? append("people", userId);
+  person.dataset.user = userId;
+  person.dataset.status = status;
+}
+
+/** Shows whether a user is typing, if the user is there. */
+function showTyping({ userId, isTyping }) {
+  const person = findPerson(userId);
+  if (person) {
+    // JSON omits fields that are false.
+    person.dataset.typing = isTyping ?? false;
+  }
+}
+
+function findPerson(userId) {
+  const people = [...document.getElementById("people").children];
+  return people.find((person) => person.dataset.user === userId);
+}
+
 function append(list, text) {
   const item = document.createElement("li");
   item.textContent = text;
   document.getElementById(list).append(item);
+  return item;
 }
 
 function show(state, text = state) {

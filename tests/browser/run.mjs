@@ -1,4 +1,4 @@
-// Drives the page in a headless Chromium against a relay of its own, and ends the
+// Drives the page in a headless Chromium against relays of its own, and ends the
 // processes that it started. Run by scripts/browser.
 //
 //   node run.mjs SIDEWIRE CHROMIUM MODULES SCRATCH
@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
 import { createRequire } from "node:module";
 import { connect, createServer } from "node:net";
@@ -25,14 +25,13 @@ const ending = [];
 
 async function main() {
   setTimeout(() => fail(new Error(`not done after ${DEADLINE / 1000} s`)), DEADLINE).unref();
-  const relay = await startRelay();
+  const relay = await startRelay("generic", '[schema]\nbundled = "generic"');
   const proxy = await startProxy(relay.client);
   const pages = await servePages();
   const browser = await chromium.launch({ executablePath, timeout: PATIENCE });
   ending.push(() => browser.close());
-  const context = await browser.newContext({ viewport: { width: 900, height: 640 } });
-  context.setDefaultTimeout(PATIENCE);
-  const open = (token) => openPage(context, pages, proxy.address, token);
+  const context = await newContext(browser);
+  const open = (token) => openPage(context, pages, proxy.address, { token, topic: "order:7" });
 
   const page = await open(relay.token("ann", "1h"));
   await state(page, "live");
@@ -87,15 +86,51 @@ async function main() {
     await state(page, "closed");
     assert.match(await text(page, "#status"), /closed with 4001/);
   });
+
+  await seeEachOther(browser, pages);
 }
 
-/** Starts a relay with the generic schema on free ports. */
-async function startRelay() {
+/** Two browsers that look at one work item, with the bundled schema. */
+async function seeEachOther(browser, pages) {
+  const relay = await startRelay("presence", '[presence]\nlinger = "500ms"');
+  const open = async (user) => {
+    const context = await newContext(browser);
+    const token = relay.token(user, "1h");
+    return openPage(context, pages, relay.client, { token, item: "item-1" });
+  };
+  const [ann, bob] = [await open("ann"), await open("bob")];
+
+  await step("two browsers see each other", async () => {
+    await person(ann, "bob", '[data-status="PRESENCE_STATUS_ONLINE"]').waitFor();
+    await person(bob, "ann", '[data-status="PRESENCE_STATUS_ONLINE"]').waitFor();
+    assert.deepEqual(await bob.locator("#people li").allTextContents(), ["ann"]);
+  });
+
+  await step("each sees that the other is typing, and has stopped", async () => {
+    await bob.locator("#comment").fill("Looks good");
+    await person(ann, "bob", '[data-typing="true"]').waitFor();
+    await ann.screenshot({ path: join(scratch, "people.png") });
+    await bob.locator("#comment").fill("");
+    await person(ann, "bob", '[data-typing="false"]').waitFor();
+    assert.equal(await bob.locator("#people li[data-typing]").count(), 0);
+  });
+
+  await step("a tab that is closed is shown to go offline", async () => {
+    await bob.close();
+    await person(ann, "bob").waitFor({ state: "detached" });
+    assert.deepEqual(await ann.locator("#errors li").allTextContents(), []);
+  });
+}
+
+/** Starts a relay on free ports. */
+async function startRelay(name, settings) {
+  const directory = join(scratch, name);
+  mkdirSync(directory);
   const key = randomBytes(32).toString("hex");
-  const secret = join(scratch, "jwt.secret");
+  const secret = join(directory, "jwt.secret");
   writeFileSync(secret, randomBytes(32).toString("hex"), { mode: 0o600 });
-  writeFileSync(join(scratch, "ingest.key"), key, { mode: 0o600 });
-  const config = join(scratch, "sidewire.toml");
+  writeFileSync(join(directory, "ingest.key"), key, { mode: 0o600 });
+  const config = join(directory, "sidewire.toml");
   writeFileSync(config, `
 [client]
 listen = "127.0.0.1:0"
@@ -104,8 +139,7 @@ leeway = "0s"
 [[auth.keys]]
 secret_file = "jwt.secret"
 algorithm = "HS256"
-[schema]
-bundled = "generic"
+${settings}
 [ingest]
 listen = "127.0.0.1:0"
 [[ingest.keys]]
@@ -211,16 +245,23 @@ async function listen(server) {
   return `127.0.0.1:${server.address().port}`;
 }
 
-async function openPage(context, pages, relay, token) {
+async function newContext(browser) {
+  const context = await browser.newContext({ viewport: { width: 900, height: 640 } });
+  context.setDefaultTimeout(PATIENCE);
+  return context;
+}
+
+async function openPage(context, pages, relay, options) {
   const page = await context.newPage();
   page.on("pageerror", fail);
-  const settings = new URLSearchParams({ url: `ws://${relay}/ws`, token, topic: "order:7" });
+  const settings = new URLSearchParams({ url: `ws://${relay}/ws`, ...options });
   await page.goto(`http://${pages}/index.html#${settings}`);
   return page;
 }
 
 const state = (page, state) => page.locator(`#status[data-state="${state}"]`).waitFor();
 const events = (page, count) => page.locator("#events li").nth(count - 1).waitFor();
+const person = (page, user, more = "") => page.locator(`#people li[data-user="${user}"]${more}`);
 const text = (page, selector) => page.locator(selector).first().textContent();
 
 async function step(name, run) {

@@ -5,7 +5,9 @@ import { once } from "node:events";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { TestRelay } from "../support/relay.js";
+import { WebSocket } from "ws";
+import { json, Sidewire } from "../../src/index.js";
+import { routingTable, TestRelay } from "../support/relay.js";
 import { until } from "../support/wait.js";
 
 const PACKAGE = fileURLToPath(new URL("../../", import.meta.url));
@@ -15,7 +17,7 @@ let server: TestRelay;
 const running: ChildProcess[] = [];
 
 beforeAll(async () => {
-  server = await TestRelay.start();
+  server = await TestRelay.start({ presence: 'linger = "200ms"' });
 });
 afterAll(async () => {
   for (const process of running) process.kill();
@@ -36,7 +38,7 @@ function run(name: string, ...args: string[]) {
       said.text += bytes;
     });
   }
-  example.on("exit", () => rmSync(file));
+  example.on("exit", () => rmSync(file, { force: true }));
   return { example, said };
 }
 
@@ -58,3 +60,39 @@ test("the examples follow a topic and post an event", async () => {
     "connecting\nresuming\nopen\nevent { type: 'order.shipped', data: { order: 7 } }\n",
   );
 });
+
+test("the example of presence shows who comes, types and leaves", async () => {
+  const url = `ws://127.0.0.1:${server.clientPort}/ws`;
+  const schema = server.file("schema.json", JSON.stringify(routingTable()));
+  const enter = (user: string) =>
+    run("presence", url, server.file(`${user}.jwt`, server.token(user)), schema);
+  const says = (what: { text: string }, text: string) =>
+    until(
+      text,
+      () => what.text.includes(text),
+      () => what.text,
+    );
+  const ann = enter("ann").said;
+  // Her client has to be there before the other one sends what is not stored.
+  await looksOn(url);
+  const bob = enter("bob");
+  await says(ann, "bob is reading\n");
+  await says(ann, "bob is typing\n");
+  await says(bob.said, "ann is reading\n");
+  bob.example.kill();
+  await says(ann, "bob has left\n");
+  expect(ann.text.split("\n").length).toBe(4);
+  expect(bob.said.text).toBe("ann is reading\n");
+});
+
+/** Resolves when a user named ann is in room:1. */
+async function looksOn(url: string): Promise<void> {
+  const relay = new Sidewire(url, {
+    getToken: () => server.token("cat"),
+    schema: json(routingTable()),
+    WebSocket,
+  });
+  const room = relay.presence("room:1");
+  await until("ann", () => room.users("presence").has("ann"));
+  relay.close();
+}

@@ -32,6 +32,12 @@ const counts = {
   replaced: 0,
 };
 
+/** Returns the cases that have to occur and did not. */
+function casesMissing(): string[] {
+  const missing = Object.entries(counts).filter(([, count]) => count === 0);
+  return missing.map(([name]) => name).filter((name) => name !== "replaced");
+}
+
 afterEach(() => {
   vi.restoreAllMocks();
 });
@@ -211,7 +217,11 @@ test(
 
     const endsAt = performance.now() + SECONDS * 1000;
     let restartAt = performance.now() + 2_500;
-    while (performance.now() < endsAt) {
+    // On a busy machine some cases take longer to occur.
+    const latestEnd = endsAt + 30_000;
+    const isOver = (now: number) =>
+      now > endsAt && (casesMissing().length === 0 || now > latestEnd);
+    while (!isOver(performance.now())) {
       // The relay does not restart during a post, since it forgets message ids then.
       if (performance.now() > restartAt) {
         counts.restarts += 1;
@@ -254,9 +264,7 @@ test(
     for (const follower of followers) follower.close();
     console.log(`chaos: ${JSON.stringify(counts)}`);
     expect(followers.flatMap((it) => it.faults)).toEqual([]);
-    for (const [name, count] of Object.entries(counts)) {
-      if (name !== "replaced") expect(count, `no ${name}`).toBeGreaterThan(0);
-    }
+    expect(casesMissing()).toEqual([]);
   },
   (SECONDS + 60) * 1000,
 );

@@ -1,8 +1,11 @@
 //! Sixteen tenants that share the names of their topics and users, and random operations: no
-//! event crosses from one tenant to another.
+//! event, client event or presence message crosses from one tenant to another.
+
+mod sent_by_clients;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
+use self::sent_by_clients::Received;
 use super::*;
 
 const TENANTS: usize = 16;
@@ -18,6 +21,7 @@ const TOPICS: [&str; 6] = ["a:1", "a:2", "b:1", "user:ann", "user:bob", "tenant:
 
 struct Member {
     tenant: usize,
+    user: UserName,
     client: HubClient,
     position: Option<Position>,
 }
@@ -28,6 +32,24 @@ struct Seen {
     operations: usize,
     events: usize,
     replayed: usize,
+    client_events: usize,
+    present: usize,
+    absent: usize,
+}
+
+impl Seen {
+    /// Counts what a client has received. `is_behind`: true while it catches up.
+    fn count(&mut self, received: &Received, is_behind: bool) {
+        match (&received.message, &received.presence) {
+            (Some(_), _) => self.client_events += 1,
+            (_, Some(presence)) if presence.absent => self.absent += 1,
+            (_, Some(_)) => self.present += 1,
+            (None, None) => {
+                self.events += 1;
+                self.replayed += usize::from(is_behind);
+            }
+        }
+    }
 }
 
 #[test]
@@ -43,6 +65,9 @@ fn nothing_crosses_from_one_tenant_to_another_in_200_000_random_operations() {
     assert_eq!(seen.operations, operations);
     assert!(seen.events > operations / 2, "{seen:?}");
     assert!(seen.replayed > operations / 100, "{seen:?}");
+    assert!(seen.client_events > operations / 20, "{seen:?}");
+    assert!(seen.present > operations / 20, "{seen:?}");
+    assert!(seen.absent > operations / 200, "{seen:?}");
 }
 
 async fn operate(operations: usize) -> Seen {
@@ -62,16 +87,19 @@ async fn operate(operations: usize) -> Seen {
     let mut seen = Seen::default();
     while seen.operations < operations {
         seen.operations += 1;
-        match random.random_range(0..20) {
+        let number = seen.operations;
+        match random.random_range(0..24) {
             0 | 1 if members.len() < CLIENTS => members.extend(connect(&fixture, &mut random)),
             2 if !members.is_empty() => {
                 let gone = random.random_range(0..members.len());
                 drop(members.swap_remove(gone));
             }
-            3 => fixture
-                .registry
-                .sweep(Instant::now() + Duration::from_millis(1)),
-            4..10 => publish(&fixture, &mut random, seen.operations).await,
+            3 => pass_time(&fixture).await,
+            4..10 => publish(&fixture, &mut random, number).await,
+            10..14 if !members.is_empty() => {
+                let sender = &members[random.random_range(0..members.len())];
+                send(sender, &fixture, &mut random, number);
+            }
             _ if !members.is_empty() => {
                 let index = random.random_range(0..members.len());
                 let member = &mut members[index];
@@ -88,6 +116,20 @@ async fn operate(operations: usize) -> Seen {
     seen
 }
 
+/// Ends what is idle, and the presence that has lingered.
+async fn pass_time(fixture: &HubFixture) {
+    tokio::time::advance(Duration::from_millis(500)).await;
+    fixture
+        .registry
+        .sweep(Instant::now() + Duration::from_millis(1));
+    for shard in &fixture.shards {
+        let mut context = Context::from_waker(Waker::noop());
+        let ending = pin!(unconstrained(shard.end_lingering()));
+        assert!(ending.poll(&mut context).is_pending());
+        turn(shard);
+    }
+}
+
 fn connect(fixture: &HubFixture, random: &mut StdRng) -> Option<Member> {
     let tenant = random.random_range(0..TENANTS);
     let shard = random.random_range(0..2);
@@ -97,6 +139,7 @@ fn connect(fixture: &HubFixture, random: &mut StdRng) -> Option<Member> {
     let hub = RefCell::new(joined.ok()?);
     Some(Member {
         tenant,
+        user,
         client: HubClient { outbox, hub },
         position: None,
     })
@@ -118,6 +161,15 @@ async fn publish(fixture: &HubFixture, random: &mut StdRng, number: usize) {
     if let Ok(appended) = appended {
         assert!(appended.wait_acknowledged().await.acknowledged);
     }
+}
+
+/// Sends a client event, or changes the presence of the sender.
+fn send(sender: &Member, fixture: &HubFixture, random: &mut StdRng, number: usize) {
+    match random.random() {
+        true => sender.relay(fixture, random, number),
+        false => sender.change_presence(fixture, random, number),
+    }
+    fixture.shards.iter().for_each(turn);
 }
 
 fn subscribe(member: &mut Member, random: &mut StdRng) {
@@ -144,17 +196,21 @@ fn subscribe(member: &mut Member, random: &mut StdRng) {
 /// Returns true if the member stays: one that is overtaken is closed.
 fn advance(member: &Member) -> bool {
     let mut hub = member.client.hub();
+    if hub.may_send_presence(false) {
+        hub.send_presence(|| Ok(()));
+    }
     hub.is_live() || hub.run_step(&mut all()) != SubscribeProgress::Overtaken
 }
 
-/// Reads all received events and checks that none is another tenant's.
+/// Reads all that was received and checks that none is another tenant's.
 fn look(member: &mut Member, seen: &mut Seen) {
     let prefix = format!("{}.", member.tenant);
     let is_behind = !member.client.hub().is_live();
-    for (id, _) in member.client.received() {
-        assert!(id.starts_with(&prefix), "{id} came to {prefix}");
-        seen.events += 1;
-        seen.replayed += usize::from(is_behind);
+    for frame in member.client.received_frames() {
+        let received = Received::from_frame(&frame);
+        let origin = received.origin();
+        assert!(origin.starts_with(&prefix), "{origin} came to {prefix}");
+        seen.count(&received, is_behind);
     }
 }
 

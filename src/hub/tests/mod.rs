@@ -33,7 +33,7 @@ use sidewire_protocol::{
 };
 use sidewire_testing::{
     protobuf::Envelope,
-    websocket::{TEXT, only_frame},
+    websocket::{Frame, TEXT, only_frame},
 };
 use tokio::{task::unconstrained, time::Instant};
 
@@ -219,15 +219,19 @@ impl HubClient {
 
     /// Returns the message ids and offsets of the events received since the last call.
     fn received(&self) -> Vec<(String, u64)> {
-        let mut events = Vec::new();
+        self.received_frames().iter().map(decode).collect()
+    }
+
+    fn received_frames(&self) -> Vec<Frame> {
+        let mut frames = Vec::new();
         while !self.outbox.is_empty() {
             let written = self.outbox.with_next_write(|slices| {
-                events.extend(slices.iter().map(|frame| decode(frame)));
+                frames.extend(slices.iter().map(|frame| only_frame(frame)));
                 slices.iter().map(|frame| frame.len()).sum()
             });
             self.outbox.advance_written(written);
         }
-        events
+        frames
     }
 
     fn received_ids(&self) -> Vec<String> {
@@ -239,8 +243,7 @@ fn name(tenant: &str) -> TenantName {
     TenantName::parse(tenant).unwrap()
 }
 
-fn decode(frame: &[u8]) -> (String, u64) {
-    let frame = only_frame(frame);
+fn decode(frame: &Frame) -> (String, u64) {
     if frame.opcode == TEXT {
         return decode_json(&frame.payload);
     }

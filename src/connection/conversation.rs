@@ -484,6 +484,7 @@ fn inspect_frame<'a>(
         Err(error) if error.fault() == WireFault::TooLargeToDecode => {
             schema.inspect_unrouted(frame)
         }
+        Err(error) => inspect_withdrawal(schema, frame).ok_or(error),
         inspected => inspected,
     };
     let envelope = inspected.map_err(|error| frame_refusal(frame, &error))?;
@@ -495,6 +496,15 @@ fn inspect_frame<'a>(
         )),
         Some(Ok(_)) | None => Ok(envelope),
     }
+}
+
+/// Inspects a frame whose topics may be invalid, which matters to nobody if it withdraws presence.
+/// Returns `None` if it does not.
+fn inspect_withdrawal<'a>(schema: &'a Schema, frame: &'a [u8]) -> Option<InspectedEnvelope<'a>> {
+    let inspected = schema.inspect_unrouted(frame).ok()?;
+    let withdraws = |payload| schema.is_absent(payload);
+    let is_withdrawal = inspected.payload.as_ref().is_some_and(withdraws);
+    is_withdrawal.then_some(inspected)
 }
 
 /// Returns the refusal of a frame that the walk refused. If only its content is at fault, the

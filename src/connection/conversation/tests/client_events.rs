@@ -129,6 +129,18 @@ fn events_are_refused_while_they_are_turned_off() {
 }
 
 #[test]
+fn a_withdrawal_of_presence_may_name_anything() {
+    let grant = Grant::from_topics([]);
+    for project in ["*", "a\nb", "", "elsewhere"] {
+        let presence = json!({"status": "PRESENCE_STATUS_OFFLINE", "projectId": project});
+        let event = event(&conversation_of(&grant), &named("userPresence", &presence));
+        assert_eq!(event.presence, Some(PresenceChange::Withdrawn), "{project}");
+        let presence = json!({"status": "PRESENCE_STATUS_AWAY", "projectId": project});
+        refusal(&conversation_of(&grant), &named("userPresence", &presence));
+    }
+}
+
+#[test]
 fn a_large_event_is_read_elsewhere_with_the_same_result() {
     let long = "x".repeat(5_000);
     let unknown = field(99, long.as_bytes());

@@ -265,7 +265,17 @@ impl HubConnection {
     /// true while none may be sent because of new subscriptions.
     #[must_use]
     pub fn may_send_presence(&self, is_limited: bool) -> bool {
-        self.is_live() && self.member.may_send_presence(is_limited)
+        if !self.is_live() {
+            self.member.postpone_presence();
+            return false;
+        }
+        self.member.may_send_presence(is_limited)
+    }
+
+    /// Gives up the connection's place in its tenant's queue that it holds to send presence, while
+    /// it waits for something else.
+    pub fn postpone_presence(&self) {
+        self.member.postpone_presence();
     }
 
     /// Sends a part of what the connection is owed. `charge` is called for each message that is sent

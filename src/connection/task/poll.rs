@@ -75,6 +75,8 @@ impl<S: Transport> ConnectionTask<S> {
                 return Poll::Ready(ConnectionStep::Subscribe);
             }
             if open.has_ready_request() {
+                // It may be behind the connection's own place.
+                open.hub.postpone_presence();
                 return match open.may_work() {
                     true => Poll::Ready(ConnectionStep::Waited),
                     false => Poll::Pending,

@@ -133,6 +133,7 @@ impl PresenceBacklogs {
             return false;
         };
         if backlog.owed.is_empty() && (is_limited || backlog.snapshots.is_empty()) {
+            backlog.ticket = None;
             return false;
         }
         if !member.outbox().is_half_free() {
@@ -141,6 +142,16 @@ impl PresenceBacklogs {
             return false;
         }
         member.may_work(&mut backlog.ticket)
+    }
+
+    /// Gives up the connection's place among the tenant's tasks that wait to work, so that no other
+    /// waits for it.
+    pub(super) fn postpone(&self, id: ConnectionId) {
+        let mut backlogs = self.0.borrow_mut();
+        let ticket = backlogs.get_mut(&id).and_then(|it| it.ticket.take());
+        // Dropping it wakes the next one.
+        drop(backlogs);
+        drop(ticket);
     }
 
     /// Sends a part of the backlog. `charge` charges a message of a snapshot.

@@ -126,6 +126,14 @@ impl TenantMember {
         self.here.presence_backlogs.may_send(self, is_limited)
     }
 
+    /// Lets others of the tenant work first, while the connection has to do something else before
+    /// it sends what is owed.
+    pub(in crate::hub) fn postpone_presence(&self) {
+        if self.outbox().owes_presence() {
+            self.here.presence_backlogs.postpone(self.id());
+        }
+    }
+
     /// Sends a part of what the connection is owed.
     pub(in crate::hub) fn send_presence(
         &self,

@@ -10,6 +10,7 @@ mod json;
 mod memory;
 mod model;
 mod places;
+mod presence;
 mod replay_turns;
 mod resume;
 mod turns;

@@ -112,8 +112,6 @@ mod in_tests {
         KeepsUnsubscribedPresence,
         /// Presence messages of connections that have ended linger forever.
         ForgetsToEndLingering,
-        /// A new subscriber is shown presence that its shard has not applied yet.
-        ShowsPresenceEarly,
         /// A message of another connection of a user replaces one that has ended only for those
         /// who see both on the same topic.
         HandsOverByTopicOnly,

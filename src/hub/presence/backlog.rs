@@ -13,7 +13,7 @@ use sidewire_protocol::{Topic, close::CloseReason};
 use super::PresenceMessage;
 use crate::{
     event::ClientEvent,
-    hub::{ShardId, membership::TenantMember, subscribers::ConnectionId},
+    hub::{membership::TenantMember, subscribers::ConnectionId},
     limits::LimitExceeded,
     outbox::Outbox,
     planted::fault,
@@ -235,13 +235,8 @@ impl Sending<'_> {
         charge: &mut impl FnMut() -> Result<(), LimitExceeded>,
     ) -> (Option<Snapshot>, Result<(), LimitExceeded>) {
         let member = self.member;
-        let shard = match fault!(ShowsPresenceEarly) {
-            // A shard that has applied everything.
-            true => ShardId::MAX,
-            false => member.key().shard,
-        };
         let part = member.presence().snapshot_part(
-            shard,
+            member.key().shard,
             &snapshot.topic,
             snapshot.cursor.as_ref(),
             KEYS_PER_PART,

@@ -50,11 +50,9 @@ const SCHEDULES: &[&str] = &[
     "a token whose topics were resumed",
     "an event that only a wildcard brought",
     "an event of another client",
-    "all events of other clients",
     "presence",
     "absent",
     "a presence message beyond a bound",
-    "4003 for presence",
     "a user who is seen at rest",
     "a user who is seen at rest and has several connections",
 ];
@@ -175,7 +173,6 @@ planted! {
     owed_presence_that_is_forgotten_is_found: ForgetsOwedPresence,
     presence_on_a_topic_after_its_unsubscribe_is_found: KeepsUnsubscribedPresence,
     presence_that_lingers_forever_is_found: ForgetsToEndLingering,
-    presence_that_is_shown_before_its_shard_applies_it_is_found: ShowsPresenceEarly,
     a_hand_over_by_topic_only_is_found: HandsOverByTopicOnly,
     a_refused_presence_message_that_ends_the_earlier_one_is_found: RefusesAndForgets,
 }

@@ -29,7 +29,7 @@ impl ClientSession<'_> {
             return false;
         }
         if self.client.is_restless {
-            self.next_act = Instant::now() + self.client.dice.millis(5..80);
+            self.next_act = Instant::now() + self.client.dice.millis(5..50);
             if self.client.should_flee() {
                 self.client
                     .history

@@ -106,17 +106,21 @@ fn client_events(world: &World, encoding: Encoding) -> Vec<Row> {
         let message = |size| encoding.frame(&items::client_event(encoding, event, size));
         let events = message(event.bytes).repeat(CLIENT_EVENTS);
         let one_more = message(event.bytes + 1);
-        Row::legal(
-            &[&format!("message {} {}", event.name, encoding.name())],
-            name,
-            talk(&[&subscribe, &events, &ping], "pong"),
-        )
-        .beyond(talk(&[&subscribe, &one_more], "error"))
+        let entry = format!("message {} {}", event.name, encoding.name());
+        let all_refused = Expected::Messages("error", 10);
+        [
+            Row::legal(&[&entry], name, talk(&[&subscribe, &events, &ping], "pong"))
+                .beyond(talk(&[&subscribe, &one_more], "error")),
+            Row::refused(
+                &[&entry],
+                "10 that are a byte larger",
+                world.websocket(encoding, one_more.repeat(10), all_refused),
+            ),
+        ]
     };
-    vec![
-        largest(&items::TYPING, "600 of 16 KiB"),
-        largest(&items::PRESENCE, "600 of 2 KiB"),
-    ]
+    let typing = largest(&items::TYPING, "600 of 16 KiB");
+    let presence = largest(&items::PRESENCE, "600 of 2 KiB");
+    typing.into_iter().chain(presence).collect()
 }
 
 fn resumes(world: &World, encoding: Encoding, entry: &str) -> Vec<Row> {

@@ -13,6 +13,9 @@ use crate::largest::{
     },
 };
 
+/// Messages that a client may receive before the answer that it waits for.
+const ANSWERS_MAX: usize = 10_000;
+
 /// Subscribes to as many topics as a connection may have.
 pub(super) fn subscribe_to_all(world: &World) -> WebSocket {
     let parts = CONNECTION_TOPICS / SUBSCRIBE_TOPICS;
@@ -98,8 +101,8 @@ fn client_events(world: &World, encoding: Encoding) -> Vec<Row> {
     let subscribe = encoding.frame(&items::subscribe(encoding, "project:p"));
     let ping = encoding.frame(&items::ping(encoding));
     let talk = |frames: &[&[u8]], answer| {
-        // The subscription is confirmed first.
-        let expected = Expected::Any(answer, 2);
+        // Before it come the confirmation and what the clients of other connections send.
+        let expected = Expected::Any(answer, ANSWERS_MAX);
         world.websocket(encoding, frames.concat(), expected)
     };
     let largest = |event: &ClientEvent, name| {

@@ -48,7 +48,8 @@ fn an_event_of_a_client_reaches_another_one_with_its_true_sender() {
 #[test]
 fn presence_is_told_when_it_begins_and_when_its_client_has_gone() {
     let files = Files::configured(ConfigLines {
-        log: "[presence]\nlinger = \"0s\"",
+        // Long enough for the relay to show the user before it is told that the user has gone.
+        log: "[presence]\nlinger = \"500ms\"",
         ..ConfigLines::default()
     });
     let relay = Relay::serve(files);

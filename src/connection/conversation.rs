@@ -2,15 +2,15 @@
 //! out, come out. Knows no socket, no clock and no other connection.
 
 mod client_event;
+mod topics_request;
 
-use std::{collections::HashSet, hash::Hash, time::Duration};
+use std::time::Duration;
 
 use prost::Message;
 use sidewire_protocol::{
     ErrorCode, MessageId, Position, Topic, UserName,
     envelope::{OnlyMessageId, OnlyResumeFrom},
-    position::EpochError,
-    reply::{ListedIds, MessageRefusal, Reply},
+    reply::{MessageRefusal, Reply},
     schema::{
         ControlKind, IdLists, InspectLimits, InspectedEnvelope, InspectedPayload, PayloadKind,
         Schema, WireError, WireFault,
@@ -20,14 +20,14 @@ use sidewire_protocol::{
 
 use self::client_event::check_size;
 pub(super) use self::client_event::presence_refusal;
-pub use self::client_event::{ClientEventLimits, ClientEventRequest, PresenceChange};
+pub use self::{
+    client_event::{ClientEventLimits, ClientEventRequest, PresenceChange},
+    topics_request::{TopicsAnswer, TopicsRequest},
+};
 use crate::{auth::Grant, config::Config, event::RENDERED_AT_ONCE_MAX, limits::LimitExceeded};
 
 /// Delay after which a client should retry a request that was refused for lack of memory.
 const NO_MEMORY_RETRY_AFTER: Duration = Duration::from_secs(10);
-
-/// Delay after which a client should retry a request that was refused because too many wait.
-const WAITING_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Decides what to do about the frames of a client, by its user, its grant and the limits in
 /// force.
@@ -108,26 +108,6 @@ pub enum ClientRequest {
     Subscribe(TopicsRequest),
     /// Unsubscribe, then answer with [`TopicsAnswer::unsubscribe_confirmation`].
     Unsubscribe(TopicsRequest),
-}
-
-/// The contents of a Subscribe or Unsubscribe.
-#[derive(Debug, PartialEq)]
-pub struct TopicsRequest {
-    /// The topics that it names, without duplicates.
-    pub topics: Vec<Topic>,
-    /// The position to resume from, if it is a Subscribe that has one. An error means that no
-    /// relay can have issued it.
-    pub resume_from: Option<Result<Position, EpochError>>,
-    /// The part of the request that its answer repeats.
-    pub answer: TopicsAnswer,
-}
-
-/// The part of a Subscribe or Unsubscribe that its answer repeats.
-#[derive(Debug, PartialEq)]
-pub struct TopicsAnswer {
-    message_id: String,
-    lists: Vec<ListedIds>,
-    texts: Vec<String>,
 }
 
 impl MessageKind {
@@ -242,58 +222,6 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Collects the topics that the schema's lists and the relay's own list name.
-    fn topics_request(
-        &self,
-        lists: &IdLists,
-        envelope: &InspectedEnvelope<'_>,
-        payload: &InspectedPayload<'_>,
-    ) -> Result<TopicsRequest, MessageRefusal> {
-        let max = self.limits.topics_per_subscribe;
-        let named = lists
-            .named_topics(payload.bytes, max)
-            .map_err(|_| payload_refusal(payload))?;
-        let count = named.count;
-        if count > max {
-            let message = format!(
-                "{} names {count} topics; the maximum is {max}",
-                payload.name
-            );
-            return Err(MessageRefusal::invalid(payload.name, message));
-        }
-
-        let mut topics = Vec::with_capacity(count);
-        for (list, ids) in &named.ids {
-            for (index, id) in ids.iter().enumerate() {
-                let topic = listed_topic(&list.kind, id).map_err(|reason| {
-                    let path = format!("{}.{}[{index}]", payload.name, list.name);
-                    MessageRefusal::invalid(&path, format!("{path} {reason}"))
-                })?;
-                topics.push(topic);
-            }
-        }
-        for (index, text) in named.topics.iter().enumerate() {
-            let topic = Topic::parse(text).map_err(|error| {
-                let path = format!("{}.topics[{index}]", payload.name);
-                MessageRefusal::invalid(&path, format!("{path} {error}"))
-            })?;
-            topics.push(topic);
-        }
-        let lists = named.ids.into_iter().map(|(list, ids)| ListedIds {
-            number: list.number,
-            ids: deduplicate(ids),
-        });
-        Ok(TopicsRequest {
-            topics: deduplicate(topics),
-            resume_from: None,
-            answer: TopicsAnswer {
-                message_id: envelope.message_id.unwrap_or_default().to_owned(),
-                lists: lists.collect(),
-                texts: deduplicate(named.topics),
-            },
-        })
-    }
-
     /// Returns the refusal if the client may not subscribe to the topic.
     fn topic_refusal(&self, topic: &Topic) -> Option<MessageRefusal> {
         let reason = self.grant.refusal_reason(topic)?;
@@ -384,90 +312,6 @@ impl ClientRequest {
             Self::Subscribe(contents) | Self::Unsubscribe(contents) => contents,
         }
     }
-}
-
-impl TopicsAnswer {
-    /// Returns the confirmation of a Subscribe that took effect at this position. `replayed` is
-    /// the number of events that will be replayed; `None` unless the client resumes without a
-    /// gap.
-    #[must_use]
-    pub fn subscribe_confirmation(self, position: Position, replayed: Option<u64>) -> Reply {
-        Reply::SubscriptionConfirmed {
-            lists: self.lists,
-            fields: wire::SubscriptionConfirmed {
-                topics: self.texts,
-                position: Some(position.into()),
-                recovered: replayed.is_some(),
-                request_message_id: self.message_id,
-                replayed: replayed.unwrap_or(0),
-            },
-        }
-    }
-
-    /// Returns the confirmation of an Unsubscribe.
-    #[must_use]
-    pub fn unsubscribe_confirmation(self) -> Reply {
-        Reply::UnsubscribeConfirmed {
-            lists: self.lists,
-            fields: wire::UnsubscribeConfirmed {
-                topics: self.texts,
-                request_message_id: self.message_id,
-            },
-        }
-    }
-
-    /// Returns the refusal when `waiting_max` requests already wait for a replay to end.
-    #[must_use]
-    pub fn too_many_waiting_reply(&self, waiting_max: usize) -> Reply {
-        let message =
-            format!("at most {waiting_max} Subscribes and Unsubscribes may wait during a replay");
-        Reply::Error(MessageRefusal {
-            retry_after: Some(WAITING_RETRY_AFTER),
-            ..MessageRefusal::new(ErrorCode::RateLimitExceeded, message)
-                .for_message(&self.message_id)
-        })
-    }
-
-    /// Returns the refusal of a Subscribe that would take the connection over `topics_max`
-    /// topics.
-    #[must_use]
-    pub fn too_many_topics_reply(&self, topics_max: usize) -> Reply {
-        let message = format!("a connection may have at most {topics_max} topics");
-        Reply::Error(MessageRefusal::invalid("subscribe", message).for_message(&self.message_id))
-    }
-
-    /// Returns the refusal when the relay has no memory for more subscriptions.
-    #[must_use]
-    pub fn no_memory_reply(&self) -> Reply {
-        let message = "the relay has no memory for more subscriptions (limits.memory_max)";
-        Reply::Error(MessageRefusal {
-            retry_after: Some(NO_MEMORY_RETRY_AFTER),
-            ..MessageRefusal::new(ErrorCode::RateLimitExceeded, message)
-                .for_message(&self.message_id)
-        })
-    }
-}
-
-/// Returns the topic for an id in one of the schema's lists, where `*` is not an id.
-fn listed_topic(kind: &str, id: &str) -> Result<Topic, String> {
-    let topic = Topic::new(kind, id).map_err(|error| error.to_string())?;
-    if topic.is_wildcard() {
-        return Err("is `*`, which is not an id".to_owned());
-    }
-    Ok(topic)
-}
-
-/// Removes duplicates and keeps the order of first appearance.
-fn deduplicate<T, U>(items: Vec<T>) -> Vec<U>
-where
-    T: Eq + Hash + Clone + Into<U>,
-{
-    let mut seen = HashSet::with_capacity(items.len());
-    items
-        .into_iter()
-        .filter(|item| seen.insert(item.clone()))
-        .map(Into::into)
-        .collect()
 }
 
 fn inspect_frame<'a>(

@@ -10,7 +10,7 @@ mod subscribing;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value, json};
-use sidewire_protocol::Epoch;
+use sidewire_protocol::{Epoch, position::EpochError, reply::ListedIds};
 use sidewire_testing::protobuf::bytes as field;
 
 use super::*;

@@ -64,6 +64,15 @@ fn is(user: &str, status: &str, project: &str) -> (String, String, String) {
     (user.to_owned(), status, project.to_owned())
 }
 
+/// Connects bob and ann, who are subscribed to the project, and has ann show bob that she is online.
+async fn ann_shown_to_bob(fixture: &ConnectionFixture) -> (FrameClient, FrameClient) {
+    let mut bob = subscribed(fixture, "bob", "project:p").await;
+    let mut ann = subscribed(fixture, "ann", "project:p").await;
+    ann.send(online("1", "p")).await;
+    assert_eq!(seen(&mut bob).await, [is("ann", "ONLINE", "p")]);
+    (bob, ann)
+}
+
 fn presence_bytes(fixture: &ConnectionFixture) -> u64 {
     let memory = fixture.shard.relay.publisher.memory();
     memory.held_bytes(MemoryUse::Presence)
@@ -107,10 +116,7 @@ fn a_presence_message_reaches_subscribers_of_now_and_later_and_not_its_sender() 
 fn a_user_whose_connection_has_ended_is_absent_when_it_has_lingered() {
     simulate(async {
         let fixture = fixture();
-        let mut bob = subscribed(&fixture, "bob", "project:p").await;
-        let mut ann = subscribed(&fixture, "ann", "project:p").await;
-        ann.send(online("m", "p")).await;
-        assert_eq!(seen(&mut bob).await, [is("ann", "ONLINE", "p")]);
+        let (mut bob, ann) = ann_shown_to_bob(&fixture).await;
         let begun = Instant::now();
         drop(ann);
         settle().await;
@@ -139,10 +145,7 @@ fn a_user_whose_connection_has_ended_is_absent_when_it_has_lingered() {
 fn a_user_who_comes_back_in_time_is_not_shown_to_leave() {
     simulate(async {
         let fixture = fixture();
-        let mut bob = subscribed(&fixture, "bob", "project:p").await;
-        let mut ann = subscribed(&fixture, "ann", "project:p").await;
-        ann.send(online("1", "p")).await;
-        assert_eq!(seen(&mut bob).await, [is("ann", "ONLINE", "p")]);
+        let (mut bob, ann) = ann_shown_to_bob(&fixture).await;
         drop(ann);
         sleep(LINGER - Duration::from_millis(1)).await;
         let mut ann = subscribed(&fixture, "ann", "project:p").await;
@@ -204,10 +207,7 @@ fn of_two_connections_of_a_user_the_newest_message_is_seen() {
 fn unsubscribing_ends_what_the_sender_shows_on_that_topic() {
     simulate(async {
         let fixture = fixture();
-        let mut bob = subscribed(&fixture, "bob", "project:p").await;
-        let mut ann = subscribed(&fixture, "ann", "project:p").await;
-        ann.send(online("1", "p")).await;
-        assert_eq!(seen(&mut bob).await, [is("ann", "ONLINE", "p")]);
+        let (mut bob, mut ann) = ann_shown_to_bob(&fixture).await;
         ann.send(text(r#"{"unsubscribe": {"projectIds": ["p"]}}"#))
             .await;
         assert!(ann.next_json().await.get("unsubscribeConfirmed").is_some());
@@ -397,10 +397,7 @@ fn the_first_message_and_withdrawals_are_not_charged() {
 fn a_drain_shows_nobody_to_leave() {
     simulate(async {
         let fixture = fixture();
-        let mut bob = subscribed(&fixture, "bob", "project:p").await;
-        let mut ann = subscribed(&fixture, "ann", "project:p").await;
-        ann.send(online("1", "p")).await;
-        assert_eq!(seen(&mut bob).await, [is("ann", "ONLINE", "p")]);
+        let (mut bob, mut ann) = ann_shown_to_bob(&fixture).await;
         fixture.shard.end_clients();
         ann.rest_after_close().await;
         drop(ann);

@@ -67,3 +67,12 @@ export async function accepted(): Promise<FakeSocket> {
   await settle();
   return socket;
 }
+
+/** A client that follows project:1 up to offset 5, and is live. */
+export async function live(): Promise<TestClient & Followed & { readonly socket: FakeSocket }> {
+  const client = startClient();
+  const followed = follow(client.relay, ["project:1"]);
+  const socket = await accepted();
+  socket.confirm(5);
+  return { ...client, ...followed, socket };
+}

@@ -4,7 +4,7 @@ import { create, fromBinary } from "@bufbuild/protobuf";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { protobuf } from "../../src/protobuf.js";
 import { EnvelopeSchema, MessageSchema } from "../generated/generic/v1/envelope_pb.js";
-import { accepted, follow, logger, settle, startClient } from "../support/client.js";
+import { accepted, follow, live, logger, settle, startClient } from "../support/client.js";
 import { at } from "../support/fake_socket.js";
 
 beforeEach(() => {
@@ -12,15 +12,6 @@ beforeEach(() => {
   vi.clearAllMocks();
 });
 afterEach(() => vi.useRealTimers());
-
-/** A client that follows project:1 up to offset 5, and is live. */
-async function live() {
-  const client = startClient();
-  const followed = follow(client.relay, ["project:1"]);
-  const socket = await accepted();
-  socket.confirm(5);
-  return { ...client, ...followed, socket };
-}
 
 const typing = { projectId: "1", isTyping: true };
 const REFUSED = { errorCode: "AUTHORIZATION_FAILED", errorMessage: "no", requestMessageId: "t-1" };

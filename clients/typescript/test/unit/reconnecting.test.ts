@@ -2,7 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Sidewire } from "../../src/index.js";
-import { accepted, follow, logger, settle, startClient } from "../support/client.js";
+import { accepted, follow, live, logger, settle, startClient } from "../support/client.js";
 import { at, FakeSocket } from "../support/fake_socket.js";
 
 beforeEach(() => {
@@ -16,15 +16,6 @@ afterEach(() => {
   vi.restoreAllMocks();
   vi.unstubAllGlobals();
 });
-
-/** A client with a live subscription. */
-async function live() {
-  const client = startClient();
-  const followed = follow(client.relay, ["project:1"]);
-  const socket = await accepted();
-  socket.confirm(5);
-  return { ...client, ...followed, socket };
-}
 
 /** Returns after how many ms the next attempt is made. */
 async function nextAttempt(): Promise<number> {

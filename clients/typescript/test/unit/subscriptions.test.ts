@@ -2,7 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { RelayError } from "../../src/index.js";
-import { accepted, follow, logger, settle, startClient } from "../support/client.js";
+import { accepted, follow, live, logger, settle, startClient } from "../support/client.js";
 import { at, eventAt, FakeSocket } from "../support/fake_socket.js";
 
 beforeEach(() => {
@@ -10,15 +10,6 @@ beforeEach(() => {
   vi.clearAllMocks();
 });
 afterEach(() => vi.useRealTimers());
-
-/** A client that follows project:1 up to offset 5, and is live. */
-async function live() {
-  const client = startClient();
-  const followed = follow(client.relay, ["project:1"]);
-  const socket = await accepted();
-  socket.confirm(5);
-  return { ...client, ...followed, socket };
-}
 
 /** Ends the connection, and returns the next one. */
 async function reconnect(socket: FakeSocket): Promise<FakeSocket> {

@@ -49,13 +49,20 @@ const TOPIC_OVERHEAD_BYTES: usize = 40;
 #[derive(Debug)]
 #[cfg_attr(any(test, feature = "testing"), derive(Clone))]
 pub struct EventDraft {
+    body: EventBody,
+    message_id: MessageId,
+    fingerprint: Option<Fingerprint>,
+    json: Option<JsonDraft>,
+}
+
+/// What is stored of an event, before it has a position.
+#[derive(Debug)]
+#[cfg_attr(any(test, feature = "testing"), derive(Clone))]
+pub struct EventBody {
     /// Room for the longest frame header, then the envelope without `position`.
     buffer: Vec<u8>,
-    message_id: MessageId,
     topics: Arc<[Topic]>,
-    fingerprint: Option<Fingerprint>,
     schema: Arc<Schema>,
-    json: Option<JsonDraft>,
 }
 
 /// The parts of which an [`EventDraft`] is built.
@@ -94,11 +101,13 @@ impl EventDraft {
         let append_id = parts.append_message_id.then_some(id);
         write_envelope(parts.kept, append_id, parts.append_timestamp, &mut buffer);
         Self {
-            buffer,
+            body: EventBody {
+                buffer,
+                topics: parts.topics,
+                schema: parts.schema,
+            },
             message_id: parts.message_id,
-            topics: parts.topics,
             fingerprint: None,
-            schema: parts.schema,
             json: None,
         }
     }
@@ -109,8 +118,8 @@ impl EventDraft {
     ///
     /// When the event cannot be rendered as JSON.
     pub fn render_json(&mut self) -> Result<(), JsonError> {
-        let envelope = self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
-        self.json = Some(JsonDraft::render(&self.schema, envelope)?);
+        let body = &self.body;
+        self.json = Some(JsonDraft::render(&body.schema, body.envelope())?);
         Ok(())
     }
 
@@ -120,8 +129,7 @@ impl EventDraft {
     ///
     /// When it cannot be rendered, or has more bytes.
     pub fn check_json(&self, bytes_max: usize) -> Result<(), JsonError> {
-        let envelope = self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
-        self.schema.check_json(envelope, bytes_max)
+        self.body.schema.check_json(self.body.envelope(), bytes_max)
     }
 
     /// Returns the most bytes of memory that the event takes while its JSON is
@@ -129,14 +137,13 @@ impl EventDraft {
     /// itself.
     #[must_use]
     pub fn decoded_memory_max(&self) -> usize {
-        let envelope = self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
-        self.schema.decoded_memory_max(envelope)
+        self.body.schema.decoded_memory_max(self.body.envelope())
     }
 
     /// Returns the length of the envelope without its position, in bytes.
     #[must_use]
     pub fn envelope_len(&self) -> usize {
-        self.buffer.len().saturating_sub(HEADER_BYTES_MAX)
+        self.body.envelope().len()
     }
 
     /// Returns the length of the [rendered](Self::render_json) JSON in bytes, or 0 without one.
@@ -173,7 +180,39 @@ impl EventDraft {
     /// Returns the topics of the event.
     #[must_use]
     pub fn topics(&self) -> &Arc<[Topic]> {
-        &self.topics
+        &self.body.topics
+    }
+
+    /// Creates the event at this position, appended at `now`.
+    #[must_use]
+    pub fn into_event(
+        self,
+        position: Position,
+        account: &Arc<MemoryAccount>,
+        now: Instant,
+    ) -> Event {
+        self.body.into_event(position, account, now)
+    }
+}
+
+impl EventBody {
+    /// Creates the body of an event that was [stored](Event::envelope_without_position) before.
+    #[must_use]
+    pub fn of_stored(envelope: &[u8], topics: Arc<[Topic]>, schema: Arc<Schema>) -> Self {
+        let capacity = HEADER_BYTES_MAX + envelope.len() + POSITION_BYTES_MAX;
+        let mut buffer = Vec::with_capacity(capacity);
+        buffer.put_bytes(0, HEADER_BYTES_MAX);
+        buffer.extend_from_slice(envelope);
+        Self {
+            buffer,
+            topics,
+            schema,
+        }
+    }
+
+    /// Returns the envelope without `position`.
+    fn envelope(&self) -> &[u8] {
+        self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default()
     }
 
     /// Creates the event at this position, appended at `now`: appends the position and completes
@@ -278,7 +317,8 @@ impl Event {
     }
 
     /// Returns the envelope without the position at its end.
-    fn envelope_without_position(&self) -> &[u8] {
+    #[must_use]
+    pub fn envelope_without_position(&self) -> &[u8] {
         let end = self.frame.len().saturating_sub(position_len(self.position));
         self.frame.get(self.header_len..end).unwrap_or_default()
     }
@@ -315,6 +355,12 @@ impl Event {
     #[must_use]
     pub fn shared_topics(&self) -> &Arc<[Topic]> {
         &self.topics
+    }
+
+    /// Returns the schema in force when it was accepted.
+    #[must_use]
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
     }
 
     /// Returns the bytes of memory charged for it.
@@ -417,8 +463,8 @@ pub(crate) mod tests {
             topics: Arc::default(),
             schema: schema(),
         });
-        let capacity = draft.buffer.capacity();
-        let mut buffer = draft.buffer;
+        let capacity = draft.body.buffer.capacity();
+        let mut buffer = draft.body.buffer;
         append_position(&mut buffer, position(u64::MAX));
         assert_eq!(buffer.capacity(), capacity);
     }

@@ -29,8 +29,10 @@ pub mod ingest;
 pub mod log;
 pub mod outbox;
 
-// Authentication, configuration and limits.
+// Authentication, authorization, configuration and limits.
 pub mod auth;
+pub mod authorizer;
+pub mod backend;
 mod bounded_file;
 pub mod config;
 pub mod limits;
@@ -54,6 +56,7 @@ pub mod tally;
 pub mod telemetry;
 pub mod tls;
 pub mod turn_meter;
+pub mod window_file;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod planted;

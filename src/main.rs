@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            telemetry::print_to_stderr(&format!("sidewire: {failure}"));
+            telemetry::print_last_line(&format!("sidewire: {failure}"));
             ExitCode::from(failure.exit_code)
         }
     }

@@ -100,6 +100,16 @@ mod in_tests {
         SkipsJsonOnOverflow,
         /// An event that is replayed as JSON is counted twice.
         CountsJsonTwice,
+        /// Subscriptions that are ended are reported as such and stay.
+        KeepsRevokedTopics,
+        /// A connection that has a newer token is closed when the older one expires.
+        KeepsTheOldDeadline,
+        /// A topic that the backend has denied is remembered as allowed.
+        RemembersDenialsAsAllowed,
+        /// The backend's answer about one user is used for all users of the tenant.
+        UsesAnswersOfOthers,
+        /// The backend's answer is used although it is older than a revocation.
+        UsesOutdatedAnswers,
         /// A client receives its own event.
         EchoesToTheSender,
         /// The sender of a client's event is not written into it.

@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,7 +22,10 @@ use tokio_util::task::TaskTracker;
 use crate::{
     alarms::Alarms,
     auth::{Authenticator, IngestKeys},
+    authorizer::SubscribeAuthorizer,
+    backend::BackendTarget,
     config::Config,
+    http::RequestIds,
     hub::{HubPublisher, ShardBuilder, ShardHub},
     limits::Limits,
     outbox::OutboxPool,
@@ -30,7 +33,7 @@ use crate::{
     telemetry::Metrics,
     turn_meter::TurnMeter,
 };
-use builder::{outbox_limits, presence_settings, publish_timeouts};
+use builder::{authorizer_settings, outbox_limits, presence_settings, publish_timeouts};
 
 pub use builder::{RelayBuilder, RelayParts};
 
@@ -45,6 +48,8 @@ pub struct Relay {
     pub publisher: HubPublisher,
     /// Rate limits and connection limits.
     pub limits: Limits,
+    /// Asks the backend whether clients may subscribe.
+    pub authorizer: SubscribeAuthorizer,
     /// The clock for the time of day.
     pub clock: Clock,
     /// The source of random numbers.
@@ -53,6 +58,8 @@ pub struct Relay {
     pub metrics: Arc<Metrics>,
     /// True while the relay is shutting down and accepts nothing new.
     draining: AtomicBool,
+    /// Number of clients when the relay began to shut down.
+    drained_clients: AtomicUsize,
     /// The running calls of backends.
     pub calls: TaskTracker,
     /// The admitted clients.
@@ -70,8 +77,13 @@ pub struct LiveSettings {
     pub authenticator: Authenticator,
     /// The keys of backends.
     pub ingest_keys: IngestKeys,
+    /// The backend that is asked whether clients may subscribe; `None` if none is.
+    pub subscribe_backend: Option<Arc<BackendTarget>>,
     /// TLS configuration of the client listener; `None` if it does not use TLS.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Time at which the certificate of the client listener, or another of its chain, expires, in
+    /// Unix seconds; `None` without TLS.
+    pub certificate_expiry: Option<i64>,
 }
 
 impl LiveSettings {
@@ -83,7 +95,9 @@ impl LiveSettings {
             schema,
             authenticator: Authenticator::Open,
             ingest_keys: IngestKeys::default(),
+            subscribe_backend: None,
             tls: None,
+            certificate_expiry: None,
         }
     }
 
@@ -122,14 +136,19 @@ impl Relay {
             config.memory_limits(),
         );
         self.limits.configure(config);
+        self.authorizer.configure(authorizer_settings(&live));
         self.metrics
             .set_authentication_required(live.clients_need_tokens(), live.backends_need_keys());
+        self.metrics.set_certificate_expiry(live.certificate_expiry);
         old
     }
 
     /// Refuses all calls and handshakes from now on. Those under way continue.
     pub fn begin_drain(&self) {
+        self.drained_clients
+            .store(self.clients.len(), Ordering::Relaxed);
         self.draining.store(true, Ordering::Release);
+        self.metrics.drain_begun();
         self.calls.close();
     }
 
@@ -140,11 +159,16 @@ impl Relay {
     }
 
     /// Returns the delay after which a disconnected client should reconnect. It is random within
-    /// `client.drain_spread`, so that clients do not all reconnect at once.
+    /// `client.drain_spread`, so that clients do not all reconnect at once. When the relay shuts
+    /// down, it is at most 1 ms for each client that was connected: few need not wait long.
     #[must_use]
     pub fn retry_after(&self) -> Duration {
-        let spread = self.live().config.client.drain_spread.as_millis();
-        let spread = u64::try_from(spread).unwrap_or(u64::MAX);
+        let mut spread = self.live().config.client.drain_spread;
+        if self.is_draining() {
+            let clients = self.drained_clients.load(Ordering::Relaxed);
+            spread = spread.min(Duration::from_millis(clients as u64));
+        }
+        let spread = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
         Duration::from_millis(self.random.below(spread.saturating_add(1)))
     }
 }
@@ -167,6 +191,8 @@ pub struct ShardContext {
     pub backend_work: Rc<TenantWork>,
     /// Measures the turns of its event loop.
     pub turn_meter: Rc<TurnMeter>,
+    /// The ids of the calls of backends that bring none of their own.
+    pub request_ids: RequestIds,
     /// Buffer for reading from sockets, borrowed for the duration of a read.
     pub read_buffer: RefCell<Box<[u8]>>,
 }
@@ -184,6 +210,7 @@ impl ShardContext {
         hub.configure_presence(presence_settings(&relay.live().config));
         let turn_meter = Rc::new(TurnMeter::new(Arc::clone(hub.tally())));
         Self {
+            request_ids: RequestIds::new(relay.clock.unix_seconds(), hub.id()),
             relay,
             hub,
             outboxes,

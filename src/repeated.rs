@@ -1,5 +1,5 @@
-//! Aggregates log lines that peers can cause arbitrarily often. The first one is logged at its
-//! level at once; repeats within a period are counted, and one line at the end of the period
+//! Aggregates log lines that peers can cause arbitrarily often. The first ones of a period are
+//! logged at their level at once; those beyond are counted, and one line at the end of the period
 //! reports their number. At level debug each line is logged.
 
 use std::{
@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use hyper::StatusCode;
 use sidewire_protocol::named_values;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::Level;
@@ -20,10 +21,38 @@ static LINES: RepeatedLines = RepeatedLines::new();
 named_values! {
     /// A line that is aggregated.
     pub(crate) enum RepeatedLine {
-        /// A client's handshake was refused.
-        HandshakeRefused = "handshake refused",
-        /// A backend's call was refused.
-        CallRefused = "call refused",
+        /// A client was admitted.
+        ClientConnected = "client connected",
+        /// The connection of a client has ended.
+        ClientDisconnected = "client disconnected",
+        /// A client's handshake was refused: it is invalid, or has another path.
+        HandshakeInvalid = "handshake refused: invalid request",
+        /// A client's handshake was refused: its token is missing or not accepted (401).
+        HandshakeUnauthenticated = "handshake refused: not authenticated",
+        /// A client's handshake was refused: its origin may not connect (403).
+        HandshakeForbidden = "handshake refused: not allowed",
+        /// A client's handshake was refused: a limit of the client is reached (429).
+        HandshakeLimited = "handshake refused: limit reached",
+        /// A client's handshake was refused: the relay is full or draining (503).
+        HandshakeUnavailable = "handshake refused: relay unavailable",
+        /// The new token of a connected client was refused.
+        RenewalRefused = "new token refused",
+        /// A backend's call was refused: it is invalid.
+        CallInvalid = "call refused: invalid request",
+        /// A backend's call was refused: what it names does not exist (404).
+        CallNotFound = "call refused: not found",
+        /// A backend's call was refused: a condition does not hold, or its message id was used for
+        /// another event (409).
+        CallConflict = "call refused: conflict",
+        /// A backend's call was refused: its key is missing or unknown (401).
+        CallUnauthenticated = "call refused: not authenticated",
+        /// A backend's call was refused: it may not act on this tenant, or comes from a web page
+        /// (403).
+        CallForbidden = "call refused: not allowed",
+        /// A backend's call was refused: a limit is reached (429).
+        CallLimited = "call refused: limit reached",
+        /// A backend's call was refused: the relay is full, draining, or has failed (5xx).
+        CallUnavailable = "call refused: relay unavailable",
         /// A TLS handshake failed.
         TlsHandshakeFailed = "TLS handshake failed",
         /// A trusted proxy began a connection without the PROXY header.
@@ -34,6 +63,8 @@ named_values! {
         NotRegistered = "cannot register a connection with its shard",
         /// A shard did not answer a backend's call in time.
         ShardSilent = "a shard did not answer a backend's call in time",
+        /// A question to the backend was not answered, or not in a way that can be used.
+        BackendFailed = "the backend did not answer a question",
         /// A stored event could not be rendered as JSON.
         EventWithoutJson = "a stored event has no JSON; connections that speak JSON are closed instead of skipping it",
         /// An event of a client could not be rendered as JSON.
@@ -49,11 +80,24 @@ impl RepeatedLine {
     #[must_use]
     pub(crate) const fn level(self) -> Level {
         match self {
-            Self::HandshakeRefused
-            | Self::CallRefused
+            Self::ClientConnected
+            | Self::ClientDisconnected
+            | Self::HandshakeInvalid
+            | Self::HandshakeUnauthenticated
+            | Self::HandshakeForbidden
+            | Self::HandshakeLimited
+            | Self::HandshakeUnavailable
+            | Self::RenewalRefused
+            | Self::CallInvalid
+            | Self::CallNotFound
+            | Self::CallConflict
+            | Self::CallUnauthenticated
+            | Self::CallForbidden
+            | Self::CallLimited
+            | Self::CallUnavailable
             | Self::TlsHandshakeFailed
             | Self::ProxyHeaderMissing => Level::INFO,
-            Self::NotAccepted | Self::NotRegistered => Level::WARN,
+            Self::NotAccepted | Self::NotRegistered | Self::BackendFailed => Level::WARN,
             Self::ShardSilent
             | Self::EventWithoutJson
             | Self::ClientEventWithoutJson
@@ -61,24 +105,64 @@ impl RepeatedLine {
         }
     }
 
-    /// Counts the line. Returns true if it must be logged at its level, and false if it repeats a
-    /// line of the same period.
+    /// Returns the line about a handshake that is refused with this HTTP status.
     #[must_use]
-    pub(crate) fn is_first(self) -> bool {
-        LINES.is_first(self)
+    pub(crate) fn of_refused_handshake(status: StatusCode) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED => Self::HandshakeUnauthenticated,
+            StatusCode::FORBIDDEN => Self::HandshakeForbidden,
+            StatusCode::TOO_MANY_REQUESTS => Self::HandshakeLimited,
+            status if status.is_server_error() => Self::HandshakeUnavailable,
+            _ => Self::HandshakeInvalid,
+        }
+    }
+
+    /// Returns the line about a backend's call that is refused with this HTTP status.
+    #[must_use]
+    pub(crate) fn of_refused_call(status: StatusCode) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED => Self::CallUnauthenticated,
+            StatusCode::FORBIDDEN => Self::CallForbidden,
+            StatusCode::NOT_FOUND => Self::CallNotFound,
+            StatusCode::CONFLICT => Self::CallConflict,
+            StatusCode::TOO_MANY_REQUESTS => Self::CallLimited,
+            status if status.is_server_error() => Self::CallUnavailable,
+            _ => Self::CallInvalid,
+        }
+    }
+
+    /// Returns how many of these lines are logged in a period.
+    const fn per_period(self) -> u64 {
+        match self {
+            // 100 a second: half of what journald accepts from a service by default.
+            Self::ClientConnected | Self::ClientDisconnected => 1_000,
+            _ => 1,
+        }
+    }
+
+    /// Counts the line. Returns true if it must be logged at its level, and false if enough such
+    /// lines of the same period are logged.
+    #[must_use]
+    pub(crate) fn is_logged(self) -> bool {
+        LINES.is_logged(self)
     }
 }
 
-/// Logs a [`RepeatedLine`] with the given fields: at its level if it is the first of its period,
-/// otherwise at level debug.
+/// Logs a [`RepeatedLine`] with the given fields: at its level if it is among the first of its
+/// period, otherwise at level debug.
 macro_rules! log_repeated {
-    ($line:expr, $($fields:tt)+) => {
-        if $line.is_first() {
-            tracing::event!($line.level(), $($fields)+, "{}", $line.as_str());
+    ($line:expr, $($fields:tt)+) => {{
+        let line = $line;
+        if !line.is_logged() {
+            tracing::debug!($($fields)+, "{}", line.as_str());
+        } else if line.level() == tracing::Level::INFO {
+            tracing::info!($($fields)+, "{}", line.as_str());
+        } else if line.level() == tracing::Level::WARN {
+            tracing::warn!($($fields)+, "{}", line.as_str());
         } else {
-            tracing::debug!($($fields)+, "{}", $line.as_str());
+            tracing::error!($($fields)+, "{}", line.as_str());
         }
-    };
+    }};
 }
 pub(crate) use log_repeated;
 
@@ -104,9 +188,9 @@ pub(crate) fn end_period() {
     });
 }
 
-/// Number of occurrences of each line in this period. A line that was repeated in the last period
-/// begins the next one with a count of 1, so that a line that occurs all the time is logged once
-/// per period, with its number.
+/// Number of occurrences of each line in this period. A line of which some were only counted in the
+/// last period begins the next one with a count of 1, for the report: a line that occurs all the
+/// time is logged once per period, with its number.
 #[derive(Debug)]
 struct RepeatedLines([AtomicU64; RepeatedLine::ALL.len()]);
 
@@ -115,20 +199,21 @@ impl RepeatedLines {
         Self([const { AtomicU64::new(0) }; RepeatedLine::ALL.len()])
     }
 
-    fn is_first(&self, line: RepeatedLine) -> bool {
+    fn is_logged(&self, line: RepeatedLine) -> bool {
         let count = self.0.get(line as usize);
-        count.is_none_or(|count| count.fetch_add(1, Ordering::Relaxed) == 0)
+        count.is_none_or(|count| count.fetch_add(1, Ordering::Relaxed) < line.per_period())
     }
 
     /// Calls `report_repeats` with each line that was repeated in this period and the number of repeats,
     /// and begins the next period.
     fn end_period(&self, mut report: impl FnMut(RepeatedLine, u64)) {
         for (line, count) in RepeatedLine::ALL.into_iter().zip(&self.0) {
-            let next = |count| Some(u64::from(count > 1));
+            let logged = line.per_period();
+            let next = |count| Some(u64::from(count > logged));
             let ended = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
             let count = ended.unwrap_or_else(|count| count);
-            if count > 1 {
-                report(line, count - 1);
+            if count > logged {
+                report(line, count - logged);
             }
         }
     }
@@ -149,34 +234,46 @@ mod tests {
     #[test]
     fn the_first_line_of_a_period_is_logged_and_its_repetitions_are_counted() {
         let lines = RepeatedLines::new();
-        let firsts = (0..1000).filter(|_| lines.is_first(RepeatedLine::CallRefused));
+        let firsts = (0..1000).filter(|_| lines.is_logged(RepeatedLine::CallInvalid));
         assert_eq!(firsts.count(), 1);
-        assert!(lines.is_first(RepeatedLine::NotAccepted), "another line");
-        assert_eq!(reported(&lines), [(RepeatedLine::CallRefused, 999)]);
+        assert!(lines.is_logged(RepeatedLine::NotAccepted), "another line");
+        assert_eq!(reported(&lines), [(RepeatedLine::CallInvalid, 999)]);
     }
 
     #[test]
     fn a_line_that_never_stops_is_logged_once_per_period() {
         let lines = RepeatedLines::new();
-        assert!(lines.is_first(RepeatedLine::CallRefused));
+        assert!(lines.is_logged(RepeatedLine::CallInvalid));
         for _ in 0..3 {
             for _ in 0..50 {
-                assert!(!lines.is_first(RepeatedLine::CallRefused));
+                assert!(!lines.is_logged(RepeatedLine::CallInvalid));
             }
-            assert_eq!(reported(&lines), [(RepeatedLine::CallRefused, 50)]);
+            assert_eq!(reported(&lines), [(RepeatedLine::CallInvalid, 50)]);
         }
     }
 
     #[test]
     fn a_line_is_logged_at_once_again_after_a_period_without_it() {
         let lines = RepeatedLines::new();
-        assert!(lines.is_first(RepeatedLine::CallRefused));
-        assert!(!lines.is_first(RepeatedLine::CallRefused));
+        assert!(lines.is_logged(RepeatedLine::CallInvalid));
+        assert!(!lines.is_logged(RepeatedLine::CallInvalid));
         assert_eq!(reported(&lines).len(), 1);
         assert_eq!(reported(&lines), []);
-        assert!(lines.is_first(RepeatedLine::CallRefused));
+        assert!(lines.is_logged(RepeatedLine::CallInvalid));
         assert_eq!(reported(&lines), [], "a single one is not repeated");
-        assert!(lines.is_first(RepeatedLine::CallRefused));
+        assert!(lines.is_logged(RepeatedLine::CallInvalid));
+    }
+
+    #[test]
+    fn the_first_1000_connections_of_a_period_are_logged() {
+        let lines = RepeatedLines::new();
+        let connected = RepeatedLine::ClientConnected;
+        let logged = (0..1_500).filter(|_| lines.is_logged(connected)).count();
+        assert_eq!(logged, 1_000);
+        assert_eq!(reported(&lines), [(connected, 500)]);
+        let logged = (0..900).filter(|_| lines.is_logged(connected)).count();
+        assert_eq!(logged, 900);
+        assert_eq!(reported(&lines), []);
     }
 
     #[test]
@@ -187,8 +284,8 @@ mod tests {
         let (mut firsts, mut repeated) = (0, 0);
         thread::scope(|scope| {
             let log = || {
-                let is_first = |_: &u64| lines.is_first(RepeatedLine::ShardSilent);
-                (0..TIMES).filter(is_first).count() as u64
+                let is_logged = |_: &u64| lines.is_logged(RepeatedLine::ShardSilent);
+                (0..TIMES).filter(is_logged).count() as u64
             };
             let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(log)).collect();
             lines.end_period(|_, more| repeated += more);

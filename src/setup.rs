@@ -1,11 +1,21 @@
 //! Loads everything that a configuration names: reads key files and compiles the schema. The
 //! result is ready to run. Opens no socket.
 
+mod certificate;
+mod secret_files;
+mod socket_directories;
+
 use std::{
     collections::HashSet,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     sync::Arc,
+};
+
+pub(crate) use self::{
+    certificate::{certificate_warning, log_certificate_problem},
+    secret_files::secret_file_warnings,
+    socket_directories::socket_directory_warnings,
 };
 
 use rustls::ServerConfig;
@@ -16,9 +26,11 @@ use crate::{
         Authenticator, IngestKey, IngestKeyError, IngestKeys, KeyError, KeyFileError, KeySet,
         Secret, TokenRules, TokenVerifier, VerificationKey, VerifierError, read_file,
     },
+    backend::{BackendKeyError, BackendTarget},
     config::{self, AuthKey, AuthMode, Config, ConfigError, IngestSection, ListenAddress},
     relay::LiveSettings,
     tls::{self, TlsError},
+    window_file,
 };
 
 /// A configuration with everything that it names loaded.
@@ -61,6 +73,12 @@ pub enum SetupFault {
     /// Another kind of file exists at the path of a Unix socket.
     #[error("the file at {} is not a socket", .0.display())]
     NoSocket(PathBuf),
+    /// Something that is not a regular file exists at the path of a file that the relay writes.
+    #[error("{} exists and is not a regular file", .0.display())]
+    NoFile(PathBuf),
+    /// Another kind of file exists at the path of the window.
+    #[error("{} exists and is not a window file", .0.display())]
+    NoWindow(PathBuf),
     /// A key file cannot be read.
     #[error(transparent)]
     File(#[from] KeyFileError),
@@ -78,6 +96,14 @@ pub enum SetupFault {
     /// An ingest key cannot be used.
     #[error(transparent)]
     IngestKey(#[from] IngestKeyError),
+    /// The key of a backend cannot be used.
+    #[error("{}: {source}", file.display())]
+    BackendKey {
+        /// The file.
+        file: PathBuf,
+        /// The problem.
+        source: BackendKeyError,
+    },
     /// The schema cannot be used.
     #[error("the schema cannot be used, {}:\n{error}", error_count_text(error))]
     Schema {
@@ -130,11 +156,16 @@ impl SetupFault {
             Self::IngestKey(_) => Some(
                 "each of [[ingest.keys]] needs its own key of 16 or more visible ASCII characters",
             ),
+            Self::BackendKey { .. } => {
+                Some("a file with one line, which is sent after \"Authorization: Bearer \"")
+            }
             Self::Tls { .. } => Some(
                 "cert_file is PEM with the certificate first, followed by its intermediates; key_file is PEM with its private key",
             ),
             Self::Group { .. } => Some("give the name or number of a group, as in /etc/group"),
-            Self::NoSocket(_) => Some("use another path, or remove the file"),
+            Self::NoSocket(_) | Self::NoFile(_) | Self::NoWindow(_) => {
+                Some("use another path, or remove the file")
+            }
             Self::Schema { .. } => None,
             Self::BreakingChanges(_) => Some(
                 "undo these changes, or apply them with a restart, after which clients that know the old schema may misread events",
@@ -163,6 +194,7 @@ impl RelaySetup {
         config.check()?;
         check_socket_path("ingest.listen", &config.ingest.listen)?;
         check_socket_path("ops.listen", &config.ops.listen)?;
+        check_window_path(config.replay.keep_file.as_deref())?;
         Ok(Self {
             socket_groups: SocketGroups {
                 ingest: resolve_group(
@@ -193,6 +225,21 @@ fn check_socket_path(key: &str, listen: &ListenAddress) -> Result<(), SetupError
     }
 }
 
+/// Checks that nothing else is where the relay keeps its window. The directory may be missing,
+/// since systemd may create it when it starts the relay.
+fn check_window_path(path: Option<&Path>) -> Result<(), SetupError> {
+    let refuse = |fault| Err(SetupError::new("replay.keep_file", fault));
+    match path {
+        Some(path) if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) => {
+            refuse(SetupFault::NoFile(path.to_owned()))
+        }
+        Some(path) if window_file::is_another_file(path) => {
+            refuse(SetupFault::NoWindow(path.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl SetupError {
     fn new(key: impl Into<String>, fault: impl Into<SetupFault>) -> Self {
         Self::Unusable {
@@ -218,11 +265,16 @@ impl SetupError {
 ///
 /// Fails if something that the configuration names cannot be used.
 pub fn load_live(config: Config, schema: Arc<Schema>) -> Result<LiveSettings, SetupError> {
+    let tls = config.client.tls.as_ref().map(server_tls).transpose()?;
+    let (tls, certificate_expiry) = tls.unzip();
+    let certificate_expiry = certificate_expiry.flatten();
     Ok(LiveSettings {
         schema,
         authenticator: build_authenticator(&config)?,
         ingest_keys: ingest_keys(&config.ingest)?,
-        tls: config.client.tls.as_ref().map(server_tls).transpose()?,
+        subscribe_backend: subscribe_backend(&config)?,
+        tls,
+        certificate_expiry,
         config,
     })
 }
@@ -261,14 +313,18 @@ pub fn load_schema(config: &Config) -> Result<Schema, SetupError> {
     load.map_err(|error| SetupError::new(section.blamed_key(), SetupFault::Schema { error }))
 }
 
-fn server_tls(files: &config::TlsFiles) -> Result<Arc<ServerConfig>, SetupError> {
+/// Returns the TLS configuration of the client listener, and the time at which its certificate
+/// expires, in Unix seconds.
+fn server_tls(files: &config::TlsFiles) -> Result<(Arc<ServerConfig>, Option<i64>), SetupError> {
     let config::TlsFiles {
         cert_file,
         key_file,
     } = files;
     let chain = tls_file("client.tls.cert_file", cert_file, tls::parse_certificates)?;
     let key = tls_file("client.tls.key_file", key_file, tls::parse_private_key)?;
-    tls::server_config(chain, key).map_err(|source| {
+    let expiry = tls::chain_expiry(&chain);
+    let made = tls::server_config(chain, key).map(|made| (made, expiry));
+    made.map_err(|source| {
         let (key, file) = match source {
             TlsError::Unusable(rustls::Error::InvalidCertificate(_)) => {
                 ("client.tls.cert_file", cert_file)
@@ -292,22 +348,30 @@ fn tls_file<T>(
     })
 }
 
-/// Returns the id of a group that is given by name or number.
+/// Returns the id of the group that a key of the configuration names.
 fn resolve_group(key: &str, group: Option<&str>) -> Result<Option<u32>, SetupError> {
     let Some(group) = group else {
         return Ok(None);
     };
-    if let Ok(number) = group.parse() {
-        return Ok(Some(number));
-    }
-    let fault = |reason: String| {
+    group_id(group).map(Some).map_err(|reason| {
         let group = group.to_owned();
         SetupError::new(key, SetupFault::Group { group, reason })
-    };
+    })
+}
+
+/// Returns the id of a group that is given by name or number.
+///
+/// # Errors
+///
+/// Says why there is no such group, in words that follow its name.
+pub(crate) fn group_id(group: &str) -> Result<u32, String> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
     match nix::unistd::Group::from_name(group) {
-        Ok(Some(found)) => Ok(Some(found.gid.as_raw())),
-        Ok(None) => Err(fault("is not a group of this system".to_owned())),
-        Err(error) => Err(fault(format!("cannot be looked up: {error}"))),
+        Ok(Some(found)) => Ok(found.gid.as_raw()),
+        Ok(None) => Err("is not a group of this system".to_owned()),
+        Err(error) => Err(format!("cannot be looked up: {error}")),
     }
 }
 
@@ -335,6 +399,24 @@ fn build_authenticator(config: &Config) -> Result<Authenticator, SetupError> {
                 .map_err(|error| SetupError::new("auth.keys", error))
         }
     }
+}
+
+fn subscribe_backend(config: &Config) -> Result<Option<Arc<BackendTarget>>, SetupError> {
+    let subscribe = &config.auth.subscribe;
+    let Some(url) = subscribe.url.clone() else {
+        return Ok(None);
+    };
+    let at_key = |fault| SetupError::new("auth.subscribe.key_file", fault);
+    let (key, file) = match &subscribe.key_file {
+        Some(file) => {
+            let key = Secret::from_file(file).map_err(|error| at_key(error.into()))?;
+            (Some(key), file.clone())
+        }
+        None => (None, PathBuf::new()),
+    };
+    let target = BackendTarget::new(url, key.as_ref());
+    let target = target.map_err(|source| at_key(SetupFault::BackendKey { file, source }))?;
+    Ok(Some(Arc::new(target)))
 }
 
 fn verification_keys(key: &AuthKey) -> Result<Vec<VerificationKey>, SetupFault> {

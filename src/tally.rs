@@ -3,9 +3,15 @@
 //! metric names.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    collections::BTreeSet,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
+
+use tokio::time::Instant;
 
 /// A number that one thread writes and any thread may read.
 #[derive(Debug, Default)]
@@ -41,7 +47,7 @@ pub struct DurationHistogram {
 impl DurationHistogram {
     /// The longest duration of each bucket, in order. The last bucket has no bound and is not
     /// included.
-    pub const BOUNDS: [Duration; 13] = [
+    pub const BOUNDS: [Duration; 16] = [
         Duration::from_micros(100),
         Duration::from_micros(250),
         Duration::from_micros(500),
@@ -55,17 +61,25 @@ impl DurationHistogram {
         Duration::from_millis(250),
         Duration::from_millis(500),
         Duration::from_secs(1),
+        Duration::from_millis(2500),
+        Duration::from_secs(5),
+        Duration::from_secs(10),
     ];
 
     /// Records a duration. Only the shard's own thread may call this.
     pub fn record(&self, duration: Duration) {
+        self.record_many(duration, 1);
+    }
+
+    /// Records the same duration `count` times. Only the shard's own thread may call this.
+    pub fn record_many(&self, duration: Duration, count: u64) {
         // Searched from the shortest bound, since most durations are short.
         let index = Self::BOUNDS.iter().position(|bound| duration <= *bound);
         if let Some(bucket) = self.buckets.get(index.unwrap_or(Self::BOUNDS.len())) {
-            bucket.add(1);
+            bucket.add(count);
         }
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.nanoseconds.add(nanoseconds);
+        self.nanoseconds.add(nanoseconds.saturating_mul(count));
     }
 
     /// Returns the number of durations in each bucket.
@@ -87,6 +101,39 @@ impl DurationHistogram {
     }
 }
 
+/// The connections whose client does not take what waits for it, each since when. Behind a lock,
+/// which is taken when a connection becomes blocked and when it no longer is, but not for an event.
+#[derive(Debug, Default)]
+pub struct BlockedConnections(Mutex<BTreeSet<(Instant, u64)>>);
+
+impl BlockedConnections {
+    /// Adds a connection of the shard that is blocked since then.
+    pub fn insert(&self, since: Instant, connection: u64) {
+        self.lock().insert((since, connection));
+    }
+
+    /// Removes a connection that was blocked since then.
+    pub fn remove(&self, since: Instant, connection: u64) {
+        self.lock().remove(&(since, connection));
+    }
+
+    /// Returns the number of blocked connections.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.lock().len() as u64
+    }
+
+    /// Returns since when the connection that is blocked longest has been so.
+    #[must_use]
+    pub fn longest_since(&self) -> Option<Instant> {
+        self.lock().first().map(|(since, _)| *since)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<(Instant, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The cells of one shard.
 ///
 /// `matched` + `replayed` + `relayed` = `written` + `queued` + the sum of all that is `dropped_…`,
@@ -95,6 +142,8 @@ impl DurationHistogram {
 pub struct ShardTally {
     /// Open WebSocket connections.
     pub connections: CounterCell,
+    /// Open connections whose client does not take what waits for it.
+    pub blocked: BlockedConnections,
     /// Open connections that use JSON.
     pub json_connections: CounterCell,
     /// WebSocket connections opened so far.
@@ -114,6 +163,8 @@ pub struct ShardTally {
     pub dropped_slow: CounterCell,
     /// Events that were dropped because the connection ended before they were written.
     pub dropped_closed: CounterCell,
+    /// Events that a connection had yet to read from the log when it lost their topics.
+    pub dropped_revoked: CounterCell,
     /// Events of clients that were dropped because the connection was catching up.
     pub dropped_catching_up: CounterCell,
     /// Events of clients that were dropped because the outbox had no room.
@@ -131,6 +182,11 @@ pub struct ShardTally {
     pub writes: CounterCell,
     /// Frames completed by these writes.
     pub frames_written: CounterCell,
+    /// Bytes of these writes.
+    pub bytes_written: CounterCell,
+    /// Time from the append of an event to its last byte being written, for each connection. The
+    /// events of one write count with the time of the oldest.
+    pub delivery_latency: DurationHistogram,
     /// System calls that read from WebSocket connections.
     pub reads: CounterCell,
     /// CPU time of the shard's thread in each turn of its event loop.
@@ -142,10 +198,11 @@ pub struct ShardTally {
 impl ShardTally {
     /// Returns the counts of events that were dropped, by reason.
     #[must_use]
-    pub fn dropped(&self) -> [&CounterCell; 5] {
+    pub fn dropped(&self) -> [&CounterCell; 6] {
         [
             &self.dropped_slow,
             &self.dropped_closed,
+            &self.dropped_revoked,
             &self.dropped_catching_up,
             &self.dropped_outbox,
             &self.dropped_inbox,
@@ -168,7 +225,7 @@ mod tests {
     #[test]
     fn a_duration_is_counted_in_the_first_bucket_that_fits() {
         let durations = DurationHistogram::default();
-        let longest = Duration::from_secs(2);
+        let longest = Duration::from_secs(20);
         for duration in [Duration::ZERO, DurationHistogram::BOUNDS[0], longest] {
             durations.record(duration);
         }
@@ -179,9 +236,12 @@ mod tests {
         expected[0] = 2;
         expected[DurationHistogram::BOUNDS.len()] = 2;
         assert_eq!(durations.buckets(), expected);
-        assert_eq!(durations.count(), 16);
+        assert_eq!(durations.count(), 19);
         let bounds: Duration = DurationHistogram::BOUNDS.iter().sum();
-        let sum = DurationHistogram::BOUNDS[0] + longest + bounds + Duration::from_nanos(13);
+        let sum = DurationHistogram::BOUNDS[0] + longest + bounds + Duration::from_nanos(16);
         assert_eq!(durations.sum(), sum);
+        durations.record_many(longest, 3);
+        assert_eq!(durations.count(), 22);
+        assert_eq!(durations.sum(), sum + 3 * longest);
     }
 }

@@ -59,6 +59,18 @@ pub fn parse_certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, T
     Ok(certificates)
 }
 
+/// Returns the time at which the first certificate of the chain expires, in Unix seconds. Returns
+/// `None` if none of them states a time.
+#[must_use]
+pub fn chain_expiry(chain: &[CertificateDer<'_>]) -> Option<i64> {
+    let parsed = chain
+        .iter()
+        .filter_map(|certificate| x509_parser::parse_x509_certificate(certificate).ok());
+    parsed
+        .map(|(_, certificate)| certificate.validity().not_after.timestamp())
+        .min()
+}
+
 /// Reads the private key of a PEM file.
 ///
 /// # Errors
@@ -138,7 +150,7 @@ fn with_tls_versions<S: ConfigSide>(
 
 #[cfg(test)]
 mod tests {
-    use rcgen::generate_simple_self_signed;
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd, generate_simple_self_signed};
 
     use super::*;
 
@@ -179,6 +191,22 @@ mod tests {
         assert!(matches!(config(&torn, &key), Err(TlsError::Pem(_))));
         let block = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(matches!(config(block, &key), Err(TlsError::Unusable(_))));
+    }
+
+    #[test]
+    fn a_chain_expires_with_the_first_of_its_certificates() {
+        let der = |year| {
+            let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+            params.not_after = date_time_ymd(year, 1, 1);
+            let key = KeyPair::generate().unwrap();
+            params.self_signed(&key).unwrap().der().clone()
+        };
+        let (early, late) = (der(2030), der(2040));
+        // 2030-01-01T00:00:00Z.
+        let expiry = Some(1_893_456_000);
+        assert_eq!(chain_expiry(&[early.clone(), late.clone()]), expiry);
+        assert_eq!(chain_expiry(&[late, early]), expiry);
+        assert_eq!(chain_expiry(&[]), None);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use sidewire::{
     },
     event::{EventDraft, EventDraftParts},
     http::ListenerKind,
-    hub::LOOK_INTERVAL,
+    hub::{ConnectionProfile, LOOK_INTERVAL},
     ingest::{self, BACKEND_CONNECTION_BYTES},
     limits::UserKey,
     outbox::Outbox,
@@ -119,7 +119,12 @@ fn a_tenant_with_only_the_head_of_its_log_takes_less_than_200_bytes() {
             let name = TenantName::parse(&format!("a-customer-with-a-name-{number:06}")).unwrap();
             let user = UserName::parse("ann").unwrap();
             let outbox = Rc::new(Outbox::new(&shard.outboxes));
-            drop(shard.hub.join_tenant(&name, &user, outbox).unwrap());
+            let profile = ConnectionProfile {
+                user,
+                address: Ipv4Addr::LOCALHOST.into(),
+                since: 0,
+            };
+            drop(shard.hub.join_tenant(&name, profile, outbox).unwrap());
         }
     });
     let each = remembered.bytes_current / TENANTS;
@@ -590,6 +595,7 @@ fn connect(shard: &Rc<ShardContext>, number: u64, network: &Rc<Network>) {
         grant: Grant::Everything,
         subscriptions: None,
         expires_at: None,
+        token_expires_at: None,
         key: None,
     };
     let who = UserKey {

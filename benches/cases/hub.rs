@@ -3,6 +3,7 @@
 //! the event out of the outboxes is the connections' part, and not measured.
 
 use std::{
+    net::Ipv4Addr,
     rc::Rc,
     sync::{
         Arc,
@@ -14,7 +15,7 @@ use std::{
 use sidewire::{
     config::Config,
     event::{ClientEvent, ClientEventFields, EventDraft, EventDraftParts},
-    hub::{HubConnection, HubPublisher, LOOK_INTERVAL, ShardHub},
+    hub::{ConnectionProfile, HubConnection, HubPublisher, LOOK_INTERVAL, ShardHub},
     outbox::{Outbox, OutboxLimits, OutboxPool},
     relay::{LiveSettings, RelayBuilder},
 };
@@ -266,7 +267,14 @@ fn join(
     topics: &[Topic],
 ) -> HubConnection {
     let user = UserName::parse(&format!("user-{number}")).unwrap();
-    let mut connection = shard.join_tenant(tenant, &user, Rc::clone(outbox)).unwrap();
+    let profile = ConnectionProfile {
+        user,
+        address: Ipv4Addr::LOCALHOST.into(),
+        since: 0,
+    };
+    let mut connection = shard
+        .join_tenant(tenant, profile, Rc::clone(outbox))
+        .unwrap();
     let answer = connection.request_subscribe(topics.to_vec(), topics.len(), None);
     assert!(matches!(answer, Some(Ok(_))));
     connection

@@ -174,7 +174,7 @@ def relay(binary: Path, tls: bool = False):
 def certificate(directory: Path) -> Path:
     """Makes a certificate for 127.0.0.1, of the most common kind, and returns its path."""
     cert = directory / "tls.crt"
-    command = ["openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=bench"]
+    command = ["openssl", "req", "-x509", "-nodes", "-days", "90", "-subj", "/CN=bench"]
     command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1"]
     command += ["-addext", "basicConstraints=critical,CA:FALSE"]

@@ -109,6 +109,7 @@ fn desktop_identity(user: &str) -> Result<Identity, TokenError> {
         grant: Grant::Everything,
         subscriptions: None,
         expires_at: None,
+        token_expires_at: None,
         key: None,
     })
 }

@@ -59,7 +59,11 @@ pub(super) fn identity_from_claims(
     rules: &TokenRules,
     now: Duration,
 ) -> Result<Identity, TokenError> {
-    let expires_at = check_expiry(claims, rules, now)?;
+    let token_expires_at = check_expiry(claims, rules, now)?;
+    let expires_at = token_expires_at.map(|exp| {
+        exp.saturating_add(rules.leeway)
+            .min(now.saturating_add(EXPIRY_AHEAD_MAX))
+    });
     check_start(claims, rules, now)?;
     check_issuer(claims, rules)?;
     check_audience(claims, rules)?;
@@ -74,12 +78,13 @@ pub(super) fn identity_from_claims(
         subscriptions: subscribe_claim(claims, rules, &grant)?,
         grant,
         expires_at,
+        token_expires_at,
         key: None,
     })
 }
 
-/// Returns the time at which the token expires, leeway included. The token is accepted before
-/// that time, not at it (RFC 7519, 4.1.4).
+/// Returns the time at which the token expires. With the leeway added, it is accepted before that
+/// time, not at it (RFC 7519, 4.1.4).
 fn check_expiry(
     claims: &Map<String, Value>,
     rules: &TokenRules,
@@ -92,11 +97,10 @@ fn check_expiry(
             Ok(None)
         };
     };
-    let end = exp.saturating_add(rules.leeway);
-    if now >= end {
+    if now >= exp.saturating_add(rules.leeway) {
         return Err(TokenError::Expired);
     }
-    Ok(Some(end.min(now.saturating_add(EXPIRY_AHEAD_MAX))))
+    Ok(Some(exp))
 }
 
 /// Checks `nbf` (RFC 7519, 4.1.5); `iat` only has to be a date.

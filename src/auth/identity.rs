@@ -25,6 +25,8 @@ pub struct Identity {
     ///
     /// [`EXPIRY_AHEAD_MAX`]: super::EXPIRY_AHEAD_MAX
     pub expires_at: Option<Duration>,
+    /// Time since the Unix epoch at which the token says that it expires, without the leeway.
+    pub token_expires_at: Option<Duration>,
     /// The key that verified the client's token; `None` without a token.
     pub key: Option<KeyFingerprint>,
 }

@@ -78,7 +78,8 @@ impl fmt::Display for JwksUrl {
 impl<'de> Deserialize<'de> for JwksUrl {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        Self::parse(&text).map_err(|error| D::Error::custom(format_args!("{text:?} {error}")))
+        // The text may contain a password.
+        Self::parse(&text).map_err(|error| D::Error::custom(format_args!("the URL {error}")))
     }
 }
 

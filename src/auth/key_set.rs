@@ -35,6 +35,8 @@ struct FetchSchedule {
     is_due: bool,
     /// End time of the last fetch, and true if it returned keys.
     last: Option<(Instant, bool)>,
+    /// End time of the last fetch that returned keys.
+    fetched_at: Option<Instant>,
     /// Time of the last fetch that was requested for a token.
     caused: Option<Instant>,
 }
@@ -72,6 +74,7 @@ impl KeySet {
             pace: Mutex::new(FetchSchedule {
                 is_due: true,
                 last: None,
+                fetched_at: None,
                 caused: None,
             }),
             asked: Notify::new(),
@@ -89,6 +92,12 @@ impl KeySet {
     #[must_use]
     pub fn keys(&self) -> Option<Arc<Vec<VerificationKey>>> {
         self.keys.load_full()
+    }
+
+    /// Returns the time of the last successful fetch; `None` before the first.
+    #[must_use]
+    pub fn fetched_at(&self) -> Option<Instant> {
+        self.lock_schedule().fetched_at
     }
 
     /// Requests a fetch for a token with an unknown key. Returns a receiver that changes when
@@ -138,6 +147,9 @@ impl KeySet {
         let mut pace = self.lock_schedule();
         pace.is_due = false;
         pace.last = Some((now, brought_keys));
+        if brought_keys {
+            pace.fetched_at = Some(now);
+        }
         drop(pace);
         self.ended.send_modify(|count| *count += 1);
         changed
@@ -206,6 +218,7 @@ mod tests {
         set.wait_until_due(REFRESH, COOLDOWN).await;
         assert_eq!(began.elapsed(), REFRESH);
         assert!(!set.finish_fetch(None, Instant::now()));
+        assert_eq!(set.fetched_at(), Some(began));
         assert_eq!(set.keys().unwrap()[0].kid(), Some("a"));
         assert!(set.request_fetch(Instant::now(), COOLDOWN).is_none());
         let began = Instant::now();

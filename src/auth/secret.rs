@@ -23,7 +23,7 @@ impl Secret {
     }
 
     /// Reads a secret from a file. One newline (`\n` or `\r\n`) at the end is removed, since
-    /// editors and `echo` add it.
+    /// editors and `echo` add it. Nothing else is: neither spaces nor a second newline.
     ///
     /// # Errors
     ///

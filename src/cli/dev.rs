@@ -2,11 +2,11 @@
 //! configure, and prints commands to paste.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
-    io::{self, Write},
+    fs::{self, DirBuilder},
+    io,
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroU32,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,6 +22,7 @@ use super::{
     CommandFailure,
     runtime::{ENDING, SignalListener, build_runtime},
     schema_args::{self, SchemaArgs},
+    secret_file::{random_hex, write_private},
     serve::until_stopped,
     write_result,
 };
@@ -350,22 +351,6 @@ fn mint_token(secret: &str, clock: &Clock) -> Result<String, CommandFailure> {
         .map_err(CommandFailure::new)?
         .mint(&token, &TokenRules::default())
         .map_err(CommandFailure::new)
-}
-
-/// Returns 256 random bits as hexadecimal digits.
-fn random_hex(random: &RandomSource) -> String {
-    let mut bytes = [0; 32];
-    random.fill_bytes(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?
-        .write_all(text.as_bytes())
 }
 
 #[cfg(test)]

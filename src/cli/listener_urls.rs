@@ -19,7 +19,7 @@ pub(super) fn client_url(config: &Config) -> Result<String, CommandFailure> {
     } else {
         "ws"
     };
-    let address = reachable_address("client.listen", config.client.listen)?;
+    let address = reachable_address("client.listen", config.client.listen, "--url")?;
     Ok(format!("{scheme}://{address}{WEBSOCKET_PATH}"))
 }
 
@@ -29,20 +29,38 @@ pub(super) fn client_url(config: &Config) -> Result<String, CommandFailure> {
 ///
 /// When the relay picks the port itself.
 pub(super) fn ingest_url(config: &Config) -> Result<String, CommandFailure> {
-    match &config.ingest.listen {
+    http_url("ingest.listen", &config.ingest.listen, "--url")
+}
+
+/// Returns the URL of the ops listener; `unix:PATH` for a Unix socket.
+///
+/// # Errors
+///
+/// When the relay picks the port itself.
+pub(super) fn ops_url(config: &Config) -> Result<String, CommandFailure> {
+    http_url("ops.listen", &config.ops.listen, "--ops-url")
+}
+
+fn http_url(key: &str, listen: &ListenAddress, flag: &str) -> Result<String, CommandFailure> {
+    match listen {
         ListenAddress::Tcp(address) => {
-            let address = reachable_address("ingest.listen", *address)?;
+            let address = reachable_address(key, *address, flag)?;
             Ok(format!("http://{address}"))
         }
         socket @ ListenAddress::Unix(_) => Ok(socket.to_string()),
     }
 }
 
-/// Returns the address to connect to: the loopback address for a listener on all addresses.
-fn reachable_address(key: &str, listen: SocketAddr) -> Result<SocketAddr, CommandFailure> {
+/// Returns the address to connect to: the loopback address for a listener on all addresses. `flag`
+/// is the one with which the user can give the URL.
+fn reachable_address(
+    key: &str,
+    listen: SocketAddr,
+    flag: &str,
+) -> Result<SocketAddr, CommandFailure> {
     if listen.port() == 0 {
         return Err(CommandFailure::new(format!(
-            "{key} has port 0, so the relay picks a free port when it starts; give the URL with --url (the relay logs its addresses)"
+            "{key} has port 0, so the relay picks a free port when it starts; give the URL with {flag} (the relay logs its addresses)"
         )));
     }
     let ip = match listen.ip() {

@@ -4,20 +4,35 @@
 
 pub mod bench;
 pub mod check;
+mod connection_columns;
+pub mod ctl;
 pub mod dev;
 pub mod event_args;
+pub mod generate;
+pub mod ingest_access;
+pub mod keys;
 mod listener_urls;
+mod plain_text;
 pub mod publish;
 pub mod route;
 mod runtime;
 pub mod schema;
 pub mod schema_args;
+mod secret_file;
 pub mod serve;
 pub mod signing;
 pub mod tail;
+mod text_table;
 pub mod token;
+pub mod top;
 
-use std::{fmt, fs, io, path::Path, sync::Arc};
+use std::{
+    env::{self, VarError},
+    fmt, fs,
+    io::{self, IsTerminal},
+    path::Path,
+    sync::Arc,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -25,7 +40,7 @@ use rustls::ClientConfig;
 use sidewire_client::Credential;
 use sidewire_protocol::schema::BundledSchema;
 
-use crate::tls;
+use crate::{config::ConfigError, tls};
 
 /// The environment variable that holds a client's token when no file is named. The token is not
 /// an argument, since every user of the machine can read arguments.
@@ -53,6 +68,8 @@ pub enum CliCommand {
     Serve(serve::ServeArgs),
     /// Test a config file and report what is wrong with it.
     Check(check::CheckArgs),
+    /// Make the secrets that a config file names and that do not exist yet.
+    Keys(keys::KeysArgs),
     /// Run a relay for trying things out, without a config file.
     Dev(dev::DevArgs),
     /// Sign a token for a client.
@@ -65,8 +82,15 @@ pub enum CliCommand {
     Route(route::RouteArgs),
     /// Print the routing table of a schema, or export the .proto files that schemas import.
     Schema(schema::SchemaCommandArgs),
+    /// Look into a running relay, and disconnect users.
+    Ctl(ctl::CtlArgs),
+    /// Show what a running relay does, again and again.
+    Top(top::TopArgs),
     /// Put a relay under load and measure its throughput, latency and cost.
     Bench(bench::BenchArgs),
+    /// Write the manual pages or the shell completions of the command line, for packages.
+    #[command(hide = true)]
+    Generate(generate::GenerateArgs),
 }
 
 impl Cli {
@@ -79,13 +103,17 @@ impl Cli {
         match self.command {
             CliCommand::Serve(args) => serve::run(&args),
             CliCommand::Check(args) => check::run(&args),
+            CliCommand::Keys(args) => keys::run(&args),
             CliCommand::Dev(args) => dev::run(&args),
             CliCommand::Token(args) => token::run(&args),
             CliCommand::Publish(args) => runtime::run_client(|| publish::main(args)),
             CliCommand::Tail(args) => runtime::run_client(|| tail::main(args)),
             CliCommand::Route(args) => route::run(args),
             CliCommand::Schema(args) => schema::run(&args),
+            CliCommand::Ctl(args) => runtime::run_client(|| ctl::main(args)),
+            CliCommand::Top(args) => top::run(&args),
             CliCommand::Bench(args) => bench::run(args),
+            CliCommand::Generate(args) => generate::run(&args),
         }
     }
 }
@@ -108,6 +136,18 @@ impl CommandFailure {
         }
     }
 
+    /// A configuration that cannot be used: exit status 1. Shows the lines of the file at a
+    /// terminal, and one line for each problem elsewhere.
+    pub fn config(error: &ConfigError) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self::new(error);
+        }
+        // <https://no-color.org>
+        let is_colored = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let lines = error.with_source_lines(is_colored);
+        Self::new(format!("the configuration cannot be used\n{lines}"))
+    }
+
     /// A token or key that was not accepted: exit status 3.
     pub fn unauthorized(message: impl fmt::Display) -> Self {
         Self {
@@ -122,20 +162,39 @@ fn sample_bundled() -> BundledSchema {
     BundledSchema::load_default().unwrap_or_default()
 }
 
-/// Reads the credential from the file, or from the environment variable if no file is named.
-/// White space around it is ignored.
+/// Reads the credential from the file, or from the environment variable with this name if no file is
+/// given. White space around it is ignored.
+fn credential_of(
+    file: Option<&Path>,
+    variable: &str,
+) -> Result<Option<Credential>, CommandFailure> {
+    let value = match env::var(variable) {
+        Ok(value) => Some(value),
+        Err(VarError::NotPresent) => None,
+        Err(VarError::NotUnicode(_)) if file.is_some() => None,
+        Err(VarError::NotUnicode(_)) => {
+            let message = format!("the environment variable {variable} is not UTF-8");
+            return Err(CommandFailure::new(message));
+        }
+    };
+    read_credential(file, value, variable)
+}
+
+/// Reads the credential from the file, or from the value of the environment variable with this name
+/// if no file is given.
 fn read_credential(
     file: Option<&Path>,
-    variable: Option<String>,
+    value: Option<String>,
+    variable: &str,
 ) -> Result<Option<Credential>, CommandFailure> {
-    let (text, origin) = match (file, variable) {
+    let (text, origin) = match (file, value) {
         (Some(path), _) => {
             let text = fs::read_to_string(path).map_err(|error| {
                 CommandFailure::new(format!("cannot read {}: {error}", path.display()))
             })?;
             (text, path.display().to_string())
         }
-        (None, Some(text)) => (text, "the environment variable".to_owned()),
+        (None, Some(text)) => (text, format!("the environment variable {variable}")),
         (None, None) => return Ok(None),
     };
     let text = text.trim();
@@ -201,7 +260,7 @@ mod tests {
             .map(|command| command.get_name().to_owned())
             .filter(|name| name != "help")
             .collect();
-        assert_eq!(names.len(), 9);
+        assert_eq!(names.len(), 13);
         for name in names {
             let help = cli.find_subcommand_mut(&name).unwrap().render_long_help();
             let help = help.to_string();
@@ -243,7 +302,7 @@ mod tests {
             (None, variable(), Some("in-the-environment")),
             (None, None, None),
         ] {
-            let found = read_credential(file, variable).unwrap();
+            let found = read_credential(file, variable, "KEY").unwrap();
             assert_eq!(found.as_ref().map(Credential::reveal), expected);
         }
     }
@@ -254,9 +313,12 @@ mod tests {
         let (missing, empty) = (directory.path().join("a"), directory.path().join("b"));
         fs::write(&empty, "\n").unwrap();
         for path in [missing, empty] {
-            let failure = read_credential(Some(&path), None).unwrap_err().to_string();
+            let failure = read_credential(Some(&path), None, "KEY")
+                .unwrap_err()
+                .to_string();
             assert!(failure.contains(&path.display().to_string()), "{failure}");
         }
-        assert!(read_credential(None, Some(String::new())).is_err());
+        let empty = read_credential(None, Some(String::new()), "KEY").unwrap_err();
+        assert_eq!(empty.to_string(), "the environment variable KEY is empty");
     }
 }

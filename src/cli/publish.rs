@@ -5,12 +5,11 @@
 mod as_client;
 
 use std::{
-    env,
     io::{self, Write},
     path::PathBuf,
 };
 
-use sidewire_client::{EventPublisher, PublishEncoding, PublishFailure};
+use sidewire_client::{CallFailure, EventPublisher, PublishEncoding};
 use sidewire_protocol::{TenantName, Topic, schema::BundledSchema};
 
 pub use self::as_client::SendingClientArgs;
@@ -18,13 +17,11 @@ pub use self::as_client::SendingClientArgs;
 use super::{
     CommandFailure,
     event_args::{EventArgs, EventBody},
-    listener_urls, read_credential, sample_bundled,
+    ingest_access::{call_failure, ingest_key},
+    listener_urls, sample_bundled,
     schema_args::{SchemaArgs, SchemaOrConfigArgs, load_schema},
     write_result,
 };
-
-/// The environment variable that holds the ingest key when no file is named.
-const KEY_VARIABLE: &str = "SIDEWIRE_INGEST_KEY";
 
 /// The flags of `sidewire publish`.
 #[derive(Debug, clap::Args)]
@@ -119,7 +116,7 @@ async fn post(
             "only --as-client needs a schema: a relay reads what backends post with its own";
         return Err(CommandFailure::new(message));
     }
-    let key = read_credential(args.key_file.as_deref(), env::var(KEY_VARIABLE).ok())?;
+    let key = ingest_key(args.key_file.as_deref())?;
     let publisher =
         EventPublisher::new(&args.ingest_url()?, key.as_ref()).map_err(publish_failure)?;
     let topics: Vec<&str> = args.topics.iter().map(Topic::as_str).collect();
@@ -159,13 +156,12 @@ impl PublishArgs {
     }
 }
 
-fn publish_failure(error: PublishFailure) -> CommandFailure {
-    match &error {
-        PublishFailure::Refused(problem) if problem.status == 401 => CommandFailure::unauthorized(
-            format!("{error}. Pass the ingest key with --key-file or in {KEY_VARIABLE}"),
-        ),
-        _ => CommandFailure::new(error),
+fn publish_failure(error: CallFailure) -> CommandFailure {
+    if error.may_have_taken_effect() {
+        let message = format!("{error}; the events may or may not be stored");
+        return CommandFailure::new(message);
     }
+    call_failure(error)
 }
 
 /// An event for the example of a client, in the bundled schema `generic`.

@@ -110,7 +110,7 @@ impl SchemaOrConfigArgs {
     /// Returns the configuration in the file, or the defaults with the schema of the flags.
     pub(super) fn load_config(&self) -> Result<Config, CommandFailure> {
         match &self.config {
-            Some(path) => Config::load(path).map_err(CommandFailure::new),
+            Some(path) => Config::load(path).map_err(|error| CommandFailure::config(&error)),
             None => Ok(Config {
                 schema: self.schema.section(),
                 ..Config::default()

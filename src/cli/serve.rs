@@ -2,6 +2,7 @@
 
 use std::{future::pending, path::PathBuf};
 
+use rustix::process::Signal;
 use tokio::signal::unix::SignalKind;
 
 use super::{
@@ -34,10 +35,14 @@ pub struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> Result<(), CommandFailure> {
     // Must run before any thread starts, since it reads and changes the environment.
     let inherited = InheritedSockets::from_env().map_err(CommandFailure::new)?;
-    let setup = RelaySetup::load(&args.config).map_err(CommandFailure::new)?;
+    let setup = RelaySetup::load(&args.config).map_err(|error| CommandFailure::config(&error))?;
     let log_level = telemetry::init_logging(&setup.live.config.log).map_err(CommandFailure::new)?;
     let runtime = build_runtime()?;
     let ended = runtime.block_on(async {
+        // Without a listener, a write beyond a limit of file sizes (`ulimit -f`) would end the
+        // process; with one it fails, as on a full disk.
+        let file_too_large = SignalKind::from_raw(Signal::XFSZ.as_raw());
+        let _listener = SignalListener::listen(&[file_too_large])?;
         let signals = SignalListener::listen(&ENDING)?;
         let reloads = ConfigReloader {
             signals: SignalListener::listen(&[SignalKind::hangup()])?,
@@ -61,7 +66,7 @@ pub(super) struct ConfigReloader {
 
 impl ConfigReloader {
     /// Waits for the next signal; forever if there are no reloads.
-    async fn next_reload(reloads: &mut Option<Self>) {
+    async fn next_reload(reloads: Option<&mut Self>) {
         match reloads {
             Some(reloads) => reloads.signals.next_signal().await,
             None => pending().await,
@@ -86,38 +91,15 @@ pub(super) async fn until_stopped(
     mut signals: SignalListener,
     mut reloads: Option<ConfigReloader>,
 ) -> Result<(), CommandFailure> {
-    let failed = || CommandFailure::new("a shard has stopped; see the log for the reason");
-    tokio::select! {
+    let is_stopped = tokio::select! {
         biased;
-        () = signals.next_signal() => return Ok(()),
-        () = server.failed() => return Err(failed()),
-        () = server.ready() => {}
+        () = signals.next_signal() => true,
+        () = server.failed() => return Err(shard_failure()),
+        () = server.ready() => false,
+    };
+    if !is_stopped {
+        serve_until_stopped(&mut server, &mut signals, reloads.as_mut()).await?;
     }
-    let addresses = server.addresses();
-    tracing::info!(
-        client = %addresses.client,
-        ingest = %addresses.ingest,
-        ops = %addresses.ops,
-        version = env!("CARGO_PKG_VERSION"),
-        "the relay is ready"
-    );
-    ops::notify_ready();
-    loop {
-        tokio::select! {
-            biased;
-            () = signals.next_signal() => break,
-            () = server.failed() => return Err(failed()),
-            () = ConfigReloader::next_reload(&mut reloads) => {}
-        }
-        if let Some(reloads) = &reloads {
-            tokio::select! {
-                biased;
-                () = signals.next_signal() => break,
-                () = reloads.carry_out(&mut server) => {}
-            }
-        }
-    }
-
     tracing::info!("shutting down: writing what is queued first");
     ops::notify_stopping();
     tokio::select! {
@@ -134,4 +116,40 @@ pub(super) async fn until_stopped(
         }
     }
     Ok(())
+}
+
+/// Serves connections until the first signal, and reloads the config whenever that is wanted.
+async fn serve_until_stopped(
+    server: &mut RelayServer,
+    signals: &mut SignalListener,
+    mut reloads: Option<&mut ConfigReloader>,
+) -> Result<(), CommandFailure> {
+    let addresses = server.addresses();
+    tracing::info!(
+        client = %addresses.client,
+        ingest = %addresses.ingest,
+        ops = %addresses.ops,
+        version = env!("CARGO_PKG_VERSION"),
+        "the relay is ready"
+    );
+    ops::notify_ready();
+    loop {
+        tokio::select! {
+            biased;
+            () = signals.next_signal() => return Ok(()),
+            () = server.failed() => return Err(shard_failure()),
+            () = ConfigReloader::next_reload(reloads.as_deref_mut()) => {}
+        }
+        if let Some(reloads) = &reloads {
+            tokio::select! {
+                biased;
+                () = signals.next_signal() => return Ok(()),
+                () = reloads.carry_out(server) => {}
+            }
+        }
+    }
+}
+
+fn shard_failure() -> CommandFailure {
+    CommandFailure::new("a shard has stopped; see the log for the reason")
 }

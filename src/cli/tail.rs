@@ -4,6 +4,7 @@ mod filter;
 mod followers;
 mod output;
 mod presence;
+mod token_file;
 
 use std::{
     fmt,
@@ -264,6 +265,15 @@ fn log_event(
             tracing::info!(user, topics = confirmed.topics.len(), "following");
         }
         ClientEvent::Unsubscribed(_) => {}
+        ClientEvent::Renewed { expires_at } => tracing::info!(user, expires_at, "token renewed"),
+        ClientEvent::RenewalFailed { reason, retry_in } => {
+            let retry_ms = retry_in.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+            tracing::warn!(user, retry_ms, "{reason}");
+        }
+        ClientEvent::Revoked { topics } => {
+            let topics = topics.join(" ");
+            tracing::warn!(user, topics, "the relay has ended these subscriptions");
+        }
         ClientEvent::Gap { since, topics, .. } => {
             report_gap(user, &since, &topics);
             follower.gaps = follower.gaps.saturating_add(1);
@@ -312,9 +322,11 @@ fn report_gap(user: Option<&str>, since: &wire::Position, topics: &[String]) {
 fn tail_failure(user: Option<&str>, error: ClientError) -> CommandFailure {
     let of_user = user_prefix(user);
     match error {
-        ClientError::Unauthorized(_) => CommandFailure::unauthorized(format!(
-            "{of_user}{error}. `sidewire token` or your token issuer makes one; pass it with --token-file or in {TOKEN_VARIABLE}"
-        )),
+        ClientError::Unauthorized(_) | ClientError::LoginRequired(_) => {
+            CommandFailure::unauthorized(format!(
+                "{of_user}{error}. `sidewire token` or your token issuer makes one; pass it with --token-file or in {TOKEN_VARIABLE}"
+            ))
+        }
         error => CommandFailure::new(format!("{of_user}{error}")),
     }
 }
@@ -335,6 +347,7 @@ fn help() -> String {
 Events go to standard output; logs, and a summary at the end, go to standard error.
 Events that clients send, presence included, are printed too; they have no position.
 With several tokens a line is {{\"user\":…,\"event\":…}}, or in hex the user, a tab and the digits.
+A token file is read again before its token expires, and a new token is used without reconnecting.
 A lost connection is reopened, and events published in the meantime follow. If the relay no longer
 has all of them, standard error says so, and only new events follow. The same holds for --since.
 Exit status: 0 after ctrl-c, after --count events, after the --for time, or when the reader of

@@ -10,6 +10,7 @@ use super::{
     paths::PathResolver,
     reload::{live, restart},
     section::config_section,
+    subscribe::SubscribeSection,
     values::{self, KIB, MIB},
 };
 use crate::auth::{Algorithm, JwksUrl};
@@ -54,6 +55,8 @@ config_section! {
         /// fetch; 30 s.
         #[serde(deserialize_with = "values::duration")]
         live jwks_cooldown: Duration = Duration::from_secs(30), check_duration();
+        /// `[auth.subscribe]`: the backend that is asked whether a client may subscribe.
+        live subscribe: SubscribeSection = SubscribeSection::default();
         /// `[[auth.keys]]`: the keys that verify tokens, in the order in which they are tried;
         /// none by default.
         live keys: Vec<AuthKey> = Vec::new();
@@ -107,6 +110,7 @@ pub enum AuthKey {
 impl AuthSection {
     pub(super) fn check(&self, problems: &mut ConfigProblems) {
         self.check_bounds(problems);
+        self.subscribe.check(problems);
         match self.mode {
             AuthMode::Jwt => self.check_jwt(problems),
             AuthMode::None => self.check_none(problems),
@@ -123,6 +127,7 @@ impl AuthSection {
             };
             paths.resolve(format!("auth.keys[{index}].{name}"), file, problems);
         }
+        self.subscribe.resolve_paths(paths, problems);
     }
 
     fn check_jwt(&self, problems: &mut ConfigProblems) {
@@ -160,17 +165,19 @@ impl AuthSection {
         }
     }
 
-    /// Reports settings that would check a token: with mode `none` they have no effect.
+    /// Reports settings that would check a token, or what its user may do: with mode `none` there
+    /// is one user, who may do everything.
     fn check_none(&self, problems: &mut ConfigProblems) {
         let given = [
             ("auth.keys", !self.keys.is_empty()),
             ("auth.issuer", self.issuer.is_some()),
             ("auth.audience", self.audience.is_some()),
+            ("auth.subscribe.url", self.subscribe.url.is_some()),
         ];
         for (key, _) in given.into_iter().filter(|(_, given)| *given) {
             problems.add_problem(
                 key,
-                "has no effect, since mode = \"none\" needs no token",
+                "has no effect, since mode = \"none\" has one user, who needs no token",
                 "remove it, or set mode = \"jwt\"",
             );
         }

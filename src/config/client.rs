@@ -73,8 +73,9 @@ config_section! {
         /// Maximum time from the stop signal to the end of the process; 25 s.
         #[serde(deserialize_with = "values::duration")]
         live drain_timeout: Duration = Duration::from_secs(25), check_duration();
-        /// Time over which clients are asked to spread their reconnects after the relay has
-        /// stopped; 10 s. 0 s asks all of them to reconnect immediately.
+        /// Maximum time over which clients are asked to spread their reconnects after the relay
+        /// has stopped; 10 s. With few clients it is 1 ms for each. 0 s asks all of them to
+        /// reconnect immediately.
         #[serde(deserialize_with = "values::duration")]
         live drain_spread: Duration = Duration::from_secs(10), check_duration_or_zero();
         /// Kernel send buffer of a connection in bytes (`SO_SNDBUF`), which the kernel doubles. It

@@ -3,14 +3,15 @@
 
 use std::{
     fmt, io,
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use bytesize::ByteSize;
 
-use super::{FILE_BYTES_MAX, document::ConfigText};
+use super::{FILE_BYTES_MAX, document::ConfigText, source_lines::source_lines};
 use crate::bounded_file;
 
 /// Maximum duration of any key: 30 days.
@@ -36,9 +37,50 @@ pub enum ConfigError {
     Refused {
         /// The path as given; `None` if there is no file.
         file: Option<PathBuf>,
+        /// The content, if the problems have their places in it.
+        text: Option<Arc<str>>,
         /// All problems found, in the order of the file; never empty.
         problems: Vec<ConfigProblem>,
     },
+}
+
+/// A warning about a file that a usable configuration names. Displays as
+/// `file:line: warning: message`, with the hint on a second line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigWarning {
+    file: PathBuf,
+    problem: ConfigProblem,
+}
+
+impl ConfigWarning {
+    /// Creates a warning about the value of `key`. Reads the configuration file only to find
+    /// the line of the key.
+    pub(crate) fn at_key(path: &Path, key: &str, message: impl fmt::Display, hint: &str) -> Self {
+        let text = bounded_file::read_text(path, FILE_BYTES_MAX).unwrap_or_default();
+        Self {
+            file: path.to_owned(),
+            problem: ConfigProblem {
+                key: key.to_owned(),
+                line: ConfigText::new(&text, Some(path)).line_of_key(key),
+                span: None,
+                is_duplicate: false,
+                message: format!("warning: {key}: {message}"),
+                hint: Some(hint.to_owned()),
+            },
+        }
+    }
+
+    /// Returns the key that the warning is about, such as `auth.keys[0].secret_file`.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.problem.key
+    }
+}
+
+impl fmt::Display for ConfigWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ProblemReport(Some(&self.file), std::slice::from_ref(&self.problem)).fmt(f)
+    }
 }
 
 /// A problem in a configuration.
@@ -48,6 +90,10 @@ pub struct ConfigProblem {
     pub key: String,
     /// The line in the file, from 1; `None` if the file has neither the key nor its section.
     pub line: Option<usize>,
+    /// Where in the text it is, as byte indexes.
+    pub(super) span: Option<Range<usize>>,
+    /// True if a key or section occurs again.
+    pub(super) is_duplicate: bool,
     /// The error message, which names the key.
     pub message: String,
     /// Advice on how to fix it.
@@ -67,6 +113,8 @@ impl ConfigError {
         ConfigText::new(&text, Some(path)).locate_problems(ConfigProblems(vec![ConfigProblem {
             key: key.to_owned(),
             line: None,
+            span: None,
+            is_duplicate: false,
             message: format!("{key}: {message}"),
             hint: hint.map(str::to_owned),
         }]))
@@ -87,7 +135,22 @@ impl ConfigError {
         }
         Self::Refused {
             file: Some(path.to_owned()),
+            text: None,
             problems,
+        }
+    }
+
+    /// Returns the error for people at a terminal: each problem with its line of the file, and a
+    /// mark below what is wrong.
+    #[must_use]
+    pub fn with_source_lines(&self, is_colored: bool) -> String {
+        match self {
+            Self::Refused {
+                file,
+                text: Some(text),
+                problems,
+            } => source_lines(file.as_deref(), text, problems, is_colored),
+            Self::Unreadable { .. } | Self::Refused { .. } => self.to_string(),
         }
     }
 }
@@ -128,6 +191,7 @@ impl ConfigProblems {
     pub(super) fn into_error(self) -> ConfigError {
         ConfigError::Refused {
             file: None,
+            text: None,
             problems: self.0,
         }
     }
@@ -147,6 +211,8 @@ impl ConfigProblems {
             message: format!("{key}: {message}"),
             key,
             line: None,
+            span: None,
+            is_duplicate: false,
             hint: Some(hint.into()),
         });
     }

@@ -81,6 +81,10 @@ config_section! {
         /// Maximum number of handshakes of a user per minute; no bound if `None`, the default.
         #[serde(deserialize_with = "values::bound")]
         live user_handshakes_per_minute: Option<NonZeroU32> = None;
+        /// Maximum number of refused handshakes, at a time, that wait for the client's Close frame;
+        /// 256. Handshakes refused beyond it are answered over HTTP.
+        #[serde(deserialize_with = "values::count")]
+        live refusals_open: usize = 256;
         /// Number of messages that a user may send at once; 100.
         #[serde(deserialize_with = "values::some")]
         live user_burst: NonZeroU32 = non_zero(100);

@@ -10,10 +10,10 @@ use serde::{
 use super::{error::ConfigProblems, is_loopback, paths::PathResolver};
 
 /// The prefix of a Unix socket's path.
-const UNIX: &str = "unix:";
+pub(super) const UNIX: &str = "unix:";
 
 /// Maximum length in bytes of a Unix socket's path (unix(7)), without the terminating zero.
-const PATH_BYTES_MAX: usize = 107;
+pub(super) const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Maximum length in bytes of the temporary name that a socket is created under, in the same
 /// directory: a dot and the process id.
@@ -58,12 +58,12 @@ impl ListenAddress {
         paths.resolve(key.to_owned(), path, problems);
         let name_bytes = path.file_name().map_or(0, |name| name.len());
         let bytes = path.as_os_str().len() + HIDDEN_NAME_BYTES_MAX.saturating_sub(name_bytes);
-        if bytes > PATH_BYTES_MAX {
+        if bytes > SOCKET_PATH_BYTES_MAX {
             problems.add_problem(
                 key,
                 format!("is a path of {bytes} bytes, including its directory"),
                 format!(
-                    "the maximum is {PATH_BYTES_MAX} bytes; for example \"unix:/run/sidewire/NAME.sock\""
+                    "the maximum is {SOCKET_PATH_BYTES_MAX} bytes; for example \"unix:/run/sidewire/NAME.sock\""
                 ),
             );
         }

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 mod auth;
+mod backend_url;
 mod client;
 mod document;
 mod error;
@@ -24,6 +25,8 @@ mod reload;
 mod replay;
 mod schema;
 mod section;
+mod source_lines;
+mod subscribe;
 mod values;
 
 #[cfg(test)]
@@ -32,8 +35,9 @@ mod example_tests;
 mod tests;
 
 pub use auth::{AuthKey, AuthMode, AuthSection};
+pub use backend_url::{BackendUrl, BackendUrlError};
 pub use client::{ClientSection, TlsFiles};
-pub use error::{ConfigError, ConfigProblem};
+pub use error::{ConfigError, ConfigProblem, ConfigWarning};
 pub use host_name::{HostName, HostNameError};
 pub use ingest::{IngestKeyEntry, IngestSection};
 pub use limits::{LimitsOverride, LimitsSection};
@@ -44,6 +48,7 @@ pub use origin::{OriginError, WebOrigin};
 pub use presence::PresenceSection;
 pub use replay::ReplaySection;
 pub use schema::SchemaSection;
+pub use subscribe::{ANSWER_AGE_MAX, SubscribeSection};
 
 use crate::{bounded_file, memory::MemoryLimits};
 use document::ConfigText;
@@ -144,6 +149,7 @@ impl Config {
         config.schema.resolve_paths(paths, &mut problems);
         config.ops.resolve_paths(paths, &mut problems);
         config.ingest.resolve_paths(paths, &mut problems);
+        config.replay.resolve_paths(paths, &mut problems);
         if problems.is_empty() {
             Ok(config)
         } else {

@@ -9,7 +9,11 @@ use super::{
     paths::PathResolver,
     reload::{live, restart},
     section::config_section,
+    values,
 };
+
+/// Maximum of `tenant_labels`: each tenant is a time series, which Prometheus keeps for weeks.
+const TENANT_LABELS_MAX: usize = 1_000;
 
 config_section! {
     /// The `[ops]` section.
@@ -23,12 +27,25 @@ config_section! {
         /// Host names accepted in the `Host` header, in addition to `localhost` and IP addresses;
         /// none by default.
         live hosts: Vec<HostName> = Vec::new();
+        /// Number of tenants, those with most connections, whose connections are a time series of
+        /// their own; 20. With 0 there are none, nor one for the others.
+        #[serde(deserialize_with = "values::count")]
+        live tenant_labels: usize = 20;
     }
 }
 
 impl OpsSection {
     pub(super) fn check(&self, problems: &mut ConfigProblems) {
         self.check_bounds(problems);
+        if self.tenant_labels > TENANT_LABELS_MAX {
+            problems.add_problem(
+                "ops.tenant_labels",
+                format!("is {}", self.tenant_labels),
+                format!(
+                    "the maximum is {TENANT_LABELS_MAX}; the other tenants are counted together"
+                ),
+            );
+        }
         self.listen
             .check_group("ops.socket_group", self.socket_group.as_deref(), problems);
     }

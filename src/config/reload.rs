@@ -35,6 +35,7 @@ impl Config {
         [
             self.client.keep_fixed(&running.client),
             auth,
+            self.auth.subscribe.keep_fixed(&running.auth.subscribe),
             schema,
             self.limits.keep_fixed(&running.limits),
             self.presence.keep_fixed(&running.presence),

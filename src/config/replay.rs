@@ -1,10 +1,11 @@
 //! `[replay]`: how many events a tenant's log keeps for replay. An event is evicted by
 //! whichever of the three bounds is reached first.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{
     error::ConfigProblems,
+    paths::PathResolver,
     reload::restart,
     section::config_section,
     values::{self, GIB, MIB},
@@ -32,11 +33,20 @@ config_section! {
         /// logs are evicted.
         #[serde(deserialize_with = "values::size")]
         restart process_bytes: usize = 256 * MIB, check_size(1..=WINDOW_BYTES_MAX);
+        /// The file that keeps the logs while the relay restarts; none by default. It holds
+        /// events, and only its owner may read it.
+        restart keep_file: Option<PathBuf> = None;
     }
 }
 
 impl ReplaySection {
     pub(super) fn check(&self, problems: &mut ConfigProblems) {
         self.check_bounds(problems);
+    }
+
+    pub(super) fn resolve_paths(&mut self, paths: &PathResolver, problems: &mut ConfigProblems) {
+        if let Some(file) = &mut self.keep_file {
+            paths.resolve("replay.keep_file".to_owned(), file, problems);
+        }
     }
 }

@@ -68,11 +68,56 @@ fn an_unknown_key_is_refused_with_its_line_and_a_suggestion() {
 }
 
 #[test]
+fn all_mistakes_of_a_file_are_reported_at_once_in_its_order() {
+    let text = "[client]\nlisten = \"127.0.0.1:1\"\nlisten = 1\nping_intervall = \"30s\"\norigins = \"a\"\n\
+                [limits]\nuser_burst = 0\noutbox_frames = \"many\"\n[client]\nhead_max = 1\n";
+    let refusal = refusal(&format!("{text}{KEY}kid = 1\n"));
+    let lines: Vec<_> = refusal
+        .lines()
+        .filter(|it| !it.starts_with("  hint"))
+        .collect();
+    let expected = [
+        "line 3: the key `listen` is set twice, first in line 2",
+        "line 4: unknown key `ping_intervall` in [client]; did you mean `ping_interval`?",
+        "line 5: client.origins: invalid type: string \"a\", expected a list, as in [\"x\"]",
+        "line 7: limits.user_burst: invalid value: integer `0`",
+        "line 8: limits.outbox_frames: invalid type: string \"many\"",
+        "line 9: the section [client] is there twice, first in line 1",
+        "line 10: client.head_max: invalid type: integer `1`",
+        "line 14: auth.keys[0].kid: invalid type: integer `1`, expected a string",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{refusal}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(line.starts_with(expected), "{line}\n{refusal}");
+    }
+}
+
+#[test]
+fn a_terminal_shows_the_line_with_a_mark_below_the_mistake() {
+    let shown = |text: &str| parse(text).unwrap_err().with_source_lines(false);
+    let unknown = shown("[client]\nping_intervall = \"30s\"\n");
+    let expected = "2 | ping_intervall = \"30s\"\n  | ^^^^^^^^^^^^^^\n";
+    assert!(unknown.contains(expected), "{unknown}");
+    assert!(
+        unknown.contains("did you mean `ping_interval`?"),
+        "{unknown}"
+    );
+    assert!(
+        unknown.contains("help: expected one of listen"),
+        "{unknown}"
+    );
+    // Also for what only a check of the values finds.
+    let checked = shown(&format!("{KEY}[client]\nping_interval = \"0s\"\n"));
+    let expected = "5 | ping_interval = \"0s\"\n  | ^^^^^^^^^^^^^\n";
+    assert!(checked.contains(expected), "{checked}");
+}
+
+#[test]
 fn a_key_unlike_any_other_gets_the_list_instead_of_a_suggestion() {
     let refusal = refusal("[ops]\nzzz = 1\n");
     assert_eq!(
         refusal,
-        "line 2: unknown key `zzz` in [ops]\n  hint: expected one of listen, socket_mode, socket_group, hosts"
+        "line 2: unknown key `zzz` in [ops]\n  hint: expected one of listen, socket_mode, socket_group, hosts, tenant_labels"
     );
 }
 

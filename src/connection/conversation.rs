@@ -2,19 +2,17 @@
 //! out, come out. Knows no socket, no clock and no other connection.
 
 mod client_event;
+mod parsed_frame;
 mod topics_request;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use prost::Message;
 use sidewire_protocol::{
-    ErrorCode, MessageId, Position, Topic, UserName,
-    envelope::{OnlyMessageId, OnlyResumeFrom},
+    ErrorCode, Position, Topic, UserName,
+    envelope::OnlyResumeFrom,
     reply::{MessageRefusal, Reply},
-    schema::{
-        ControlKind, IdLists, InspectLimits, InspectedEnvelope, InspectedPayload, PayloadKind,
-        Schema, WireError, WireFault,
-    },
+    schema::{ControlKind, IdLists, InspectedEnvelope, InspectedPayload, PayloadKind, Schema},
     wire,
 };
 
@@ -22,6 +20,7 @@ use self::client_event::check_size;
 pub(super) use self::client_event::presence_refusal;
 pub use self::{
     client_event::{ClientEventLimits, ClientEventRequest, PresenceChange},
+    parsed_frame::{MessageKind, ParsedFrame},
     topics_request::{TopicsAnswer, TopicsRequest},
 };
 use crate::{auth::Grant, config::Config, event::RENDERED_AT_ONCE_MAX, limits::LimitExceeded};
@@ -29,12 +28,17 @@ use crate::{auth::Grant, config::Config, event::RENDERED_AT_ONCE_MAX, limits::Li
 /// Delay after which a client should retry a request that was refused for lack of memory.
 const NO_MEMORY_RETRY_AFTER: Duration = Duration::from_secs(10);
 
+/// Delay after which a client should retry a message that was refused because too many wait.
+const WAITING_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// Decides what to do about the frames of a client, by its user, its grant and the limits in
 /// force.
 #[derive(Debug, Clone, Copy)]
 pub struct Conversation<'a> {
     user: &'a UserName,
     grant: &'a Grant,
+    /// False if the grant is judged later.
+    judges_grant: bool,
     limits: ConversationLimits,
 }
 
@@ -56,33 +60,6 @@ impl From<&Config> for ConversationLimits {
     }
 }
 
-/// A frame that has been parsed up to its kind and message id, and not been acted on.
-#[derive(Debug)]
-pub struct ParsedFrame<'a> {
-    schema: &'a Schema,
-    frame: &'a [u8],
-    /// Size of the message as the client sent it, in bytes.
-    sent_len: usize,
-    envelope: Result<InspectedEnvelope<'a>, MessageRefusal>,
-}
-
-/// The kind of a message, which decides the limits that it is charged to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MessageKind {
-    /// A Subscribe.
-    Subscribe,
-    /// An Unsubscribe.
-    Unsubscribe,
-    /// A Ping, or a ping of the WebSocket.
-    Ping,
-    /// An event for other clients.
-    ClientEvent,
-    /// A presence message. It is charged when it is known whether the client has sent one before.
-    Presence,
-    /// Anything else, including messages that cannot be parsed.
-    Other,
-}
-
 /// The action that a frame requires.
 #[derive(Debug, PartialEq)]
 pub enum ConversationAction {
@@ -90,6 +67,8 @@ pub enum ConversationAction {
     Reply(Reply),
     /// Carry out this request, then answer it.
     Request(ClientRequest),
+    /// Verify this token, and put it in place of the client's.
+    RenewToken(RenewalRequest),
     /// Send this event to other clients.
     Relay(ClientEventRequest),
     /// Make a [`ClientEventRequest`] of this envelope, which takes long.
@@ -101,6 +80,24 @@ pub enum ConversationAction {
     },
 }
 
+/// An Authenticate: a request to replace the client's token.
+#[derive(PartialEq, Eq)]
+pub struct RenewalRequest {
+    /// The id of the message; empty if it has none.
+    pub message_id: String,
+    /// The new token, which has not been verified.
+    pub token: String,
+}
+
+impl fmt::Debug for RenewalRequest {
+    /// Leaves out the token, which is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RenewalRequest")
+            .field("message_id", &self.message_id)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A request that passed all checks. Requests are carried out one after another.
 #[derive(Debug, PartialEq)]
 pub enum ClientRequest {
@@ -110,22 +107,6 @@ pub enum ClientRequest {
     Unsubscribe(TopicsRequest),
 }
 
-impl MessageKind {
-    /// Returns the kind of a message with this payload.
-    pub(super) fn from_payload(payload: Option<PayloadKind>, is_presence: bool) -> Self {
-        match payload {
-            _ if is_presence => Self::Presence,
-            Some(PayloadKind::Control(ControlKind::Subscribe)) => Self::Subscribe,
-            Some(PayloadKind::Control(ControlKind::Unsubscribe)) => Self::Unsubscribe,
-            Some(PayloadKind::Control(ControlKind::Ping)) => Self::Ping,
-            Some(PayloadKind::Event {
-                client_publish: true,
-            }) => Self::ClientEvent,
-            _ => Self::Other,
-        }
-    }
-}
-
 impl<'a> Conversation<'a> {
     /// Creates the rules for a client of this user with this grant.
     #[must_use]
@@ -133,7 +114,17 @@ impl<'a> Conversation<'a> {
         Self {
             user,
             grant,
+            judges_grant: true,
             limits,
+        }
+    }
+
+    /// Leaves it to the caller to judge what is decided by the grant when it is carried out.
+    #[must_use]
+    pub fn without_grant(self) -> Self {
+        Self {
+            judges_grant: false,
+            ..self
         }
     }
 
@@ -178,6 +169,14 @@ impl<'a> Conversation<'a> {
                 .topics_request(schema.unsubscribe_lists(), envelope, payload)
                 .map(|request| ConversationAction::Request(ClientRequest::Unsubscribe(request))),
             PayloadKind::Control(ControlKind::Ping) => pong_action(payload, now),
+            PayloadKind::Control(ControlKind::Authenticate) => {
+                let message = wire::Authenticate::decode(payload.bytes)
+                    .map_err(|_| payload_refusal(payload))?;
+                Ok(ConversationAction::RenewToken(RenewalRequest {
+                    message_id: envelope.message_id.unwrap_or_default().to_owned(),
+                    token: message.token,
+                }))
+            }
             PayloadKind::Event { .. } => {
                 let limits = self.limits.events;
                 let is_presence = schema.is_presence(payload.number);
@@ -191,7 +190,9 @@ impl<'a> Conversation<'a> {
                 let event = ClientEventRequest::from_inspected(
                     schema, envelope, payload, self.user, limits,
                 )?;
-                event.check_grant(self.grant)?;
+                if self.judges_grant {
+                    event.check_grant(self.grant)?;
+                }
                 Ok(ConversationAction::Relay(event))
             }
             PayloadKind::Control(_) => Err(MessageRefusal::new(
@@ -210,16 +211,33 @@ impl<'a> Conversation<'a> {
         let mut request = self.topics_request(lists, envelope, payload)?;
         let fields = OnlyResumeFrom::decode(payload.bytes).map_err(|_| payload_refusal(payload))?;
         request.resume_from = fields.resume_from.as_ref().map(Position::try_from);
-        let refused = request
-            .topics
-            .iter()
-            .find_map(|topic| self.topic_refusal(topic));
-        match refused {
-            Some(refusal) => Err(refusal),
-            None => Ok(ConversationAction::Request(ClientRequest::Subscribe(
-                request,
-            ))),
+        if self.judges_grant {
+            self.check_grant(&request)?;
         }
+        Ok(ConversationAction::Request(ClientRequest::Subscribe(
+            request,
+        )))
+    }
+
+    /// Checks a request that has waited: the client's grant may have changed since.
+    ///
+    /// # Errors
+    ///
+    /// When the client may no longer subscribe to one of the topics.
+    pub fn judge_again(&self, request: &ClientRequest) -> Result<(), MessageRefusal> {
+        match request {
+            ClientRequest::Subscribe(subscribe) => self
+                .check_grant(subscribe)
+                .map_err(|refusal| refusal.for_message(&subscribe.answer.message_id)),
+            ClientRequest::Unsubscribe(_) => Ok(()),
+        }
+    }
+
+    /// Checks that the client may subscribe to all of the topics.
+    fn check_grant(&self, subscribe: &TopicsRequest) -> Result<(), MessageRefusal> {
+        let mut topics = subscribe.topics.iter();
+        let refused = topics.find_map(|topic| self.topic_refusal(topic));
+        refused.map_or(Ok(()), Err)
     }
 
     /// Returns the refusal if the client may not subscribe to the topic.
@@ -229,59 +247,6 @@ impl<'a> Conversation<'a> {
             ErrorCode::AuthorizationFailed,
             format!("{topic} {reason}"),
         ))
-    }
-}
-
-impl<'a> ParsedFrame<'a> {
-    /// Parses a frame up to its kind and message id, and the topics of a client event, of which
-    /// it may have at most `topics_max`.
-    #[must_use]
-    pub fn parse(schema: &'a Schema, frame: &'a [u8], topics_max: usize) -> Self {
-        Self {
-            schema,
-            frame,
-            sent_len: frame.len(),
-            envelope: inspect_frame(schema, frame, topics_max),
-        }
-    }
-
-    /// Sets the size of the message as the client sent it, in bytes, if that was not the frame.
-    #[must_use]
-    pub fn sent_as(self, sent_len: usize) -> Self {
-        Self { sent_len, ..self }
-    }
-
-    /// A frame that could not be read.
-    #[must_use]
-    pub fn from_refusal(schema: &'a Schema, refusal: MessageRefusal) -> Self {
-        Self {
-            schema,
-            frame: &[],
-            sent_len: 0,
-            envelope: Err(refusal),
-        }
-    }
-
-    /// Returns the kind of the message.
-    #[must_use]
-    pub fn kind(&self) -> MessageKind {
-        let payload = self
-            .envelope
-            .as_ref()
-            .ok()
-            .and_then(|it| it.payload.as_ref());
-        let is_presence = payload.is_some_and(|payload| self.schema.is_presence(payload.number));
-        MessageKind::from_payload(payload.map(|payload| payload.kind), is_presence)
-    }
-
-    /// Returns the reply to a message that exceeds a rate limit and is not carried out.
-    #[must_use]
-    pub fn rate_limit_reply(&self, exceeded: LimitExceeded) -> ConversationAction {
-        let id = match &self.envelope {
-            Ok(envelope) => envelope.message_id.unwrap_or_default(),
-            Err(refusal) => &refusal.request_message_id,
-        };
-        ConversationAction::Reply(Reply::Error(rate_limit_refusal(exceeded).for_message(id)))
     }
 }
 
@@ -314,72 +279,36 @@ impl ClientRequest {
     }
 }
 
-fn inspect_frame<'a>(
-    schema: &'a Schema,
-    frame: &'a [u8],
-    topics_max: usize,
-) -> Result<InspectedEnvelope<'a>, MessageRefusal> {
-    let within = InspectLimits {
-        topics: topics_max,
-        decoded_bytes: RENDERED_AT_ONCE_MAX,
-    };
-    let inspected = match schema.inspect_from_client(frame, within) {
-        // Its topics are found when it is read on another thread.
-        Err(error) if error.fault() == WireFault::TooLargeToDecode => {
-            schema.inspect_unrouted(frame)
+impl ConversationAction {
+    /// Returns the refusal of a request when `waiting_max` of them already wait for a replay to
+    /// end.
+    pub(super) fn too_many_requests_refusal(&self, waiting_max: usize) -> MessageRefusal {
+        self.waiting_refusal(format!(
+            "at most {waiting_max} Subscribes and Unsubscribes may wait during a replay"
+        ))
+    }
+
+    /// Returns the refusal of a message when `waiting_max` of them already wait for a Subscribe
+    /// to be answered.
+    pub(super) fn too_many_waiting_refusal(&self, waiting_max: usize) -> MessageRefusal {
+        self.waiting_refusal(format!(
+            "at most {waiting_max} messages may wait until an earlier Subscribe is answered"
+        ))
+    }
+
+    fn waiting_refusal(&self, message: String) -> MessageRefusal {
+        let message_id = match self {
+            Self::Reply(Reply::Error(refusal)) => refusal.request_message_id.as_str(),
+            Self::Reply(_) => "",
+            Self::Request(request) => &request.contents().answer.message_id,
+            Self::Relay(event) => &event.message_id,
+            Self::ReadClientEvent { message_id, .. } => message_id,
+            Self::RenewToken(request) => &request.message_id,
+        };
+        MessageRefusal {
+            retry_after: Some(WAITING_RETRY_AFTER),
+            ..MessageRefusal::new(ErrorCode::RateLimitExceeded, message).for_message(message_id)
         }
-        Err(error) => inspect_withdrawal(schema, frame).ok_or(error),
-        inspected => inspected,
-    };
-    let envelope = inspected.map_err(|error| frame_refusal(frame, &error))?;
-    match envelope.message_id.map(MessageId::parse) {
-        // The refusal does not echo the id, because the id is what is invalid.
-        Some(Err(error)) => Err(MessageRefusal::invalid(
-            "message_id",
-            format!("message_id {error}"),
-        )),
-        Some(Ok(_)) | None => Ok(envelope),
-    }
-}
-
-/// Inspects a frame whose topics may be invalid, which matters to nobody if it withdraws presence.
-/// Returns `None` if it does not.
-fn inspect_withdrawal<'a>(schema: &'a Schema, frame: &'a [u8]) -> Option<InspectedEnvelope<'a>> {
-    let inspected = schema.inspect_unrouted(frame).ok()?;
-    let withdraws = |payload| schema.is_absent(payload);
-    let is_withdrawal = inspected.payload.as_ref().is_some_and(withdraws);
-    is_withdrawal.then_some(inspected)
-}
-
-/// Returns the refusal of a frame that the walk refused. If only its content is at fault, the
-/// refusal still has the message id.
-fn frame_refusal(frame: &[u8], error: &WireError) -> MessageRefusal {
-    let code = match error.fault() {
-        // Nobody may send events to such a topic.
-        WireFault::TenantTopic => ErrorCode::AuthorizationFailed,
-        _ => ErrorCode::ValidationError,
-    };
-    let refusal = MessageRefusal {
-        field: error.field().map(str::to_owned),
-        ..MessageRefusal::new(code, error.to_string())
-    };
-    let is_content = matches!(
-        error.fault(),
-        WireFault::SecondPayload
-            | WireFault::Repeated
-            | WireFault::Reserved
-            | WireFault::Topic(_)
-            | WireFault::Wildcard
-            | WireFault::TenantTopic
-            | WireFault::TooManyTopics
-    );
-    if !is_content {
-        return refusal;
-    }
-    let id = OnlyMessageId::decode(frame).unwrap_or_default().message_id;
-    match MessageId::parse(&id) {
-        Ok(id) => refusal.for_message(id.as_str()),
-        Err(_) => refusal,
     }
 }
 

@@ -28,22 +28,12 @@ const TLS_BYTES: usize = 12 * 1024;
 /// Serves the client of an accepted connection from the first byte to the last; its conversation
 /// is a task of its own. `peer` is the address that connects; `held` is dropped when the client
 /// has gone, `arrival` when its handshake is answered.
-pub async fn serve_tcp<H: 'static, A>(
+pub async fn serve_tcp<H: 'static, A: 'static>(
     shard: Rc<ShardContext>,
     stream: TcpStream,
     peer: IpAddr,
     held: H,
     arrival: A,
-) {
-    serve_accepted(shard, stream, peer, held).await;
-    drop(arrival);
-}
-
-async fn serve_accepted<H: 'static>(
-    shard: Rc<ShardContext>,
-    stream: TcpStream,
-    peer: IpAddr,
-    held: H,
 ) {
     let turn_meter = Rc::clone(&shard.turn_meter);
     let until = handshake::handshake_deadline(&shard);
@@ -67,7 +57,7 @@ async fn serve_accepted<H: 'static>(
     };
     let Some(tls) = tls else {
         if let Some(talk) =
-            handshake::serve_stream_until(until, shard, stream, newcomer, held).await
+            handshake::serve_stream_until(until, shard, stream, newcomer, held, arrival).await
         {
             turn_meter.spawn(talk);
         }
@@ -96,7 +86,9 @@ async fn serve_accepted<H: 'static>(
     let held = (held, memory);
     // Boxed, because it is large compared to what an idle connection holds otherwise.
     let stream = Box::new(stream);
-    if let Some(talk) = handshake::serve_stream_until(until, shard, stream, newcomer, held).await {
+    if let Some(talk) =
+        handshake::serve_stream_until(until, shard, stream, newcomer, held, arrival).await
+    {
         turn_meter.spawn(talk);
     }
 }

@@ -4,7 +4,7 @@
 use std::mem;
 
 use sidewire_protocol::frame::{
-    CONTROL, FIN, HEADER_BYTES_MAX, MASK_BYTES, MASKED, OPCODE, PONG, payload_len,
+    CLOSE, CONTROL, FIN, HEADER_BYTES_MAX, MASK_BYTES, MASKED, OPCODE, PONG, payload_len,
 };
 
 /// Maximum number of frames taken from a connection in one turn. An empty frame costs about 0.6
@@ -38,6 +38,14 @@ impl Default for FrameCount {
 }
 
 impl FrameCount {
+    /// Returns a count with which a walk ends when this many more frames have begun and ended.
+    fn with_turn_of(left_in_turn: u16) -> Self {
+        Self {
+            left_in_turn,
+            ..Self::default()
+        }
+    }
+
     /// Allows as many frames as a new turn has.
     pub(super) fn begin_turn(&mut self) {
         self.left_in_turn = FRAMES_PER_TURN;
@@ -99,9 +107,29 @@ impl FrameWalk {
         bytes.len() - ahead.len()
     }
 
+    /// Advances over these bytes, or to the end of the first Close frame. Returns true if a Close
+    /// frame ends in them.
+    pub(super) fn skip_until_close(&mut self, bytes: &[u8]) -> bool {
+        let mut ahead = bytes;
+        while !ahead.is_empty() {
+            let mut one_frame = FrameCount::with_turn_of(self.is_between_frames().into());
+            let walked = self.walk(ahead, &mut one_frame);
+            ahead = ahead.get(walked..).unwrap_or_default();
+            let [first, ..] = self.header;
+            if self.is_between_frames() && first & OPCODE == CLOSE & OPCODE {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn is_between_frames(&self) -> bool {
+        self.header_len == 0 && self.payload_left == 0
+    }
+
     /// Returns true if the bytes end where a message ends, or before the first.
     pub(super) fn is_between_messages(&self) -> bool {
-        self.header_len == 0 && self.payload_left == 0 && !self.in_message
+        self.is_between_frames() && !self.in_message
     }
 
     /// Returns the maximum number of bytes that the reader holds of the message in progress. The
@@ -240,6 +268,29 @@ mod tests {
         assert_eq!(walk.begun_bytes(), 2020);
         walk_all(&mut walk, &last[8..]);
         assert_eq!(walk.begun_bytes(), 0);
+    }
+
+    #[test]
+    fn a_close_frame_is_found_at_its_end_and_nowhere_else() {
+        let close = wire_testing::close(1000);
+        let before = [
+            frame(BINARY, true, &close),
+            frame(BINARY, false, b""),
+            ping(&close),
+            frame(CONTINUATION, true, &close.repeat(30)),
+        ]
+        .concat();
+        let end = before.len() + close.len();
+        let bytes = [&before[..], &close, b"more"].concat();
+        for cut in 0..=bytes.len() {
+            let (first, rest) = bytes.split_at(cut);
+            let mut walk = FrameWalk::default();
+            assert_eq!(walk.skip_until_close(first), cut >= end, "{cut}");
+            assert!(cut >= end || walk.skip_until_close(rest), "{cut}");
+        }
+        assert!(!FrameWalk::default().skip_until_close(&before.repeat(100)));
+        assert!(!FrameWalk::default().skip_until_close(&[0xff; 100]));
+        assert!(!FrameWalk::default().skip_until_close(b""));
     }
 
     #[test]

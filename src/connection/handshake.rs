@@ -14,31 +14,34 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::poll_immediate;
 use hyper::{
-    HeaderMap, Method, Request, StatusCode, Version,
-    body::{Body as _, Incoming},
-    header::{
-        CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
-    },
+    HeaderMap, Method, Request, StatusCode,
+    body::Incoming,
+    header::{HeaderName, HeaderValue},
     server::conn::http1,
     service::service_fn,
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use sidewire_protocol::{EnvelopeEncoding, ErrorCode};
+use sidewire_protocol::ErrorCode;
 use tokio::{
     task::yield_now,
     time::{Instant, timeout, timeout_at},
 };
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    admitted::AdmittedClient, authentication::authenticate_request, client_address,
-    offer::SubprotocolOffer, origin, stream::Transport, task::run_connection,
+    admitted::AdmittedClient,
+    authentication::authenticate_request,
+    client_address,
+    offer::SubprotocolOffer,
+    origin,
+    stream::Transport,
+    task::run_connection,
+    upgrade::{check_no_body, switching_protocols, websocket_key},
+    visible_refusal::VisibleRefusal,
 };
 use crate::{
     auth::Authenticator,
-    http::{HttpProblem, HttpResponse, check_host, only_header, only_host},
+    http::{HttpProblem, HttpResponse, check_host, only_host},
     hub::TenantsFull,
     limits::{Limit, LimitExceeded, UserKey},
     relay::{Relay, ShardContext},
@@ -90,7 +93,7 @@ pub(super) struct ConnectingPeer {
 
 /// Performs the handshake with a client and returns the future that serves it. That is a future
 /// of its own, since the handshake's state is large and the conversation lasts. Returns `None` if
-/// the client is refused or takes longer than the configured time. `peer` is the address that
+/// the client has been refused or took longer than the configured time. `peer` is the address that
 /// connects; `held` is dropped when the client has gone.
 pub async fn serve_stream<S: Transport + Send + 'static, H>(
     shard: Rc<ShardContext>,
@@ -103,7 +106,8 @@ pub async fn serve_stream<S: Transport + Send + 'static, H>(
         is_counted: false,
         is_address_counted: false,
     };
-    serve_stream_until(handshake_deadline(&shard), shard, stream, newcomer, held).await
+    let until = handshake_deadline(&shard);
+    serve_stream_until(until, shard, stream, newcomer, held, ()).await
 }
 
 /// Returns the time by which a client that connects now must complete its handshake.
@@ -111,26 +115,47 @@ pub(super) fn handshake_deadline(shard: &ShardContext) -> Instant {
     Instant::now() + shard.relay.live().config.client.handshake_timeout
 }
 
-/// Performs the handshake with a client by the deadline `until`, which is already running.
-pub(super) async fn serve_stream_until<S: Transport + Send + 'static, H>(
+/// Performs the handshake with a client by the deadline `until`, which is already running. Drops
+/// `arrival` when the handshake is answered.
+pub(super) async fn serve_stream_until<S: Transport + Send + 'static, H, A>(
     until: Instant,
     shard: Rc<ShardContext>,
     stream: S,
     newcomer: ConnectingPeer,
     held: H,
-) -> Option<impl Future<Output = ()> + use<S, H>> {
+    arrival: A,
+) -> Option<impl Future<Output = ()> + use<S, H, A>> {
     let mut handshake = pin!(run_handshake(Rc::clone(&shard), stream, newcomer));
     let Some(accepted) = run_until_deadline(until, handshake.as_mut()).await else {
         // Before the stream is dropped, so that a peer that sees it closed finds it counted.
         shard.relay.metrics.handshake_timed_out();
         return None;
     };
-    let (admitted, stream, read_ahead) = accepted?;
-    Some(run_connection(shard, admitted, stream, read_ahead, held))
+    let (verdict, stream, read_ahead) = accepted?;
+    match verdict {
+        UpgradeVerdict::Admitted(admitted) => {
+            Some(run_connection(shard, admitted, stream, read_ahead, held))
+        }
+        UpgradeVerdict::Refused(refusal) => {
+            refusal.close(shard, stream, &read_ahead, arrival).await;
+            None
+        }
+    }
 }
 
-/// Holds the admitted client and the upgrade of its stream from HTTP.
-type AcceptedSlot = Rc<Cell<Option<(AdmittedClient, OnUpgrade)>>>;
+/// What becomes of a client after the upgrade of its stream from HTTP.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most clients are admitted, and the verdict does not last"
+)]
+pub(super) enum UpgradeVerdict {
+    Admitted(AdmittedClient),
+    Refused(VisibleRefusal),
+}
+
+/// Holds the verdict on a client and the upgrade of its stream from HTTP.
+type VerdictSlot = Rc<Cell<Option<(UpgradeVerdict, OnUpgrade)>>>;
 
 /// Runs a part of a handshake; returns `None` if it is not done by the deadline. At the deadline
 /// the socket is checked again: if the process did not run for a while, the rest may be in the
@@ -157,14 +182,14 @@ pub(super) async fn run_handshake<S: Transport + Send + 'static>(
     shard: Rc<ShardContext>,
     stream: S,
     newcomer: ConnectingPeer,
-) -> Option<(AdmittedClient, S, Bytes)> {
-    let accepted = AcceptedSlot::default();
+) -> Option<(UpgradeVerdict, S, Bytes)> {
+    let verdict = VerdictSlot::default();
     let head_max = shard.relay.live().config.client.head_max;
     let metrics = Arc::clone(&shard.relay.metrics);
     let service = {
-        let (shard, accepted) = (Rc::clone(&shard), Rc::clone(&accepted));
+        let (shard, verdict) = (Rc::clone(&shard), Rc::clone(&verdict));
         service_fn(move |request| {
-            answer_request(Rc::clone(&shard), newcomer, Rc::clone(&accepted), request)
+            answer_request(Rc::clone(&shard), newcomer, Rc::clone(&verdict), request)
         })
     };
     let serving = http1::Builder::new()
@@ -185,9 +210,9 @@ pub(super) async fn run_handshake<S: Transport + Send + 'static>(
         }
         return None;
     }
-    let (admitted, upgrade) = accepted.take()?;
+    let (verdict, upgrade) = verdict.take()?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<S>>().ok()?;
-    Some((admitted, parts.io.into_inner(), parts.read_buf))
+    Some((verdict, parts.io.into_inner(), parts.read_buf))
 }
 
 /// Returns the status with which hyper itself answered a malformed HTTP/1 request.
@@ -204,23 +229,30 @@ fn refused_by_hyper(error: &hyper::Error) -> Option<StatusCode> {
 async fn answer_request(
     shard: Rc<ShardContext>,
     newcomer: ConnectingPeer,
-    accepted: AcceptedSlot,
+    verdict: VerdictSlot,
     mut request: Request<Incoming>,
 ) -> Result<HttpResponse, Infallible> {
-    let address = client_address(&shard.relay, newcomer.peer, request.headers());
-    let response = admit_client(&shard, newcomer, address, &request)
-        .await
-        .map(|(admitted, response)| {
-            accepted.set(Some((admitted, hyper::upgrade::on(&mut request))));
-            response
-        })
-        .unwrap_or_else(|problem| {
-            shard.relay.metrics.handshake_refused(problem.status());
-            let (status, detail) = (problem.status().as_u16(), problem.detail());
-            log_repeated!(RepeatedLine::HandshakeRefused, %address, status, detail);
-            problem.with_connection_close().into_response()
-        });
+    let relay = &shard.relay;
+    let address = client_address(relay, newcomer.peer, request.headers());
+    let (decided, response) = match admit_client(&shard, newcomer, address, &request).await {
+        Ok((admitted, response)) => (UpgradeVerdict::Admitted(admitted), response),
+        Err(problem) => {
+            record_refusal(relay, address, &problem);
+            match VisibleRefusal::begin(relay, &request, &problem) {
+                Some((refusal, response)) => (UpgradeVerdict::Refused(refusal), response),
+                None => return Ok(problem.with_connection_close().into_response()),
+            }
+        }
+    };
+    verdict.set(Some((decided, hyper::upgrade::on(&mut request))));
     Ok(response)
+}
+
+fn record_refusal(relay: &Relay, address: IpAddr, problem: &HttpProblem) {
+    relay.metrics.handshake_refused(problem.status());
+    let line = RepeatedLine::of_refused_handshake(problem.status());
+    let (status, detail) = (problem.status().as_u16(), problem.detail());
+    log_repeated!(line, %address, status, detail);
 }
 
 /// Returns the address of the client, which a proxy may report.
@@ -283,7 +315,8 @@ async fn admit_client(
     let admitted = AdmittedClient::new(shard, identity, who, address, encoding)
         .map_err(|limit| capacity_problem(relay, limit))?;
     let UserKey { tenant, user } = admitted.account.user_key();
-    tracing::debug!(%tenant, %user, %address, "client connected");
+    let connection = admitted.account.key();
+    log_repeated!(RepeatedLine::ClientConnected, %connection, %tenant, %user, %address, encoding = encoding.name());
     Ok((admitted, switching_protocols(key, offer.encoding)))
 }
 
@@ -305,16 +338,6 @@ fn check_not_draining(relay: &Relay) -> Result<(), HttpProblem> {
         return Err(HttpProblem::shutting_down(relay.retry_after()));
     }
     Ok(())
-}
-
-/// Refuses a handshake with a body, which could not be told apart from the first frames.
-fn check_no_body(request: &Request<Incoming>) -> Result<(), HttpProblem> {
-    match request.body().size_hint().upper() {
-        Some(0) => Ok(()),
-        _ => Err(HttpProblem::bad_request(
-            "a WebSocket handshake must not have a body",
-        )),
-    }
 }
 
 /// Refuses the requests of web pages that may not connect.
@@ -364,65 +387,4 @@ fn limit_problem(limit: Limit, detail: String, retry_after: Duration) -> HttpPro
         }
         _ => HttpProblem::too_many_requests(detail, retry_after),
     }
-}
-
-/// Checks that the request is a WebSocket handshake and returns its key (RFC 6455, 4.2.1).
-fn websocket_key(request: &Request<Incoming>) -> Result<&[u8], HttpProblem> {
-    let headers = request.headers();
-    let is_upgrade = request.version() == Version::HTTP_11
-        && lists_token(headers, &CONNECTION, "upgrade")
-        && lists_token(headers, &UPGRADE, "websocket");
-    if !is_upgrade {
-        return Err(HttpProblem::upgrade_required(
-            "this path only accepts WebSocket handshakes",
-        ));
-    }
-    // RFC 6455, 11.3: each of the two appears once.
-    let version = only_header(headers, &SEC_WEBSOCKET_VERSION)?;
-    if version.map(HeaderValue::as_bytes) != Some(b"13") {
-        return Err(HttpProblem::upgrade_required(
-            "only version 13 of the WebSocket protocol is supported",
-        ));
-    }
-    only_header(headers, &SEC_WEBSOCKET_KEY)?
-        .map(HeaderValue::as_bytes)
-        .filter(|key| is_websocket_key(key))
-        .ok_or_else(|| HttpProblem::bad_request("Sec-WebSocket-Key is not 16 bytes in base64"))
-}
-
-/// Returns true if the header lists the token, in upper or lower case.
-fn lists_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|listed| listed.trim().eq_ignore_ascii_case(token))
-}
-
-/// Returns true if the key is 16 bytes in base64: 22 characters and two of padding.
-fn is_websocket_key(key: &[u8]) -> bool {
-    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    key.split_last_chunk::<2>()
-        .is_some_and(|(digits, padding)| {
-            digits.len() == 22 && digits.iter().all(is_digit) && padding == b"=="
-        })
-}
-
-fn switching_protocols(key: &[u8], encoding: Option<EnvelopeEncoding>) -> HttpResponse {
-    let mut response = HttpResponse::default();
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key)) {
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    if let Some(encoding) = encoding {
-        headers.insert(
-            SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_static(encoding.subprotocol()),
-        );
-    }
-    response
 }

@@ -4,7 +4,8 @@
 //! `entrance` takes an accepted connection to the stream that HTTP runs over: a PROXY header
 //! (`proxy_header`), then TLS (`tls_handshakes`). `client_address` finds the client's address.
 //! `handshake` turns an HTTP request into an identity and a byte stream, with the checks of
-//! `offer`, `origin` and `authentication`. `admitted` is a client that passed the handshake, with
+//! `upgrade`, `offer`, `origin` and `authentication`; `visible_refusal` refuses one so that a
+//! browser can see why. `admitted` is a client that passed the handshake, with
 //! its entries in metrics and limits. `conversation` is the protocol as pure functions, `pace` the
 //! client's message rates, and `waiting` the requests that wait for a Subscribe. `stream` is the
 //! only owner of the byte stream; `frame_walk` tells it when no message is in progress. `task`
@@ -26,6 +27,8 @@ mod proxy_header;
 mod stream;
 mod task;
 mod tls_handshakes;
+mod upgrade;
+mod visible_refusal;
 mod waiting;
 
 #[cfg(test)]
@@ -38,7 +41,8 @@ pub(crate) mod wire_testing;
 pub use admitted::{AdmittedClient, CONNECTION_BYTES};
 pub use conversation::{
     ClientEventLimits, ClientEventRequest, ClientRequest, Conversation, ConversationAction,
-    ConversationLimits, MessageKind, ParsedFrame, PresenceChange, TopicsAnswer, TopicsRequest,
+    ConversationLimits, MessageKind, ParsedFrame, PresenceChange, RenewalRequest, TopicsAnswer,
+    TopicsRequest,
 };
 pub use entrance::serve_tcp;
 pub(crate) use handshake::NO_MEMORY;

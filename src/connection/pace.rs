@@ -56,7 +56,7 @@ impl MessageBudget {
                 self.has_subscribed = true;
                 Ok(())
             }
-            MessageKind::Subscribe | MessageKind::Unsubscribe => {
+            MessageKind::Subscribe | MessageKind::Unsubscribe | MessageKind::Authenticate => {
                 relay.limits.charge_message(who, MessageCharge::User)
             }
             MessageKind::ClientEvent => relay.limits.charge_client_event(who),

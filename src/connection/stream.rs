@@ -27,7 +27,7 @@ use super::frame_walk::FrameCount;
 use crate::{
     hub::BegunMessages,
     memory::MemoryExceeded,
-    outbox::{FRAMES_PER_WRITE_MAX, Outbox, WriteProgress},
+    outbox::{Outbox, WriteProgress},
 };
 
 /// Converts a configured size, which is at most 1 GiB.
@@ -48,39 +48,11 @@ pub(super) struct FrameStream<S> {
     at_end: bool,
     /// Counts the client's frames.
     frames: FrameCount,
-    /// Data that the stream has accepted and not passed on to the kernel: a TLS stream keeps what
-    /// it has encrypted. While there is such data, nothing more is written.
-    unflushed: Option<UnflushedWrite>,
+    /// What left the outbox in a write that the stream has accepted and not passed on to the
+    /// kernel: a TLS stream keeps what it has encrypted. Until then, nothing more is written. In a
+    /// box, since hardly any connection has this.
+    unflushed: Option<Box<WriteProgress>>,
     outbox: Rc<Outbox>,
-}
-
-/// The numbers of frames and events that left the outbox in a write. Small, since every
-/// connection has this.
-#[derive(Debug, Clone, Copy)]
-struct UnflushedWrite {
-    frames: u16,
-    events: u16,
-}
-
-const _: () = assert!(FRAMES_PER_WRITE_MAX <= u16::MAX as usize);
-
-impl From<WriteProgress> for UnflushedWrite {
-    fn from(advanced: WriteProgress) -> Self {
-        let of = |count| u16::try_from(count).unwrap_or(u16::MAX);
-        Self {
-            frames: of(advanced.frames),
-            events: of(advanced.events),
-        }
-    }
-}
-
-impl From<UnflushedWrite> for WriteProgress {
-    fn from(unflushed: UnflushedWrite) -> Self {
-        Self {
-            frames: unflushed.frames.into(),
-            events: unflushed.events.into(),
-        }
-    }
 }
 
 impl<S: Transport> FrameStream<S> {
@@ -260,12 +232,12 @@ impl<S: Transport> FrameStream<S> {
         context: &mut Context<'_>,
     ) -> Poll<io::Result<WriteProgress>> {
         let advanced = match self.unflushed.take() {
-            Some(unflushed) => unflushed.into(),
+            Some(unflushed) => *unflushed,
             None => ready!(self.poll_write_outbox(context))?,
         };
         let flushed = Pin::new(&mut self.io).poll_flush(context);
         if !matches!(flushed, Poll::Ready(Ok(()))) {
-            self.unflushed = Some(advanced.into());
+            self.unflushed = Some(Box::new(advanced));
         }
         flushed.map_ok(|()| advanced)
     }
@@ -294,7 +266,7 @@ impl<S: Transport> FrameStream<S> {
     pub(super) fn abandon_unflushed(&mut self) -> u64 {
         self.unflushed
             .take()
-            .map_or(0, |unflushed| unflushed.events.into())
+            .map_or(0, |unflushed| unflushed.events)
     }
 
     /// Tells the client that nothing more will be written.

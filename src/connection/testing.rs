@@ -2,17 +2,15 @@
 //! implementation of WebSocket frames: what it observes does not depend on the code under test.
 
 mod client;
+mod stream;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::Future,
-    io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
-    pin::Pin,
     rc::Rc,
     sync::{Arc, LazyLock},
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -22,16 +20,18 @@ use sidewire_protocol::{
     schema::Schema,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex, split},
+    io::{duplex, split},
     runtime::{Builder, LocalOptions},
     task::{JoinHandle, spawn_local, yield_now},
     time::{Instant, timeout},
 };
 
 pub(super) use self::client::{FrameClient, ObservedEnd};
-use super::{Transport, admitted::AdmittedClient, task::run_connection};
+use self::stream::RelayEndStream;
+use super::{admitted::AdmittedClient, task::run_connection};
 use crate::{
     auth::{Authenticator, Grant, Identity},
+    backend::{self, BackendTarget, testing::FakeTransport},
     config::Config,
     event::{EventDraft, EventDraftParts},
     hub::{PublishedEvents, TenantRegistry},
@@ -39,6 +39,7 @@ use crate::{
     memory::{MemoryLimits, MemoryUse},
     relay::{LiveSettings, RelayBuilder, ShardContext},
     tally::ShardTally,
+    telemetry::ScrapeSources,
 };
 
 /// The address that clients connect from.
@@ -124,6 +125,13 @@ impl ConnectionFixture {
 
     /// Creates a shard with other settings and a log that keeps as many events as they say.
     pub(super) fn with_log(settings: impl FnOnce(&mut Config)) -> Self {
+        Self::build(settings, None)
+    }
+
+    fn build(
+        settings: impl FnOnce(&mut Config),
+        asked: Option<(Arc<FakeTransport>, Arc<BackendTarget>)>,
+    ) -> Self {
         let mut config = Config::default();
         // Tests check every received frame, and few are about heartbeats.
         config.client.ping_interval = Duration::from_hours(48);
@@ -135,16 +143,23 @@ impl ConnectionFixture {
         config.limits.heartbeat_burst = NonZeroU32::MAX;
         config.limits.refusals_per_minute = NonZeroU32::MAX;
         settings(&mut config);
-        let live = LiveSettings::open(config, Arc::clone(&SCHEMA));
-        let parts = RelayBuilder::new(live, RandomSource::from_seed(1))
-            .clock(Clock::simulated(NOW))
-            .build();
+        let mut live = LiveSettings::open(config, Arc::clone(&SCHEMA));
+        let (transport, target) = asked.unzip();
+        live.subscribe_backend = target;
+        let mut builder =
+            RelayBuilder::new(live, RandomSource::from_seed(1)).clock(Clock::simulated(NOW));
+        if let Some(transport) = transport {
+            builder = builder.backend_transport(transport);
+        }
+        let parts = builder.build();
         let [builder] = parts.shard_builders.try_into().unwrap();
         let shard = Rc::new(ShardContext::new(parts.relay, builder));
         // Tests that relieve memory or call the shard run the other tasks themselves.
         let [deliveries, alarms, .., lingering] = shard.background_tasks(Duration::ZERO);
         spawn_local(alarms);
         spawn_local(lingering);
+        let relay = Arc::clone(&shard.relay);
+        spawn_local(async move { relay.authorizer.run().await });
         Self {
             shard,
             registry: parts.registry,
@@ -223,6 +238,15 @@ impl ConnectionFixture {
         })
     }
 
+    /// Connects a client that speaks JSON, with a token that expires at that time.
+    pub(super) fn connect_json_until(&self, expires_at: Duration, buffer: usize) -> FrameClient {
+        self.connect_over(ClientLink {
+            encoding: EnvelopeEncoding::Json,
+            expires_at: Some(expires_at),
+            ..ClientLink::new(buffer)
+        })
+    }
+
     /// Connects a client whose token subscribes to these topics.
     pub(super) fn connect_claiming(
         &self,
@@ -254,6 +278,15 @@ impl ConnectionFixture {
             takes: true,
             ..ClientLink::new(buffer)
         })
+    }
+
+    /// Creates a shard that asks a backend over this transport, with other settings.
+    pub(super) fn asking(
+        transport: &Arc<FakeTransport>,
+        settings: impl FnOnce(&mut Config),
+    ) -> Self {
+        let target = backend::testing::target("http://localhost/");
+        Self::build(settings, Some((Arc::clone(transport), target)))
     }
 
     fn connect_over(&self, link: ClientLink) -> FrameClient {
@@ -312,6 +345,7 @@ impl ConnectionFixture {
             grant: Grant::Everything,
             subscriptions,
             expires_at,
+            token_expires_at: expires_at,
             key: None,
         };
         let who = UserKey {
@@ -358,13 +392,25 @@ impl ConnectionFixture {
 
     /// Returns the value of this series, given by name and labels.
     pub(crate) fn metric(&self, series: &str) -> u64 {
-        let scraped = self.shard.relay.metrics.render(&[], &self.registry);
+        let scraped = self.scrape();
         let mut lines = scraped.lines().filter_map(|line| line.split_once(' '));
         lines
             .find_map(|(name, value)| (name == series).then_some(value))
             .expect("there is such a series")
             .parse()
             .unwrap()
+    }
+
+    /// Returns the metrics as Prometheus would get them.
+    pub(super) fn scrape(&self) -> String {
+        let relay = &self.shard.relay;
+        relay.metrics.render(&ScrapeSources {
+            tallies: &[Arc::clone(self.shard.hub.tally())],
+            registry: &self.registry,
+            inbox_items: relay.publisher.inbox_items(),
+            tenant_labels: relay.live().config.ops.tenant_labels,
+            key_sets_fetched_at: 0,
+        })
     }
 
     /// Checks that each event that matched is counted exactly once.
@@ -382,17 +428,31 @@ impl ConnectionFixture {
     pub(super) fn check_nothing_is_left(&self) {
         self.check_sums();
         let tally = self.tally();
-        let left = [&tally.queued, &tally.connections, &tally.subscriptions].map(|it| it.get());
-        assert_eq!(left, [0; 3]);
+        let left = [&tally.queued, &tally.connections, &tally.subscriptions];
+        assert_eq!(left.map(|it| it.get()), [0; 3]);
+        assert_eq!(tally.blocked.count(), 0);
         let memory = self.registry.memory();
         let held = MemoryUse::ALL.map(|what| memory.held_bytes(what));
         assert_eq!(held, [0; MemoryUse::ALL.len()]);
         assert!(self.shard.hub.is_empty());
     }
+
+    /// Checks that all connections have gone and have left nothing behind but the events in the
+    /// log.
+    pub(super) fn check_nothing_but_the_log_is_left(&self) {
+        self.registry
+            .sweep(Instant::now() + Duration::from_hours(24));
+        self.check_nothing_is_left();
+    }
 }
 
 /// An event for every client, with `filler` times the byte 7 as its content.
 pub(super) fn event(filler: usize) -> EventDraft {
+    event_about("tenant:*", filler)
+}
+
+/// An event about the topic, with `filler` times the byte 7 as its content.
+pub(super) fn event_about(topic: &str, filler: usize) -> EventDraft {
     // Field 100, length-delimited: the application's.
     let mut payload = vec![0xa2, 0x06];
     prost::encoding::encode_varint(filler as u64, &mut payload);
@@ -402,77 +462,7 @@ pub(super) fn event(filler: usize) -> EventDraft {
         message_id: MessageId::parse("event").unwrap(),
         append_message_id: true,
         append_timestamp: None,
-        topics: Arc::new([Topic::parse("tenant:*").unwrap()]),
+        topics: Arc::new([Topic::parse(topic).unwrap()]),
         schema: Arc::clone(&SCHEMA),
     })
-}
-
-/// The relay's end of a stream; it records whether it was reset.
-struct RelayEndStream {
-    stream: DuplexStream,
-    is_endless: bool,
-    /// Data that is accepted and not passed on: a TLS stream accepts everything into a buffer,
-    /// where it waits for the kernel.
-    taken: Option<Vec<u8>>,
-    was_reset: Rc<Cell<bool>>,
-}
-
-impl Transport for RelayEndStream {
-    fn reset(&self) {
-        self.was_reset.set(true);
-    }
-}
-
-impl AsyncRead for RelayEndStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for RelayEndStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.as_mut()
-            .poll_write_vectored(context, &[IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if let Some(taken) = &mut self.taken {
-            assert!(taken.is_empty(), "nothing is written before the flush");
-            taken.extend(slices.iter().flat_map(|slice| slice.iter()));
-            return Poll::Ready(Ok(taken.len()));
-        }
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, taken, .. } = &mut *self;
-        while let Some(taken) = taken.as_mut().filter(|taken| !taken.is_empty()) {
-            let written = ready!(Pin::new(&mut *stream).poll_write(context, taken))?;
-            taken.drain(..written);
-        }
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_endless {
-            return Poll::Pending;
-        }
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }

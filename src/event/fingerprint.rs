@@ -1,9 +1,9 @@
 //! Fingerprints by which duplicates of an event are recognized: its message id and its body, each
 //! as a keyed hash of 128 bits.
 //!
-//! SipHash-2-4-128 under a key that is known only to the process: a backend that chooses ids and
-//! bodies cannot construct a collision, and among 2^40 events the odds that any two collide by
-//! chance are below 2^-48.
+//! SipHash-2-4-128 under a key that is known only to the relay, and stored only in its window
+//! file: a backend that chooses ids and bodies cannot construct a collision, and among 2^40 events
+//! the odds that any two collide by chance are below 2^-48.
 
 use std::hash::Hasher as _;
 
@@ -31,6 +31,18 @@ impl FingerprintKey {
         let mut key = [0; 16];
         random.fill_bytes(&mut key);
         Self(key)
+    }
+
+    /// Returns the key of these bytes, which [`to_bytes`](Self::to_bytes) returned.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the bytes of the key, so that a later process can recognize the same duplicates.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 16] {
+        self.0
     }
 
     /// Returns the fingerprint of an event. `kept` are the received bytes, without those that the

@@ -1,5 +1,5 @@
 //! Protection against DNS rebinding: a web page with a name that is rebound to this machine's
-//! address reaches every port of it, and the browser then sends that name in `HostKind`. Where no
+//! address reaches every port of it, and the browser then sends that name in `Host`. Where no
 //! token or key is required, such requests are refused.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -22,7 +22,7 @@ pub enum ListenerKind {
     UnixSocket,
 }
 
-/// Checks that `HostKind` is an IP address, `localhost` or one of `names`, with any port. A request
+/// Checks that `Host` is an IP address, `localhost` or one of `names`, with any port. A request
 /// of HTTP/1.0 may lack it; browsers send none of those. `remedy` says what the operator can do.
 ///
 /// # Errors
@@ -43,7 +43,7 @@ pub fn check_host<B>(
     }
 }
 
-/// Returns the value of `HostKind`, which a request of HTTP/1.0 may lack (RFC 9112, 3.2).
+/// Returns the value of `Host`, which a request of HTTP/1.0 may lack (RFC 9112, 3.2).
 ///
 /// # Errors
 ///

@@ -31,6 +31,8 @@ pub struct HttpProblem {
     errors: Vec<ItemProblem>,
     member: Option<Box<(&'static str, Value)>>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// In milliseconds, which keeps every `Result` with a problem small.
+    retry_after_ms: Option<u32>,
 }
 
 /// The error of an event of a batch.
@@ -81,6 +83,7 @@ impl HttpProblem {
             errors: Vec::new(),
             member: None,
             headers: Vec::new(),
+            retry_after_ms: None,
         }
     }
 
@@ -157,9 +160,11 @@ impl HttpProblem {
         Self::new(status, code, detail).with_retry_after(retry_after)
     }
 
-    fn with_retry_after(self, delay: Duration) -> Self {
+    fn with_retry_after(mut self, delay: Duration) -> Self {
+        let millis = delay.as_millis();
+        self.retry_after_ms = Some(u32::try_from(millis).unwrap_or(u32::MAX));
         // Whole seconds, and never 0, which would mean at once.
-        let seconds = delay.as_millis().div_ceil(1000).max(1);
+        let seconds = millis.div_ceil(1000).max(1);
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         self.with_header(RETRY_AFTER, HeaderValue::from(seconds))
     }
@@ -214,6 +219,13 @@ impl HttpProblem {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         self.code
+    }
+
+    /// The delay after which to retry, in milliseconds, if the refusal has one. The header has it
+    /// in whole seconds.
+    #[must_use]
+    pub fn retry_after_ms(&self) -> Option<u32> {
+        self.retry_after_ms
     }
 
     /// The path of the field at fault, if there is one.

@@ -16,6 +16,16 @@ pub enum QueryError {
     Utf8,
 }
 
+/// A pair of a query that is not text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{fault}")]
+pub struct QueryPairError {
+    /// The name of the pair; `None` if that is what is not text.
+    pub name: Option<String>,
+    /// The reason.
+    pub fault: QueryError,
+}
+
 /// Decodes a segment of a path.
 ///
 /// # Errors
@@ -40,14 +50,21 @@ pub fn decode_percent(segment: &str) -> Result<Cow<'_, str>, QueryError> {
 /// An item is an error if it has a malformed escape or is not UTF-8.
 pub fn query_pairs(
     query: Option<&str>,
-) -> impl Iterator<Item = Result<(String, String), QueryError>> {
+) -> impl Iterator<Item = Result<(String, String), QueryPairError>> {
     query
         .unwrap_or_default()
         .split('&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode_form(name)?, decode_form(value)?))
+            let name = decode_form(name).map_err(|fault| QueryPairError { name: None, fault })?;
+            match decode_form(value) {
+                Ok(value) => Ok((name, value)),
+                Err(fault) => Err(QueryPairError {
+                    name: Some(name),
+                    fault,
+                }),
+            }
         })
 }
 
@@ -82,8 +99,16 @@ mod tests {
 
     #[test]
     fn invalid_utf_8_and_invalid_escapes_are_refused() {
-        let pairs: Vec<_> = query_pairs(Some("topic=%ff")).collect();
-        assert_eq!(pairs, [Err(QueryError::Utf8)]);
+        let pairs: Vec<_> = query_pairs(Some("topic=%ff&%zz=a")).collect();
+        let error = |name: Option<&str>, fault| {
+            let name = name.map(str::to_owned);
+            Err(QueryPairError { name, fault })
+        };
+        let expected = [
+            error(Some("topic"), QueryError::Utf8),
+            error(None, QueryError::Escape),
+        ];
+        assert_eq!(pairs, expected);
         assert_eq!(decode_percent("%C3%A4%2F").unwrap(), "ä/");
         for segment in ["%", "%4", "%zz", "a%2Fb%", "%%41", "%ä"] {
             assert_eq!(

@@ -1,55 +1,92 @@
-//! Calls to shards outside the path of an event: pings, and requests to disconnect a user. Each
-//! kind has an inbox of its own, so that it never waits behind events, and pings never wait
-//! behind anything. Knows no HTTP.
+//! Calls to shards outside the path of an event: pings, and requests about the connections of a
+//! tenant. Each kind has an inbox of its own, so that it never waits behind events, and pings never
+//! wait behind anything. Knows no HTTP.
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use sidewire_protocol::{Position, TenantName, Topic, UserName};
+use sidewire_presence::ConnectionKey;
+use sidewire_protocol::{Position, TenantName, Topic, UserName, close::CloseReason};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 
 use super::{
-    ListedPresence, PageCursor, ShardId, TenantRegistry, audience::AudienceTotals,
+    ListedPresence, PageCursor, RevokedTopics, ShardId, TenantRegistry,
+    audience::AudienceTotals,
     presence::TenantPresence,
+    roster::{ConnectionFilter, ListedConnection, ShardPage},
+    subscribers::ConnectionId,
 };
 
 /// Most calls of each kind that may wait for a shard.
 const CALLS_MAX: usize = 64;
 
-/// A request to end the connections of a user. The answer is the number of connections.
+/// A request about the connections of a user.
 #[derive(Debug)]
-pub(super) struct DisconnectRequest {
+pub(super) struct UserRequest {
     pub(super) tenant: TenantName,
     pub(super) user: UserName,
+    pub(super) action: UserAction,
     pub(super) answer: oneshot::Sender<u64>,
+}
+
+/// What is done to the connections of a user.
+#[derive(Debug, Clone)]
+pub(super) enum UserAction {
+    /// End them for this reason. The answer is their number.
+    Disconnect(CloseReason),
+    /// End subscriptions. The answer is the number that ended.
+    EndSubscriptions(Arc<RevokedTopics>),
+}
+
+/// A request for a page of a tenant's connections on one shard.
+#[derive(Debug)]
+pub(super) struct PageRequest {
+    pub(super) tenant: TenantName,
+    pub(super) filter: Arc<ConnectionFilter>,
+    /// The page begins behind this connection.
+    pub(super) after: ConnectionId,
+    pub(super) limit: usize,
+    pub(super) answer: oneshot::Sender<ShardPage>,
+}
+
+/// A request about the connections of a tenant.
+#[derive(Debug)]
+pub(super) enum TenantRequest {
+    User(UserRequest),
+    Page(PageRequest),
 }
 
 /// The sending end of a shard's call inboxes.
 #[derive(Debug)]
 pub(super) struct ShardCaller {
     pings: mpsc::Sender<oneshot::Sender<()>>,
-    disconnects: mpsc::Sender<DisconnectRequest>,
+    tenants: mpsc::Sender<TenantRequest>,
 }
 
 /// The receiving end of a shard's call inboxes.
 #[derive(Debug)]
 pub(super) struct ShardCalls {
     pub(super) pings: mpsc::Receiver<oneshot::Sender<()>>,
-    pub(super) disconnects: mpsc::Receiver<DisconnectRequest>,
+    pub(super) tenants: mpsc::Receiver<TenantRequest>,
 }
 
 /// Creates the call inboxes of a shard.
 pub(super) fn call_channels() -> (ShardCaller, ShardCalls) {
     let (ping_sender, pings) = mpsc::channel(CALLS_MAX);
-    let (disconnect_sender, disconnects) = mpsc::channel(CALLS_MAX);
+    let (tenant_sender, tenants) = mpsc::channel(CALLS_MAX);
     let caller = ShardCaller {
         pings: ping_sender,
-        disconnects: disconnect_sender,
+        tenants: tenant_sender,
     };
-    (caller, ShardCalls { pings, disconnects })
+    (caller, ShardCalls { pings, tenants })
+}
+
+/// Answers a call. The answer is dropped if the caller no longer waits for it.
+pub(super) fn send_answer<T>(answer: oneshot::Sender<T>, value: T) {
+    drop(answer.send(value));
 }
 
 /// A snapshot of a tenant.
@@ -65,6 +102,15 @@ pub struct TenantView {
     pub head: Position,
     /// The position after which the log has every event.
     pub tail: Position,
+}
+
+/// One page of a tenant's connections.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ConnectionPage {
+    /// The connections, in the order of their ids.
+    pub connections: Vec<ListedConnection>,
+    /// The page that follows begins behind this id; `None` if there is none.
+    pub next: Option<ConnectionKey>,
 }
 
 /// A shard has not answered in time.
@@ -95,7 +141,7 @@ impl HubAdmin {
     }
 
     /// Ends the connections of a user. Returns their number, not counting connections that were
-    /// ending already.
+    /// ending already. `reconnect`: true if the clients are to come back with new tokens.
     ///
     /// # Errors
     ///
@@ -104,15 +150,49 @@ impl HubAdmin {
         &self,
         tenant: &TenantName,
         user: &UserName,
+        reconnect: bool,
+        timeout: Duration,
+    ) -> Result<u64, ShardTimeout> {
+        let reason = match reconnect {
+            true => CloseReason::NewTokenRequested,
+            false => CloseReason::Disconnected,
+        };
+        self.act_on_user(tenant, user, UserAction::Disconnect(reason), timeout)
+            .await
+    }
+
+    /// Ends subscriptions on all connections of a user. Returns their number. When this returns,
+    /// nothing more is queued for the user because of them.
+    ///
+    /// # Errors
+    ///
+    /// When a shard does not answer in time. It may still end them.
+    pub async fn end_subscriptions(
+        &self,
+        tenant: &TenantName,
+        user: &UserName,
+        topics: RevokedTopics,
+        timeout: Duration,
+    ) -> Result<u64, ShardTimeout> {
+        let action = UserAction::EndSubscriptions(Arc::new(topics));
+        self.act_on_user(tenant, user, action, timeout).await
+    }
+
+    async fn act_on_user(
+        &self,
+        tenant: &TenantName,
+        user: &UserName,
+        action: UserAction,
         timeout: Duration,
     ) -> Result<u64, ShardTimeout> {
         let ask = async |shard: &ShardCaller, answer| {
-            let call = DisconnectRequest {
+            let call = UserRequest {
                 tenant: tenant.clone(),
                 user: user.clone(),
+                action: action.clone(),
                 answer,
             };
-            shard.disconnects.send(call).await.ok()
+            shard.tenants.send(TenantRequest::User(call)).await.ok()
         };
         Ok(self.ask_all(timeout, ask).await?.into_iter().sum())
     }
@@ -153,6 +233,56 @@ impl HubAdmin {
         }
     }
 
+    /// Lists up to `limit` connections of the tenant, at least one, that match the filter, behind
+    /// `after`: shard by shard, and on each in the order in which they connected. A page may have
+    /// fewer, even none, although more follow, since it looks only at so many that do not match.
+    ///
+    /// # Errors
+    ///
+    /// When a shard does not answer within `timeout`.
+    pub async fn list_connections(
+        &self,
+        tenant: &TenantName,
+        filter: ConnectionFilter,
+        after: Option<ConnectionKey>,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<ConnectionPage, ShardTimeout> {
+        let limit = limit.max(1);
+        let filter = Arc::new(filter);
+        let mut page = ConnectionPage::default();
+        let mut after = after.unwrap_or(ConnectionKey { shard: 0, id: 0 });
+        while let Some(shard) = self.shards.get(after.shard) {
+            let ask = async |shard: &ShardCaller, answer| {
+                let request = PageRequest {
+                    tenant: tenant.clone(),
+                    filter: Arc::clone(&filter),
+                    after: after.id,
+                    limit: limit.saturating_sub(page.connections.len()),
+                    answer,
+                };
+                shard.tenants.send(TenantRequest::Page(request)).await.ok()
+            };
+            let deadline = Instant::now() + timeout;
+            let part = ask_shard(after.shard, shard, deadline, &ask).await?;
+            page.connections.extend(part.connections);
+            if let Some(last) = part.last {
+                page.next = Some(ConnectionKey { id: last, ..after });
+                break;
+            }
+            after = ConnectionKey {
+                shard: after.shard + 1,
+                id: 0,
+            };
+            if page.connections.len() >= limit {
+                // Whether the other shards have more is not known, unless there is none.
+                page.next = self.shards.get(after.shard).map(|_| after);
+                break;
+            }
+        }
+        Ok(page)
+    }
+
     /// Calls `ask` for every shard concurrently, and waits for all answers.
     async fn ask_all<T>(
         &self,
@@ -160,14 +290,23 @@ impl HubAdmin {
         ask: impl AsyncFn(&ShardCaller, oneshot::Sender<T>) -> Option<()>,
     ) -> Result<Vec<T>, ShardTimeout> {
         let deadline = Instant::now() + timeout;
-        let asked = self.shards.iter().enumerate().map(async |(id, shard)| {
-            let (sender, answer) = oneshot::channel();
-            let answered = timeout_at(deadline, async {
-                ask(shard, sender).await?;
-                answer.await.ok()
-            });
-            answered.await.ok().flatten().ok_or(ShardTimeout(id))
-        });
+        let shards = self.shards.iter().enumerate();
+        let asked = shards.map(|(id, shard)| ask_shard(id, shard, deadline, &ask));
         join_all(asked).await.into_iter().collect()
     }
+}
+
+/// Calls `ask` for a shard, and waits for its answer.
+async fn ask_shard<T>(
+    id: ShardId,
+    shard: &ShardCaller,
+    deadline: Instant,
+    ask: &impl AsyncFn(&ShardCaller, oneshot::Sender<T>) -> Option<()>,
+) -> Result<T, ShardTimeout> {
+    let (sender, answer) = oneshot::channel();
+    let answered = timeout_at(deadline, async {
+        ask(shard, sender).await?;
+        answer.await.ok()
+    });
+    answered.await.ok().flatten().ok_or(ShardTimeout(id))
 }

@@ -9,8 +9,12 @@
 //! 3. Following: the events since, for all topics of the connection, up to the position that the
 //!    shard has delivered. In the step that reaches it the connection becomes live.
 //!
-//! Meanwhile the connection's topics do not change, and the outbox counts the events that the
-//! shard delivers as pending from the log: the cursor finds exactly those.
+//! Meanwhile the outbox counts the events that the shard delivers as pending from the log: the
+//! cursor finds exactly those, less those of topics that the connection loses meanwhile. No topic
+//! is added.
+//!
+//! A connection that loses many topics at once only follows the log, while they are removed from
+//! the index.
 
 use std::{
     mem,
@@ -117,6 +121,25 @@ impl CatchUp {
         }
     }
 
+    /// Creates the catch-up of a connection that has received everything up to `position`.
+    pub(super) fn following(position: Position) -> Self {
+        Self {
+            phase: CatchUpPhase::Following,
+            has_begun: true,
+            ..Self::new([], false, position.offset, position)
+        }
+    }
+
+    /// Returns true while the replay is being counted or queued.
+    pub(super) fn replays(&self) -> bool {
+        self.phase != CatchUpPhase::Following
+    }
+
+    /// Returns true if the replay covers one of the topics.
+    pub(super) fn replays_any(&self, topics: &[Topic]) -> bool {
+        self.replays() && topics.iter().any(|topic| self.topics.contains(topic))
+    }
+
     /// Returns true if a slice has been run.
     pub(super) fn has_started(&self) -> bool {
         self.has_begun
@@ -129,6 +152,11 @@ impl CatchUp {
             self.json = NextJson::Rendered(rendered);
         }
         Poll::Ready(())
+    }
+
+    /// Gives up its place among the tenant's tasks that wait to work, until it may continue again.
+    pub(super) fn postpone(&mut self) {
+        self.ticket = None;
     }
 
     /// Returns true if the connection may continue now. If not, it is nudged when it is
@@ -152,7 +180,9 @@ impl CatchUp {
 
     fn begin_slice(&mut self, member: &TenantMember) -> Option<ReadSlice> {
         let is_rendering = matches!(self.json, NextJson::Rendering(_));
-        if is_rendering || !member.outbox().is_half_free() {
+        // Lost topics leave the index even if the client does not read.
+        let clears = !self.replays() && member.has_lost();
+        if is_rendering || !clears && !member.outbox().is_half_free() {
             // Other connections must not wait for the rendering, or for a client that does not
             // read.
             self.ticket = None;
@@ -270,7 +300,14 @@ impl CatchUp {
         self.phase = CatchUpPhase::Following;
     }
 
-    fn follow_log(&mut self, member: &TenantMember, slice: &mut ReadSlice) -> SubscribeProgress {
+    fn follow_log(
+        &mut self,
+        member: &mut TenantMember,
+        slice: &mut ReadSlice,
+    ) -> SubscribeProgress {
+        if member.has_lost() && !member.clear_lost() {
+            return SubscribeProgress::More;
+        }
         if member.outbox().is_caught_up() {
             // Any other event since then does not match this connection, evicted or not.
             return SubscribeProgress::Live;

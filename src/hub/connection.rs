@@ -14,6 +14,8 @@ use super::{
     inbox::InboxSender,
     membership::{SubscribeError, TenantMember},
     presence::{PresenceLimits, PresenceProgress, PresenceRefused},
+    revocation::ReplayCut,
+    roster::{ConnectionProfile, ConnectionRecord},
     shard::{ShardHub, ShardTenant},
     subscribers::ConnectionId,
 };
@@ -45,8 +47,17 @@ enum PendingSubscribe {
         topics: Vec<Topic>,
         resume_from: Option<Result<Position, EpochError>>,
     },
-    /// The connection's events come from the log. Its topics must not change.
+    /// The connection's events come from the log. No topic must be added.
     CatchingUp(CatchUp),
+}
+
+/// A Subscribe that was requested and has not taken effect.
+#[derive(Debug)]
+pub struct UntakenSubscribe {
+    /// Its topics.
+    pub topics: Vec<Topic>,
+    /// The position to resume from, if it has one.
+    pub resume_from: Option<Result<Position, EpochError>>,
 }
 
 impl HubConnection {
@@ -55,13 +66,19 @@ impl HubConnection {
         hub: Rc<ShardHub>,
         here: Rc<ShardTenant>,
         id: ConnectionId,
-        user: &UserName,
+        profile: ConnectionProfile,
         outbox: Rc<Outbox>,
     ) -> Self {
         Self {
-            member: TenantMember::new(hub, here, id, user, outbox),
+            member: TenantMember::new(hub, here, id, profile, outbox),
             pending: None,
         }
+    }
+
+    /// Returns what the hub knows about the connection as long as it is open.
+    #[must_use]
+    pub fn record(&self) -> &Rc<ConnectionRecord> {
+        self.member.record()
     }
 
     /// Subscribes a new connection to the topics of its token, without duplicates. Its first
@@ -159,10 +176,83 @@ impl HubConnection {
     /// Switches to live delivery if the step has ended the catch-up.
     fn after_step(&mut self, progress: SubscribeProgress) -> SubscribeProgress {
         if progress == SubscribeProgress::Live {
-            self.member.outbox().go_live();
+            self.member.go_live();
             self.pending = None;
         }
         progress
+    }
+
+    /// Takes back a Subscribe that has not taken effect, if one is under way, so that the caller
+    /// can request it again.
+    pub fn take_back_subscribe(&mut self) -> Option<UntakenSubscribe> {
+        match self.pending.take().map(|pending| *pending) {
+            Some(PendingSubscribe::WaitingForHead {
+                topics,
+                resume_from,
+                ..
+            }) => Some(UntakenSubscribe {
+                topics,
+                resume_from,
+            }),
+            other => {
+                self.pending = other.map(Box::new);
+                None
+            }
+        }
+    }
+
+    /// Ends the subscriptions for which `is_lost` is true, and returns their topics: from now on
+    /// nothing is queued for the client because of them. The caller tells the client, and then
+    /// calls [`clear_lost`](Self::clear_lost).
+    ///
+    /// # Errors
+    ///
+    /// When a replay covers one of them: the connection must be closed. The number is that of the
+    /// subscriptions that it loses.
+    pub fn revoke(&mut self, is_lost: impl FnMut(&Topic) -> bool) -> Result<Vec<Topic>, ReplayCut> {
+        let catch_up = match self.pending.as_deref() {
+            Some(PendingSubscribe::CatchingUp(catch_up)) => Some(catch_up),
+            _ => None,
+        };
+        let replays = catch_up.is_some_and(CatchUp::replays);
+        let topics = self.member.lose_subscriptions(replays, is_lost);
+        if catch_up.is_some_and(|catch_up| catch_up.replays_any(&topics)) {
+            return Err(ReplayCut {
+                subscriptions: topics.len(),
+            });
+        }
+        Ok(topics)
+    }
+
+    /// Removes lost topics from the index. If that is more than a quantum, the connection catches
+    /// up afterwards: the caller has to [continue](Self::continue_subscribe) it.
+    pub fn clear_lost(&mut self) {
+        debug_assert!(
+            !matches!(
+                self.pending.as_deref(),
+                Some(PendingSubscribe::WaitingForHead { .. })
+            ),
+            "a Subscribe waits that should have been taken back"
+        );
+        if self.is_live() && !self.member.clear_lost() {
+            mark_seen("a revocation of more topics than a quantum");
+            let position = self.member.position();
+            self.member.outbox().start_catch_up();
+            let catch_up = CatchUp::following(position);
+            self.pending = Some(Box::new(PendingSubscribe::CatchingUp(catch_up)));
+        }
+    }
+
+    /// Carries out the first revocation that a backend has requested for the connection, as
+    /// [`revoke`](Self::revoke) does. Returns `None` if there is none.
+    pub fn carry_out_revocation(&mut self) -> Option<Result<Vec<Topic>, ReplayCut>> {
+        let call = self.member.take_revocation()?;
+        let outcome = self.revoke(|topic| call.topics().ends(topic));
+        call.add_ended(match &outcome {
+            Ok(topics) => topics.len(),
+            Err(cut) => cut.subscriptions,
+        });
+        Some(outcome)
     }
 
     /// Unsubscribes the connection, which is [live](Self::is_live), from the topics, ignoring
@@ -272,10 +362,13 @@ impl HubConnection {
         self.member.may_send_presence(is_limited)
     }
 
-    /// Gives up the connection's place in its tenant's queue that it holds to send presence, while
-    /// it waits for something else.
-    pub fn postpone_presence(&self) {
+    /// Gives up the places in its tenant's queue that the connection holds to send presence and to
+    /// read the log, while it waits for something else.
+    pub fn postpone_own_work(&mut self) {
         self.member.postpone_presence();
+        if let Some(PendingSubscribe::CatchingUp(catch_up)) = self.pending.as_deref_mut() {
+            catch_up.postpone();
+        }
     }
 
     /// Sends a part of what the connection is owed. `charge` is called for each message that is sent

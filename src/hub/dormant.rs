@@ -36,6 +36,12 @@ impl DormantTenants {
         self.0.pop(name)
     }
 
+    /// Returns all of them, least recently used first.
+    pub(super) fn heads(&self) -> Vec<(TenantName, Position)> {
+        let heads = self.0.iter().rev();
+        heads.map(|(name, head)| (name.clone(), *head)).collect()
+    }
+
     /// Forgets the least recently used entries until at most `count` are left.
     pub(super) fn forget_beyond(&mut self, count: usize) {
         while self.0.len() > count && self.0.pop_lru().is_some() {}

@@ -196,6 +196,11 @@ impl InboxSender {
         self.items.is_closed()
     }
 
+    /// Returns the number of items that there is room for.
+    pub(super) fn free_places(&self) -> usize {
+        self.places.available_permits()
+    }
+
     /// Reserves room for one item, within the tenant's share and the whole inbox.
     pub(super) fn try_reserve(
         &self,

@@ -1,7 +1,10 @@
 //! Maps topics to the outboxes of one tenant on one shard. Knows only this tenant: it cannot be
 //! asked for another tenant's topics.
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    rc::Rc,
+};
 
 use sidewire_protocol::{Topic, topic_map::LargeTopicMap};
 
@@ -21,6 +24,33 @@ pub(super) struct TenantIndex {
     /// Includes the user topic of each connection.
     topics: LargeTopicMap<Subscribers>,
     wildcards: WildcardMap<Subscribers>,
+}
+
+/// The connections that are subscribed to a topic, and those that are to its kind.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TopicMembers<'a>([Option<&'a Subscribers>; 2]);
+
+impl TopicMembers<'_> {
+    /// Returns the number of subscriptions: a connection may have both.
+    pub(super) fn len(self) -> usize {
+        self.0.into_iter().flatten().map(Subscribers::len).sum()
+    }
+
+    pub(super) fn contains(self, id: ConnectionId) -> bool {
+        let mut sets = self.0.into_iter().flatten();
+        sets.any(|subscribers| subscribers.get(id).is_some())
+    }
+
+    /// Returns the ids of the connections, in order.
+    pub(super) fn ids(self) -> BTreeSet<ConnectionId> {
+        let mut ids = BTreeSet::new();
+        for subscribers in self.0.into_iter().flatten() {
+            subscribers.for_each(|id, _| {
+                ids.insert(id);
+            });
+        }
+        ids
+    }
 }
 
 /// Counts of one event's fan-out.
@@ -165,12 +195,14 @@ impl TenantIndex {
         topic: &Topic,
         mut f: impl FnMut(ConnectionId, &Rc<Outbox>),
     ) {
-        if let Some(subscribers) = self.subscribers_of(topic) {
+        for subscribers in self.members(topic).0.into_iter().flatten() {
             subscribers.for_each(&mut f);
         }
-        if let Some(subscribers) = self.wildcards.get(topic.kind()) {
-            subscribers.for_each(f);
-        }
+    }
+
+    /// Returns the connections that get events of the topic.
+    pub(super) fn members(&self, topic: &Topic) -> TopicMembers<'_> {
+        TopicMembers([self.subscribers_of(topic), self.wildcards.get(topic.kind())])
     }
 
     /// Returns true if no connection and no subscription is left.

@@ -13,6 +13,8 @@ use super::{
     inbox::{InboxSender, RelayedEvent},
     large_json::JsonRendering,
     read_slice::ReadSlice,
+    revocation::LostSubscriptions,
+    roster::{ConnectionProfile, ConnectionRecord},
     shard::{ShardHub, ShardTenant},
     subscribers::ConnectionId,
     subscriptions::{SubscriptionMap, subscription_bytes},
@@ -51,13 +53,14 @@ pub enum SubscribeError {
 pub(super) struct TenantMember {
     hub: Rc<ShardHub>,
     pub(super) here: Rc<ShardTenant>,
-    id: ConnectionId,
-    outbox: Rc<Outbox>,
+    record: Rc<ConnectionRecord>,
     /// The subscribed topics, each with the offset from which on its events have been delivered.
-    topics: SubscriptionMap<u64>,
-    implicit: Box<ImplicitTopics>,
+    pub(super) topics: SubscriptionMap<u64>,
+    pub(super) implicit: Box<ImplicitTopics>,
     /// The user, once the client has sent a presence message.
     present_as: OnceCell<Box<UserName>>,
+    /// Subscriptions that the connection has lost, as long as they are in the index.
+    pub(super) lost: Option<Box<LostSubscriptions>>,
 }
 
 /// An event as it is sent to a resuming connection.
@@ -75,21 +78,24 @@ impl TenantMember {
         hub: Rc<ShardHub>,
         here: Rc<ShardTenant>,
         id: ConnectionId,
-        user: &UserName,
+        profile: ConnectionProfile,
         outbox: Rc<Outbox>,
     ) -> Self {
-        let user = Topic::of_user(user);
+        let user = Topic::of_user(&profile.user);
         here.add_connection(&user, id, &outbox);
         if outbox.encoding() == EnvelopeEncoding::Json {
             hub.count_json_connection(&here, true);
         }
+        let key = hub.connection_key(id);
+        let record = Rc::new(ConnectionRecord::new(key, profile, outbox));
+        here.roster.insert(&record);
         Self {
             hub,
-            id,
-            outbox,
+            record,
             topics: SubscriptionMap::default(),
             implicit: Box::new(ImplicitTopics::new(user, here.taken.get().offset)),
             present_as: OnceCell::new(),
+            lost: None,
             here,
         }
     }
@@ -101,7 +107,7 @@ impl TenantMember {
         if fault!(ConfirmsTheHead | ConfirmsBelowTheHead) {
             return None;
         }
-        self.hub.await_head(&self.here, &self.outbox)
+        self.hub.await_head(&self.here, self.outbox())
     }
 
     /// Delivers all queued items of the tenant.
@@ -167,20 +173,21 @@ impl TenantMember {
         self.hub
             .memory()
             .try_hold(MemoryUse::Subscriptions, bytes)?;
-        self.outbox.hold_subscriptions(bytes);
+        self.outbox().hold_subscriptions(bytes);
         let position = if fault!(ConfirmsTheHead) {
             self.here.tenant.head()
         } else {
             self.here.taken.get()
         };
         for topic in &new {
-            self.here.subscribe(topic, self.id, &self.outbox);
+            self.here.subscribe(topic, self.id(), self.outbox());
         }
         self.hub.tally().subscriptions.add(new.len() as u64);
         self.add_snapshots(&new);
         for topic in new {
             self.topics.insert(topic, position.offset);
         }
+        self.note_topic_count();
         Ok(position)
     }
 
@@ -228,14 +235,17 @@ impl TenantMember {
             done += 1;
             self.charge(Cost::SUBSCRIPTION);
             if self.topics.remove(topic).is_some() {
-                self.here.unsubscribe(topic, self.id);
-                self.hub.tally().subscriptions.sub(1);
-                self.release_memory(subscription_bytes(topic));
-                self.charge(self.update_after_unsubscribe(topic));
+                self.remove_from_index(topic);
             }
         }
+        self.note_topic_count();
         self.leave_presence_topics();
         done
+    }
+
+    /// Notes the number of subscriptions, after it has changed, for those who list connections.
+    pub(super) fn note_topic_count(&self) {
+        self.record.set_topics(self.topics.len());
     }
 
     pub(super) fn hub(&self) -> &ShardHub {
@@ -243,7 +253,7 @@ impl TenantMember {
     }
 
     pub(super) fn id(&self) -> ConnectionId {
-        self.id
+        self.record.key().id
     }
 
     /// Returns the user, if the client has sent a presence message.
@@ -254,6 +264,11 @@ impl TenantMember {
     /// Notes that the client sends presence messages as this user.
     pub(super) fn present_as_or_init(&self, user: &UserName) -> &UserName {
         self.present_as.get_or_init(|| Box::new(user.clone()))
+    }
+
+    /// Returns what the hub and the connection's task share.
+    pub(super) fn record(&self) -> &Rc<ConnectionRecord> {
+        &self.record
     }
 
     /// Returns true if work may be done for the connection now. If not, the connection joins its
@@ -269,7 +284,7 @@ impl TenantMember {
 
     /// Returns what is nudged when the connection is granted a quantum.
     pub(super) fn waiter(&self) -> Rc<dyn Waiter> {
-        Rc::clone(&self.outbox) as Rc<dyn Waiter>
+        Rc::clone(self.outbox()) as Rc<dyn Waiter>
     }
 
     /// Returns true if the connection is subscribed to the topic.
@@ -288,7 +303,7 @@ impl TenantMember {
         let relayed = RelayedEvent {
             event,
             topics,
-            sender: self.hub.connection_key(self.id),
+            sender: self.key(),
         };
         let full = self.here.tenant.relay(relayed, inboxes);
         let tally = self.hub.tally();
@@ -297,8 +312,8 @@ impl TenantMember {
     }
 
     /// Releases the memory of subscriptions, at most `bytes`.
-    fn release_memory(&self, bytes: usize) {
-        let bytes = self.outbox.release_subscriptions(bytes);
+    pub(super) fn release_memory(&self, bytes: usize) {
+        let bytes = self.outbox().release_subscriptions(bytes);
         self.hub.memory().release(MemoryUse::Subscriptions, bytes);
     }
 }
@@ -306,7 +321,7 @@ impl TenantMember {
 /// Queries and actions of a connection that is catching up.
 impl TenantMember {
     pub(super) fn outbox(&self) -> &Rc<Outbox> {
-        &self.outbox
+        self.record.outbox()
     }
 
     /// Returns the position up to which the shard has delivered the tenant's events.
@@ -358,7 +373,8 @@ impl TenantMember {
     pub(super) fn already_delivered(&self, event: &Event) -> bool {
         let is_served = |from| from < event.position().offset;
         let is_served_by = |topic| {
-            let mut marks = self.topics.covering(topic).copied();
+            let marks = self.topics.covering(topic).copied();
+            let mut marks = marks.chain(self.lost_marks(topic));
             marks.any(is_served) || self.is_implicit(topic) && is_served(self.implicit.from)
         };
         event.topics().iter().any(is_served_by) && !fault!(ReplaysDeliveredEvents)
@@ -370,17 +386,17 @@ impl TenantMember {
         let count = 1 + u64::from(is_json && fault!(CountsJsonTwice));
         self.hub.tally().replayed.add(count);
         self.hub.tally().queued.add(1);
-        self.outbox.push_from_log(frame, false);
+        self.outbox().push_from_log(frame.into_replayed(), false);
     }
 
     /// Queues an event that was offered while the connection was catching up.
     pub(super) fn push_pending(&self, frame: OutboundFrame) {
-        self.outbox.push_from_log(frame, true);
+        self.outbox().push_from_log(frame, true);
     }
 
     /// Returns the event in the connection's encoding, and the cost of that.
     pub(super) fn make_frame(&self, event: &Arc<Event>) -> Result<ReplayFrame, NoJson> {
-        if self.outbox.encoding() == EnvelopeEncoding::Protobuf {
+        if self.outbox().encoding() == EnvelopeEncoding::Protobuf {
             let frame = OutboundFrame::Event(Arc::clone(event));
             return Ok(ReplayFrame::Made(frame, Cost::FRAME));
         }
@@ -422,19 +438,25 @@ impl Drop for TenantMember {
     fn drop(&mut self) {
         // Topics may stay in the index for some turns, but nothing must be delivered through
         // them.
-        self.outbox.leave_hub();
+        self.outbox().leave_hub();
         self.end_presence();
         let topics = mem::take(&mut self.topics);
-        self.hub.tally().subscriptions.sub(topics.len() as u64);
+        let lost = self.end_revocations().into_map();
+        let subscriptions = topics.len() + lost.len();
+        self.hub.tally().subscriptions.sub(subscriptions as u64);
         self.release_memory(usize::MAX);
-        self.here.remove_connection(&self.implicit.user, self.id);
-        if self.outbox.encoding() == EnvelopeEncoding::Json {
+        self.here.remove_connection(&self.implicit.user, self.id());
+        if self.outbox().encoding() == EnvelopeEncoding::Json {
             self.hub.count_json_connection(&self.here, false);
         }
         let mut topics = topics.into_topics();
         if fault!(LeavesAnIndexEntry) {
             topics.next();
         }
-        self.hub.remove_departed(&self.here, self.id, topics);
+        self.hub.remove_departed(&self.here, self.id(), topics);
+        if lost.len() > 0 {
+            self.hub
+                .remove_departed(&self.here, self.id(), lost.into_topics());
+        }
     }
 }

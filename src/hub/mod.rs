@@ -24,6 +24,8 @@ mod publish;
 mod read_slice;
 mod registry;
 mod relief;
+mod revocation;
+mod roster;
 mod shard;
 mod submission;
 mod subscribers;
@@ -33,18 +35,18 @@ mod wakes;
 mod wildcards;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{sync::Arc, time::Duration};
 
 use sidewire_protocol::clock::Clock;
 use tokio::sync::mpsc;
 
-pub use admin::{HubAdmin, ShardTimeout, TenantView};
+pub use admin::{ConnectionPage, HubAdmin, ShardTimeout, TenantView};
 pub use begun_messages::{BegunMessageMemory, BegunMessages};
 pub use catch_up::{SubscribeConfirmation, SubscribeProgress};
 pub use condition_check::ConditionCheck;
-pub use connection::HubConnection;
+pub use connection::{HubConnection, UntakenSubscribe};
 pub use inbox::{InboxItem, InboxLimits};
 pub use membership::SubscribeError;
 pub use presence::{
@@ -52,7 +54,11 @@ pub use presence::{
     PresenceRefused, PresenceSettings, PresentUser, TopicPage,
 };
 pub use publish::{AppendError, AppendedEvents, HubPublisher, PlacedEvent, PublishedEvents};
-pub use registry::{RegistryLimits, TenantRegistry, TenantsFull};
+pub use registry::{
+    KeptEvent, KeptTenant, KeptWindow, RegistryLimits, TenantRegistry, TenantSnapshot, TenantsFull,
+};
+pub use revocation::{ReplayCut, RevokedTopics};
+pub use roster::{ConnectionFilter, ConnectionProfile, ConnectionRecord, ListedConnection};
 pub use shard::{LOOK_INTERVAL, ShardHub};
 
 use crate::tally::ShardTally;

@@ -132,6 +132,15 @@ impl HubPublisher {
         &self.admin
     }
 
+    /// Returns the number of items that wait in the shards' inboxes, or in the queues of tenants
+    /// behind them.
+    #[must_use]
+    pub fn inbox_items(&self) -> usize {
+        let places = self.registry.inbox_limits().places;
+        let waiting = |inbox: &InboxSender| places.saturating_sub(inbox.free_places());
+        self.inboxes.iter().map(waiting).sum()
+    }
+
     /// Returns true if the tenant has a JSON connection.
     #[must_use]
     pub fn has_json_connection(&self, tenant: &TenantName) -> bool {
@@ -304,6 +313,13 @@ impl AppendedEvents<'_> {
     #[must_use]
     pub fn new_len(&self) -> usize {
         self.events.as_slice().len()
+    }
+
+    /// Returns the bytes of the new events, as they are sent on in Protocol Buffers.
+    #[must_use]
+    pub fn new_bytes(&self) -> usize {
+        let events = self.events.as_slice();
+        events.iter().map(|event| event.frame().len()).sum()
     }
 
     /// Returns the number of evicted events that are still to be dropped.

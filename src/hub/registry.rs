@@ -1,5 +1,7 @@
 //! The tenants of the process, and the bounds on all of them together. Knows no connections.
 
+mod kept_window;
+
 use std::sync::{
     Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
     atomic::{AtomicUsize, Ordering},
@@ -8,6 +10,8 @@ use std::sync::{
 use indexmap::IndexMap;
 use sidewire_protocol::{Position, TenantName, random::RandomSource};
 use tokio::time::Instant;
+
+pub use self::kept_window::{KeptEvent, KeptTenant, KeptWindow, TenantSnapshot};
 
 use super::{ShardId, dormant::DormantTenants, inbox::InboxLimits, tenant::Tenant};
 use crate::{
@@ -168,7 +172,9 @@ impl TenantRegistry {
         &self.message_ids
     }
 
-    pub(super) fn fingerprint_key(&self) -> &FingerprintKey {
+    /// Returns the key of the message ids' fingerprints.
+    #[must_use]
+    pub fn fingerprint_key(&self) -> &FingerprintKey {
         &self.fingerprint_key
     }
 
@@ -271,11 +277,15 @@ impl TenantRegistry {
             epoch: self.random.new_epoch(),
             offset: 0,
         });
-        let log = Log::new(head, self.limits.window, self.accounts.clone());
+        let log = self.new_log(head);
         let tenant = Arc::new(Tenant::new(name.clone(), log, &self.message_ids));
         tenants.live.insert(name.clone(), Arc::clone(&tenant));
         tenants.forget_surplus(self.tenants_max());
         Ok(tenant)
+    }
+
+    fn new_log(&self, head: Position) -> Log {
+        Log::new(head, self.limits.window, self.accounts.clone())
     }
 
     /// Returns the tenant of this name, if there is one.
@@ -314,6 +324,14 @@ impl TenantRegistry {
             tenants.dormant.put(tenant.name().clone(), head);
             tenants.forget_surplus(self.tenants_max());
         }
+    }
+
+    /// Returns the number of connections of each live tenant.
+    #[must_use]
+    pub fn connections_by_tenant(&self) -> Vec<(TenantName, u64)> {
+        let tenants = self.all_tenants().into_iter();
+        let connections = tenants.map(|it| (it.name().clone(), it.audience().totals().connections));
+        connections.collect()
     }
 
     /// Returns a snapshot of all live tenants.

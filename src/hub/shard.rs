@@ -20,7 +20,7 @@ use std::{
 
 use indexmap::IndexMap;
 use sidewire_presence::ConnectionKey;
-use sidewire_protocol::{TenantName, UserName, close::CloseReason};
+use sidewire_protocol::{TenantName, close::CloseReason};
 use tokio::{sync::mpsc, task::yield_now, time::Instant};
 
 pub(super) use self::shard_tenant::ShardTenant;
@@ -33,6 +33,7 @@ use super::{
     presence::ShardPresence,
     registry::{TenantRegistry, TenantsFull},
     relief::MemoryRelief,
+    roster::ConnectionProfile,
     subscribers::ConnectionId,
     tenant::Tenant,
     wakes::WakeQueue,
@@ -239,13 +240,19 @@ impl ShardHub {
     pub fn join_tenant(
         self: &Rc<Self>,
         tenant: &TenantName,
-        user: &UserName,
+        profile: ConnectionProfile,
         outbox: Rc<Outbox>,
     ) -> Result<HubConnection, TenantsFull> {
         let here = self.enter_tenant(tenant)?;
         let id = self.last_connection.get() + 1;
         self.last_connection.set(id);
-        Ok(HubConnection::new(Rc::clone(self), here, id, user, outbox))
+        Ok(HubConnection::new(
+            Rc::clone(self),
+            here,
+            id,
+            profile,
+            outbox,
+        ))
     }
 
     /// Wakes every connection on this shard, as its tenant is scheduled, to check what may have
@@ -356,7 +363,8 @@ impl ShardHub {
     }
 
     /// Returns the index of the shard.
-    pub(super) fn id(&self) -> ShardId {
+    #[must_use]
+    pub fn id(&self) -> ShardId {
         self.id
     }
 

@@ -69,6 +69,20 @@ impl<V> SubscriptionMap<V> {
         }
     }
 
+    /// Removes the topics for which `is_taken` is true, and returns them with their values.
+    pub(super) fn take_if(&mut self, mut is_taken: impl FnMut(&Topic) -> bool) -> Vec<(Topic, V)> {
+        let exact = self.exact.extract_if(|topic, _| is_taken(topic));
+        let mut taken: Vec<_> = exact.collect();
+        let wildcards = self.wildcards.topics().filter(|topic| is_taken(topic));
+        let wildcards: Vec<Topic> = wildcards.cloned().collect();
+        for wildcard in wildcards {
+            if let Some(value) = self.wildcards.remove(wildcard.kind()) {
+                taken.push((wildcard, value));
+            }
+        }
+        taken
+    }
+
     /// Returns the values of the subscriptions that bring events of this topic: of the topic and
     /// of the wildcard of its kind.
     pub(super) fn covering(&self, topic: &Topic) -> impl Iterator<Item = &V> {

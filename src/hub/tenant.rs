@@ -3,6 +3,7 @@
 //! step. Knows no connections and no other tenant.
 
 mod append;
+mod snapshot;
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,

@@ -94,6 +94,9 @@ fn unsupported_media_type(detail: &str) -> HttpProblem {
     )
 }
 
+/// Memory that is reserved for a call that lists something, in bytes, beside that of the items.
+const LIST_BYTES: usize = 16 * 1024;
+
 /// Number of pieces of a body after which the task yields. A body can arrive in pieces of one
 /// byte, each of which takes 0.4 µs.
 const PIECES_PER_TURN: usize = 1024;
@@ -210,6 +213,22 @@ pub(super) fn grow_reservation(
 ) -> Result<(), HttpProblem> {
     memory
         .grow_admitted(BODY_COPIES * now.saturating_sub(before))
+        .map_err(|_| no_memory(relay))
+}
+
+/// Reserves the memory of a call that lists up to `items` items of this many bytes each.
+///
+/// # Errors
+///
+/// When there is no memory for it.
+pub(super) fn reserve_list(
+    relay: &Relay,
+    items: usize,
+    item_bytes: usize,
+) -> Result<MemoryReservation, HttpProblem> {
+    let memory = relay.publisher.memory();
+    memory
+        .reserve(MemoryUse::Requests, LIST_BYTES + items * item_bytes)
         .map_err(|_| no_memory(relay))
 }
 

@@ -10,16 +10,23 @@ use hyper::{
 use sidewire_protocol::{ErrorCode, TenantName, UserName};
 
 use super::{
-    admin, events,
+    admin, connections, events,
     gathered::SMALL_CALL_BYTES,
-    parameters::{PresenceParameters, refuse_parameters},
+    parameters::{
+        ConnectionsParameters, PresenceParameters, parse_reconnect, parse_revoked_topics,
+        refuse_parameters,
+    },
     presence,
     refused::limit_problem,
     route::{PathTarget, PostRoute, TenantPath},
 };
 use crate::{
     auth::{IngestKey, IngestKeys},
-    http::{HttpProblem, HttpResponse, ListenerKind, bearer_token, check_host, check_no_origin},
+    http::{
+        HttpProblem, HttpResponse, ListenerKind, RequestId, bearer_token, check_host,
+        check_no_origin,
+    },
+    hub::RevokedTopics,
     limits::EventBudget,
     relay::{Relay, ShardContext},
     scheduler::QUANTUM,
@@ -33,7 +40,13 @@ const KEY_NEEDED: &str = "to accept such requests, configure [[ingest.keys]]";
 enum AdmittedCall {
     Publish(PostRoute, EventBudget),
     Look(TenantName),
-    Disconnect(TenantName, UserName),
+    ListConnections(TenantName, ConnectionsParameters),
+    Disconnect {
+        tenant: TenantName,
+        user: UserName,
+        reconnect: bool,
+    },
+    EndSubscriptions(TenantName, UserName, RevokedTopics),
     ListPresence(TenantName, PresenceParameters),
 }
 
@@ -43,9 +56,10 @@ pub(super) async fn handle_call(
     shard: &ShardContext,
     via: ListenerKind,
     authenticated: &Cell<bool>,
+    id: &RequestId,
     request: Request<Incoming>,
 ) -> Result<HttpResponse, HttpProblem> {
-    let admitted = admit_call(&shard.relay, via, authenticated, &request);
+    let admitted = admit_call(&shard.relay, via, authenticated, id, &request);
     match admitted.map_err(|problem| with_unread_body(problem, request.body()))? {
         AdmittedCall::Publish(route, budget) => {
             events::publish_events(shard, &route, &budget, request).await
@@ -54,9 +68,20 @@ pub(super) async fn handle_call(
             spend_quantum(shard, &tenant).await;
             admin::show_tenant(&shard.relay, &tenant)
         }
-        AdmittedCall::Disconnect(tenant, user) => {
+        AdmittedCall::ListConnections(tenant, parameters) => {
+            connections::list_connections(shard, &tenant, parameters, id).await
+        }
+        AdmittedCall::Disconnect {
+            tenant,
+            user,
+            reconnect,
+        } => {
             spend_quantum(shard, &tenant).await;
-            admin::disconnect_user(&shard.relay, &tenant, &user).await
+            admin::disconnect_user(&shard.relay, &tenant, &user, reconnect, id).await
+        }
+        AdmittedCall::EndSubscriptions(tenant, user, topics) => {
+            spend_quantum(shard, &tenant).await;
+            admin::end_subscriptions(&shard.relay, &tenant, &user, topics, id).await
         }
         AdmittedCall::ListPresence(tenant, parameters) => {
             presence::list_presence(shard, &tenant, parameters).await
@@ -91,6 +116,7 @@ fn admit_call(
     relay: &Relay,
     via: ListenerKind,
     authenticated: &Cell<bool>,
+    id: &RequestId,
     request: &Request<Incoming>,
 ) -> Result<AdmittedCall, HttpProblem> {
     let live = relay.live();
@@ -121,7 +147,8 @@ fn admit_call(
         return Err(HttpProblem::shutting_down(relay.retry_after()).with_connection_close());
     }
     let key = key.map(IngestKey::name);
-    tracing::debug!(key, %tenant, ?target, "backend call");
+    let endpoint = target.endpoint().path;
+    tracing::debug!(request_id = %id, key, %tenant, endpoint, "backend call");
     Ok(match target {
         PathTarget::Events(call) => {
             // Before the body is read: if the limit is exceeded, it need not be.
@@ -135,9 +162,21 @@ fn admit_call(
             refuse_parameters(request.uri().query())?;
             AdmittedCall::Look(tenant)
         }
-        PathTarget::Connections(user) => {
-            refuse_parameters(request.uri().query())?;
-            AdmittedCall::Disconnect(tenant, user.parse_user()?)
+        PathTarget::Connections => {
+            let parameters = ConnectionsParameters::parse(request.uri().query())?;
+            AdmittedCall::ListConnections(tenant, parameters)
+        }
+        PathTarget::UserConnections(user) => {
+            let reconnect = parse_reconnect(request.uri().query())?;
+            AdmittedCall::Disconnect {
+                tenant,
+                user: user.parse_user()?,
+                reconnect,
+            }
+        }
+        PathTarget::UserSubscriptions(user) => {
+            let topics = parse_revoked_topics(request.uri().query())?;
+            AdmittedCall::EndSubscriptions(tenant, user.parse_user()?, topics)
         }
         PathTarget::Presence => {
             let parameters = PresenceParameters::parse(request.uri().query())?;

@@ -92,9 +92,11 @@ pub(super) async fn publish_events(
         .map_err(|error| not_appended(relay, route.call, &accepted, error))?;
     // Counted before waiting for the shards: a backend that disconnects meanwhile cancels this
     // call, but its events stay.
-    relay
-        .metrics
-        .events_ingested(appended.new_len() as u64, appended.duplicates_len() as u64);
+    relay.metrics.events_ingested(
+        appended.new_len() as u64,
+        appended.new_bytes() as u64,
+        appended.duplicates_len() as u64,
+    );
     // Delivers on this shard at once: a backend that posts one event after another then has
     // many queued before the first is written.
     work.charge(shard.hub.deliver_one_slice(&route.tenant));

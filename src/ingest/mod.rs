@@ -5,6 +5,7 @@ mod admin;
 mod answer;
 mod body;
 mod call;
+mod connections;
 mod draft;
 mod drafts;
 mod dry_run;
@@ -37,7 +38,7 @@ use tokio::{
 };
 
 use crate::{
-    http::{HttpResponse, ListenerKind},
+    http::{HttpResponse, ListenerKind, X_REQUEST_ID},
     relay::ShardContext,
     repeated::{RepeatedLine, log_repeated},
     scheduler::Cost,
@@ -181,17 +182,22 @@ async fn answer_request(
 ) -> HttpResponse {
     let relay = &shard.relay;
     let under_way = relay.calls.token();
-    let response = match call::handle_call(shard, via, authenticated, request).await {
+    let id = shard.request_ids.of_call(request.headers());
+    let mut response = match call::handle_call(shard, via, authenticated, &id, request).await {
         Ok(response) => response,
         Err(problem) => {
             // Refused calls are often not charged to any tenant, so they are charged here.
             shard.backend_work.wait_for_quantum().await;
             shard.backend_work.charge(Cost::CALL);
+            let line = RepeatedLine::of_refused_call(problem.status());
             let (status, detail) = (problem.status().as_u16(), problem.detail());
-            log_repeated!(RepeatedLine::CallRefused, status, detail);
+            log_repeated!(line, request_id = %id, status, detail);
             problem.into_response()
         }
     };
+    response
+        .headers_mut()
+        .insert(X_REQUEST_ID, id.into_header());
     relay.metrics.ingest_answered(response.status());
     drop(under_way);
     response

@@ -1,7 +1,10 @@
 //! Parses the query of a call: `?topic=` and `?if_last=`, both repeatable, of calls that post
-//! events, and the query that lists presence (`presence`).
+//! events, the queries that list connections (`connections`) and presence (`presence`), and those
+//! of calls about a user (`user`).
 
+mod connections;
 mod presence;
+mod user;
 
 use sidewire_protocol::{Topic, suggest::nearest_name, topic::TopicSet};
 
@@ -10,28 +13,44 @@ use super::{
     route::PostKind,
 };
 use crate::{
-    http::{HttpProblem, QueryError, query_pairs},
+    http::{HttpProblem, QueryPairError, query_pairs},
     log::AppendCondition,
 };
 
-pub(super) use self::presence::{PresenceParameters, cursor_text};
+pub(super) use self::{
+    connections::ConnectionsParameters,
+    presence::{PresenceParameters, cursor_text},
+    user::{parse_reconnect, parse_revoked_topics},
+};
 
 /// A query parameter of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueryParameter {
-    /// A topic added to each event, or a topic whose users are listed.
+    /// A topic added to each event, a topic whose users or connections are listed, or a topic to
+    /// which subscriptions end.
     Topic,
     /// A precondition for appending the event.
     IfLast,
-    /// Most users that a page lists.
+    /// Most users or connections that a page lists.
     Limit,
     /// Where a page begins.
     After,
+    /// True if disconnected clients are to come back with new tokens.
+    Reconnect,
+    /// The user whose connections are listed.
+    User,
 }
 
 impl QueryParameter {
     /// All parameters.
-    pub const ALL: [Self; 4] = [Self::Topic, Self::IfLast, Self::Limit, Self::After];
+    pub const ALL: [Self; 6] = [
+        Self::Topic,
+        Self::IfLast,
+        Self::Limit,
+        Self::After,
+        Self::Reconnect,
+        Self::User,
+    ];
 
     /// Returns its name in the query.
     #[must_use]
@@ -41,6 +60,8 @@ impl QueryParameter {
             Self::IfLast => "if_last",
             Self::Limit => "limit",
             Self::After => "after",
+            Self::Reconnect => "reconnect",
+            Self::User => "user",
         }
     }
 
@@ -100,7 +121,13 @@ impl QueryParameters {
                 Some(QueryParameter::IfLast) => {
                     parameters.conditions.push(parse_condition(&value)?);
                 }
-                Some(QueryParameter::Limit | QueryParameter::After) | None => {
+                Some(
+                    QueryParameter::Limit
+                    | QueryParameter::After
+                    | QueryParameter::Reconnect
+                    | QueryParameter::User,
+                )
+                | None => {
                     return Err(unknown_parameter(&name, QueryParameter::taken_by(call)));
                 }
             }
@@ -110,8 +137,8 @@ impl QueryParameters {
 }
 
 /// Refuses a query that cannot be decoded.
-fn invalid_query(error: QueryError) -> HttpProblem {
-    HttpProblem::bad_request(format!("the query {error}")).with_field(Some("topic"))
+fn invalid_query(error: QueryPairError) -> HttpProblem {
+    HttpProblem::bad_request(format!("the query {error}")).with_field(error.name.as_deref())
 }
 
 /// Parses the value of a `?topic=`.
@@ -139,6 +166,23 @@ fn invalid_parameter(name: &str, reason: &str) -> HttpProblem {
     HttpProblem::bad_request(format!("{name} {reason}")).with_field(Some(name))
 }
 
+/// Parses the value of a `?limit=`, which may be at most `max`.
+fn parse_limit(value: &str, max: usize) -> Result<usize, HttpProblem> {
+    // `parse` would take a sign.
+    let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+    let limit = value.parse().ok().filter(|_| is_number);
+    limit
+        .filter(|limit| (1..=max).contains(limit))
+        .ok_or_else(|| invalid_parameter("limit", &format!("is a number from 1 to {max}")))
+}
+
+fn set_once<T>(name: &str, parameter: &mut Option<T>, value: T) -> Result<(), HttpProblem> {
+    match parameter.replace(value) {
+        Some(_) => Err(invalid_parameter(name, "is given twice")),
+        None => Ok(()),
+    }
+}
+
 /// Refuses the query of a call that takes no parameters, unless it is empty.
 pub(super) fn refuse_parameters(query: Option<&str>) -> Result<(), HttpProblem> {
     match query_pairs(query).next() {
@@ -155,10 +199,19 @@ fn unknown_parameter(name: &str, known: &[QueryParameter]) -> HttpProblem {
     let hint = match nearest_name(name, known.iter().copied()) {
         Some(nearest) => format!("did you mean {nearest:?}?"),
         None if known.is_empty() => "this call takes none".to_owned(),
-        None => format!("this call takes {}", known.join(" and ")),
+        None => format!("this call takes {}", listed(&known)),
     };
     HttpProblem::bad_request(format!("unknown query parameter {name:?}; {hint}"))
         .with_field(Some(name))
+}
+
+/// Returns the names as a list: "a, b and c".
+fn listed(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
 }
 
 #[cfg(test)]
@@ -239,6 +292,15 @@ mod tests {
             ("iflast", event, "did you mean \"if_last\"?"),
             ("x", event, "this call takes topic and if_last"),
             ("x", batch, "this call takes topic"),
+            (
+                "x",
+                &[
+                    QueryParameter::User,
+                    QueryParameter::Limit,
+                    QueryParameter::After,
+                ],
+                "this call takes user, limit and after",
+            ),
             ("topic", &[], "this call takes none"),
         ] {
             let expected = format!("unknown query parameter {name:?}; {hint}");

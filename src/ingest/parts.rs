@@ -14,6 +14,9 @@ use crate::{
 /// Number of parts that may be made ahead of sending.
 const PARTS_AHEAD: usize = 1;
 
+/// Size of a part, in bytes; a part may exceed it by one item. Making one takes about a quantum.
+pub(super) const PART_BYTES: usize = 16 * 1024;
+
 /// A JSON document that is made part by part.
 pub(super) trait DocumentParts {
     /// Makes the next part of the document; `None` after the last one.

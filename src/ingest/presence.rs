@@ -6,11 +6,10 @@ use hyper::StatusCode;
 use sidewire_protocol::TenantName;
 
 use self::answer::PresenceAnswer;
-use super::{body::no_memory, parameters::PresenceParameters, parts::answer_in_parts};
+use super::{body::reserve_list, parameters::PresenceParameters, parts::answer_in_parts};
 use crate::{
     http::{HttpProblem, HttpResponse},
     hub::{ListedPresence, TopicPage},
-    memory::MemoryUse,
     relay::ShardContext,
     scheduler::{Cost, TenantWork},
 };
@@ -18,9 +17,8 @@ use crate::{
 /// Users that are looked up under the lock of a tenant's presence at once.
 const USERS_PER_PART: usize = 32;
 
-/// Memory that is reserved for a call, in bytes, and for each user of the page: its name, and the
-/// list of its messages. The messages themselves count as events.
-const CALL_BYTES: usize = 16 * 1024;
+/// Memory that is reserved for each user of a page, in bytes: its name, and the list of its
+/// messages. The messages themselves count as events.
 const USER_BYTES: usize = 1024;
 
 /// Lists the users on the topics.
@@ -29,11 +27,7 @@ pub(super) async fn list_presence(
     tenant: &TenantName,
     parameters: PresenceParameters,
 ) -> Result<HttpResponse, HttpProblem> {
-    let memory = shard.relay.publisher.memory();
-    let bytes = CALL_BYTES + parameters.limit * USER_BYTES;
-    let memory = memory
-        .reserve(MemoryUse::Requests, bytes)
-        .map_err(|_| no_memory(&shard.relay))?;
+    let memory = reserve_list(&shard.relay, parameters.limit, USER_BYTES)?;
     let work = shard.hub.work_queue().tenant_work(tenant);
     let page = read_page(shard, &work, tenant, parameters).await;
     let answer = PresenceAnswer::new(page, memory);

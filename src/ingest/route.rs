@@ -14,7 +14,7 @@ pub struct IngestEndpoint {
 }
 
 /// All endpoints of the ingest listener.
-pub const ENDPOINTS: [IngestEndpoint; 5] = [
+pub const ENDPOINTS: [IngestEndpoint; 7] = [
     IngestEndpoint {
         methods: "GET, HEAD",
         path: "/v1/tenants/{tenant}",
@@ -28,8 +28,16 @@ pub const ENDPOINTS: [IngestEndpoint; 5] = [
         path: "/v1/tenants/{tenant}/events:batch",
     },
     IngestEndpoint {
+        methods: "GET, HEAD",
+        path: "/v1/tenants/{tenant}/connections",
+    },
+    IngestEndpoint {
         methods: "DELETE",
         path: "/v1/tenants/{tenant}/users/{user}/connections",
+    },
+    IngestEndpoint {
+        methods: "DELETE",
+        path: "/v1/tenants/{tenant}/users/{user}/subscriptions",
     },
     IngestEndpoint {
         methods: "GET, HEAD",
@@ -60,8 +68,12 @@ pub(super) enum PathTarget<'a> {
     Tenant,
     /// Its events.
     Events(PostKind),
+    /// Its connections.
+    Connections,
     /// The connections of a user.
-    Connections(PathSegment<'a>),
+    UserConnections(PathSegment<'a>),
+    /// The subscriptions of a user.
+    UserSubscriptions(PathSegment<'a>),
     /// The users who are present on its topics.
     Presence,
 }
@@ -72,13 +84,24 @@ impl PathTarget<'_> {
         self.endpoint().methods
     }
 
-    fn endpoint(self) -> &'static IngestEndpoint {
-        let [tenant, event, batch, connections, presence] = &ENDPOINTS;
+    /// Returns the endpoint with this path.
+    pub(super) fn endpoint(self) -> &'static IngestEndpoint {
+        let [
+            tenant,
+            event,
+            batch,
+            connections,
+            user_connections,
+            user_subscriptions,
+            presence,
+        ] = &ENDPOINTS;
         match self {
             Self::Tenant => tenant,
             Self::Events(PostKind::Event) => event,
             Self::Events(PostKind::Batch) => batch,
-            Self::Connections(_) => connections,
+            Self::Connections => connections,
+            Self::UserConnections(_) => user_connections,
+            Self::UserSubscriptions(_) => user_subscriptions,
             Self::Presence => presence,
         }
     }
@@ -126,9 +149,13 @@ impl<'a> TenantPath<'a> {
             ([None, ..], _) => Some(PathTarget::Tenant),
             ([Some("events"), None, _], _) => Some(PathTarget::Events(PostKind::Event)),
             ([Some("events:batch"), None, _], _) => Some(PathTarget::Events(PostKind::Batch)),
+            ([Some("connections"), None, _], _) => Some(PathTarget::Connections),
             ([Some("presence"), None, _], _) => Some(PathTarget::Presence),
             ([Some("users"), Some(user), Some("connections")], None) => {
-                Some(PathTarget::Connections(PathSegment(user)))
+                Some(PathTarget::UserConnections(PathSegment(user)))
+            }
+            ([Some("users"), Some(user), Some("subscriptions")], None) => {
+                Some(PathTarget::UserSubscriptions(PathSegment(user)))
             }
             _ => None,
         };
@@ -204,6 +231,8 @@ mod tests {
             "/v1/tenants/acme/events/",
             "/v1/tenants/acme/events:batch2",
             "/v1/tenants/acme/presence/",
+            "/v1/tenants/acme/connections/",
+            "/v1/tenants/acme/connections/1-2",
             "/v1/tenants/a/b/events",
             "/v1/tenants/acme/users",
             "/v1/tenants/acme/users/ann",
@@ -221,7 +250,7 @@ mod tests {
     #[test]
     fn a_user_is_percent_decoded_after_the_path_is_split() {
         let user = |path| match TenantPath::parse(path).unwrap().target {
-            Some(PathTarget::Connections(user)) => {
+            Some(PathTarget::UserConnections(user)) => {
                 let user = user.parse_user();
                 user.map(|user| user.to_string())
                     .map_err(|problem| problem.into_item_problem(0).message)

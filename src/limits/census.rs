@@ -172,13 +172,7 @@ pub(super) fn masked_address(peer: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn who(tenant: &str, user: &str) -> UserKey {
-        UserKey {
-            tenant: TenantName::parse(tenant).unwrap(),
-            user: UserName::parse(user).unwrap(),
-        }
-    }
+    use crate::limits::tests::user_key;
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -220,7 +214,7 @@ mod tests {
             ),
         ];
         for (caps, limit) in caps {
-            let enter = |caps| census.try_admit(who("acme", "ann"), address("10.0.0.1"), caps);
+            let enter = |caps| census.try_admit(user_key("acme", "ann"), address("10.0.0.1"), caps);
             let (first, _second) = (enter(caps).unwrap(), enter(caps).unwrap());
             assert_eq!(enter(caps).unwrap_err(), limit);
             // Connections are counted even without caps.
@@ -240,7 +234,8 @@ mod tests {
             per_user: NonZeroU32::new(1),
             ..ConnectionCaps::default()
         };
-        let enter = |tenant, user| census.try_admit(who(tenant, user), address("10.0.0.1"), caps);
+        let enter =
+            |tenant, user| census.try_admit(user_key(tenant, user), address("10.0.0.1"), caps);
         let acme = enter("acme", "ann").unwrap();
         let _globex = enter("globex", "ann").unwrap();
         let _bob = enter("acme", "bob").unwrap();
@@ -268,7 +263,7 @@ mod tests {
         let census = Arc::new(ConnectionCounter::default());
         let enter = |number: u32| {
             let peer = IpAddr::from(number.to_be_bytes());
-            let who = who(&format!("t{}", number % 100), &format!("u{number}"));
+            let who = user_key(&format!("t{}", number % 100), &format!("u{number}"));
             census
                 .try_admit(who, peer, ConnectionCaps::default())
                 .unwrap()

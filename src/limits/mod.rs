@@ -8,11 +8,20 @@
 mod census;
 mod heartbeats;
 mod in_force;
+mod open_refusals;
 mod rates;
 mod refusals;
 mod sockets;
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use sidewire_protocol::{TenantName, UserName, named_values};
@@ -23,6 +32,7 @@ use rates::KeyedBuckets;
 
 pub use census::{ConnectionCounter, ConnectionPermit};
 pub use heartbeats::HeartbeatBucket;
+pub use open_refusals::{OpenRefusals, RefusalPermit};
 pub use rates::RateLimit;
 pub use refusals::RefusalHistory;
 pub use sockets::{HandshakeGuard, PeerKind, SocketLimits, SocketPermit, SocketPool};
@@ -150,6 +160,8 @@ pub struct Limits {
     in_force: ArcSwap<LimitsState>,
     /// Counts of connections, per tenant, user and address.
     pub census: Arc<ConnectionCounter>,
+    /// Count of refused handshakes that wait for the client's Close frame.
+    pub open_refusals: OpenRefusals,
 }
 
 impl Limits {
@@ -159,6 +171,7 @@ impl Limits {
         Self {
             in_force: ArcSwap::from_pointee(LimitsState::default().reconfigured(config)),
             census: Arc::default(),
+            open_refusals: OpenRefusals::default(),
         }
     }
 
@@ -330,6 +343,14 @@ fn charge_bucket<K: rates::BucketKey>(
     })
 }
 
+/// Increments the count and returns true, or returns false at the maximum.
+fn try_increment(count: &AtomicUsize, most: usize) -> bool {
+    let more = |taken: usize| (taken < most).then_some(taken + 1);
+    count
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+        .is_ok()
+}
+
 fn into_exceeded(taken: Result<(), Duration>, limit: Limit) -> Result<(), LimitExceeded> {
     taken.map_err(|wait| LimitExceeded {
         limit,
@@ -338,4 +359,4 @@ fn into_exceeded(taken: Result<(), Duration>, limit: Limit) -> Result<(), LimitE
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

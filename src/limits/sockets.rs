@@ -9,6 +9,8 @@ use std::sync::{
 
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
+use super::try_increment;
+
 /// Clients leave a sixteenth of the descriptors free, but at least `KEPT_MIN` and at most
 /// `KEPT_MAX`, plus `KEPT_PER_SHARD` for each shard's event loop.
 const PART_KEPT: usize = 16;
@@ -159,14 +161,6 @@ impl Drop for SocketPermit {
             count.fetch_sub(1, Ordering::Relaxed);
         }
     }
-}
-
-/// Increments the count and returns true, or returns false at the maximum.
-fn try_increment(count: &AtomicUsize, most: usize) -> bool {
-    let more = |taken: usize| (taken < most).then_some(taken + 1);
-    count
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-        .is_ok()
 }
 
 #[cfg(test)]

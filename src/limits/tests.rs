@@ -15,7 +15,7 @@ fn tenant(name: &str) -> TenantName {
     TenantName::parse(name).unwrap()
 }
 
-fn who(tenant_name: &str, user: &str) -> UserKey {
+pub(crate) fn user_key(tenant_name: &str, user: &str) -> UserKey {
     UserKey {
         tenant: tenant(tenant_name),
         user: UserName::parse(user).unwrap(),
@@ -50,7 +50,7 @@ fn passed(mut one: impl FnMut() -> Result<(), LimitExceeded>) -> (u32, Limit, u1
 #[tokio::test(start_paused = true)]
 async fn a_user_may_send_a_burst_and_then_the_same_number_per_period() {
     let limits = Limits::new(&Config::default());
-    let ann = who("acme", "ann");
+    let ann = user_key("acme", "ann");
     let send = || limits.charge_message(&ann, MessageCharge::User);
     assert_eq!(passed(send), (100, Limit::UserMessages, 600));
     advance(Duration::from_micros(599_100)).await;
@@ -61,7 +61,7 @@ async fn a_user_may_send_a_burst_and_then_the_same_number_per_period() {
     advance(Duration::from_mins(1)).await;
     assert_eq!(passed(send), (100, Limit::UserMessages, 600));
     // Another user, and a user of that name in another tenant, have their own buckets.
-    for other in [who("acme", "bob"), who("globex", "ann")] {
+    for other in [user_key("acme", "bob"), user_key("globex", "ann")] {
         let send = || limits.charge_message(&other, MessageCharge::User);
         assert_eq!(passed(send), (100, Limit::UserMessages, 600));
     }
@@ -73,16 +73,17 @@ async fn a_refused_message_of_a_user_is_not_charged_to_its_tenant() {
         it.limits.user_burst = count(2);
         it.limits.tenant_burst = count(5);
     }));
-    let send =
-        |user| passed(|| limits.charge_message(&who("acme", user), MessageCharge::UserAndTenant));
+    let send = |user| {
+        passed(|| limits.charge_message(&user_key("acme", user), MessageCharge::UserAndTenant))
+    };
     assert_eq!(send("ann"), (2, Limit::UserMessages, 30_000));
     assert_eq!(send("ann"), (0, Limit::UserMessages, 30_000));
     assert_eq!(send("bob"), (2, Limit::UserMessages, 30_000));
     assert_eq!(send("cid"), (1, Limit::TenantMessages, 12_000));
     // Messages charged only to the user still pass.
-    let send = || limits.charge_message(&who("acme", "dan"), MessageCharge::User);
+    let send = || limits.charge_message(&user_key("acme", "dan"), MessageCharge::User);
     assert_eq!(passed(send), (2, Limit::UserMessages, 30_000));
-    let send = || limits.charge_message(&who("globex", "ann"), MessageCharge::UserAndTenant);
+    let send = || limits.charge_message(&user_key("globex", "ann"), MessageCharge::UserAndTenant);
     assert_eq!(passed(send), (2, Limit::UserMessages, 30_000));
 }
 
@@ -98,12 +99,13 @@ async fn a_tenant_with_an_override_has_its_own_rates_and_caps() {
             ..override_of("acme")
         }];
     }));
-    let send = |tenant| passed(|| limits.charge_message(&who(tenant, "ann"), MessageCharge::User));
+    let send =
+        |tenant| passed(|| limits.charge_message(&user_key(tenant, "ann"), MessageCharge::User));
     assert_eq!(send("acme"), (4, Limit::UserMessages, 1_000));
     assert_eq!(send("globex"), (2, Limit::UserMessages, 30_000));
     let address = IpAddr::from([127, 0, 0, 1]);
     for (tenant, cap) in [("acme", 2), ("globex", 1)] {
-        let connect = || limits.admit_connection(who(tenant, "ann"), address);
+        let connect = || limits.admit_connection(user_key(tenant, "ann"), address);
         let places: Vec<_> = (0..cap).map(|_| connect().unwrap()).collect();
         assert_eq!(connect().unwrap_err(), Limit::UserConnections);
         drop(places);
@@ -124,9 +126,9 @@ async fn a_new_configuration_refills_only_the_buckets_whose_rate_it_changes() {
     };
     let limits = Limits::new(&with(2, Some(5)));
     let send =
-        |tenant| passed(|| limits.charge_message(&who(tenant, "ann"), MessageCharge::User)).0;
+        |tenant| passed(|| limits.charge_message(&user_key(tenant, "ann"), MessageCharge::User)).0;
     let all = |tenant| {
-        passed(|| limits.charge_message(&who(tenant, "bob"), MessageCharge::UserAndTenant)).1
+        passed(|| limits.charge_message(&user_key(tenant, "bob"), MessageCharge::UserAndTenant)).1
     };
     assert_eq!((send("acme"), send("globex")), (5, 2));
     assert_eq!(all("acme"), Limit::TenantMessages);
@@ -138,7 +140,7 @@ async fn a_new_configuration_refills_only_the_buckets_whose_rate_it_changes() {
     limits.configure(&with(4, None));
     assert_eq!((send("acme"), send("globex")), (4, 0));
     // The tenant's own rate never changed.
-    let late = limits.charge_message(&who("acme", "cid"), MessageCharge::UserAndTenant);
+    let late = limits.charge_message(&user_key("acme", "cid"), MessageCharge::UserAndTenant);
     assert_eq!(late.unwrap_err().limit, Limit::TenantMessages);
 }
 
@@ -150,7 +152,7 @@ async fn buckets_are_forgotten_when_they_are_full_again_and_not_before() {
         it.limits.user_handshakes_per_minute = Some(count(10));
     }));
     for number in 0..1_000 {
-        let who = who(&format!("tenant-{number}"), "ann");
+        let who = user_key(&format!("tenant-{number}"), "ann");
         limits
             .charge_message(&who, MessageCharge::UserAndTenant)
             .unwrap();
@@ -160,7 +162,7 @@ async fn buckets_are_forgotten_when_they_are_full_again_and_not_before() {
     limits.charge_handshake().unwrap();
     limits.sweep();
     assert!(!limits.is_empty());
-    let ann = who("tenant-0", "ann");
+    let ann = user_key("tenant-0", "ann");
     assert_eq!(
         passed(|| limits.charge_message(&ann, MessageCharge::User)).0,
         99
@@ -187,13 +189,13 @@ async fn handshakes_are_limited_per_second_and_those_of_a_user_per_minute() {
         passed(|| limits.charge_handshake()),
         (4, Limit::Handshakes, 250)
     );
-    let of_user = || limits.charge_user_handshake(&who("acme", "ann"));
+    let of_user = || limits.charge_user_handshake(&user_key("acme", "ann"));
     assert_eq!(passed(of_user), (2, Limit::UserHandshakes, 30_000));
     let unbounded = Limits::new(&Config::default());
     for _ in 0..1_000 {
         unbounded.charge_handshake().unwrap();
         unbounded
-            .charge_user_handshake(&who("acme", "ann"))
+            .charge_user_handshake(&user_key("acme", "ann"))
             .unwrap();
     }
     assert!(unbounded.is_empty());

@@ -124,11 +124,15 @@ pub struct MessageIds {
     budget: Arc<MessageIdBudget>,
 }
 
-#[derive(Debug)]
-struct RememberedId {
-    fingerprint: Fingerprint,
-    offset: u64,
-    since: Instant,
+/// A remembered message id.
+#[derive(Debug, Clone, Copy)]
+pub struct RememberedId {
+    /// The hashes of the id and of the body that it was given to.
+    pub fingerprint: Fingerprint,
+    /// The offset of its event.
+    pub offset: u64,
+    /// The time since which it is remembered.
+    pub since: Instant,
 }
 
 impl MessageIds {
@@ -154,6 +158,11 @@ impl MessageIds {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Returns the remembered ids, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &RememberedId> {
+        self.queue.iter()
     }
 
     /// Looks up the event's id.

@@ -27,12 +27,12 @@ pub use conditions::{
 };
 pub use last_offsets::{EVENTS_PER_PART, LastOffsets, TopicSearch};
 pub use message_ids::{
-    MESSAGE_ID_BYTES, MessageIdBudget, MessageIdLimits, MessageIdMatch, MessageIds,
+    MESSAGE_ID_BYTES, MessageIdBudget, MessageIdLimits, MessageIdMatch, MessageIds, RememberedId,
 };
 use sidewire_protocol::{Epoch, Position, named_values};
 
 use crate::{
-    event::{Event, EventDraft},
+    event::{Event, EventBody, EventDraft},
     memory::MemoryAccount,
     planted::fault,
 };
@@ -127,14 +127,26 @@ impl Log {
     ) -> Arc<Event> {
         self.head += 1;
         let event = Arc::new(draft.into_event(self.head(), &self.accounts.memory, now));
-        self.bytes += event.memory_bytes();
-        let cost = event.memory_bytes() as u64;
-        self.accounts.logs.0.fetch_add(cost, Ordering::Relaxed);
-        self.ring.push_back(Arc::clone(&event));
+        self.push(Arc::clone(&event));
         while let Some(oldest) = self.evict_oldest(now) {
             evicted.push(oldest);
         }
         event
+    }
+
+    /// Adds an event of an earlier process to a log that has appended none: the next one, oldest
+    /// first, up to the head.
+    pub fn restore(&mut self, body: EventBody, offset: u64, placed: Instant) {
+        let position = self.position_at(offset);
+        let event = body.into_event(position, &self.accounts.memory, placed);
+        self.push(Arc::new(event));
+    }
+
+    fn push(&mut self, event: Arc<Event>) {
+        self.bytes += event.memory_bytes();
+        let cost = event.memory_bytes() as u64;
+        self.accounts.logs.0.fetch_add(cost, Ordering::Relaxed);
+        self.ring.push_back(event);
     }
 
     /// Returns the position of the newest event; offset 0 if there has been none.

@@ -2,8 +2,8 @@
 //! sum is bounded by `limits.memory_max`. Knows nothing about the things it counts.
 //!
 //! Each [use](MemoryUse) belongs to a holder, and each holder has a guaranteed share that
-//! no other holder can take: the replay window for events, a quarter each for subscriptions
-//! and presence of clients and for requests of backends, and a sixteenth each for connections of
+//! no other holder can take: the replay window for events, a quarter each for subscriptions,
+//! presence and authorization of clients and for requests of backends, and a sixteenth each for connections of
 //! backends, for begun messages, for decoding and for connections of clients. Memory beyond
 //! the shares is first come, first served. Events are never refused here: the logs bound
 //! them, and connections that hold on to old events are closed.
@@ -196,6 +196,7 @@ impl MemoryAccount {
             requests,
             subscriptions,
             presence,
+            authorization,
             begun_messages,
             decoding,
             client_connections,
@@ -208,6 +209,7 @@ impl MemoryAccount {
             MemoryUse::Requests => requests,
             MemoryUse::Subscriptions => subscriptions,
             MemoryUse::Presence => presence,
+            MemoryUse::Authorization => authorization,
             MemoryUse::BegunMessages => begun_messages,
             MemoryUse::Decoding => decoding,
             MemoryUse::ClientConnections => client_connections,

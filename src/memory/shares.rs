@@ -13,6 +13,8 @@ named_values! {
         Subscriptions = "subscriptions",
         /// Presence messages of clients, kept while these are connected.
         Presence = "presence",
+        /// Questions to the backend about subscriptions, and its remembered answers.
+        Authorization = "authorization",
         /// Messages of clients that have begun to arrive and are not complete.
         BegunMessages = "begun_messages",
         /// JSON and large envelopes that a worker thread decodes or renders.
@@ -34,7 +36,7 @@ impl MemoryUse {
             Self::Events => MemoryHolder::Events,
             Self::Requests => MemoryHolder::Backends,
             Self::BackendConnections => MemoryHolder::BackendConnections,
-            Self::Subscriptions | Self::Presence => MemoryHolder::Clients,
+            Self::Subscriptions | Self::Presence | Self::Authorization => MemoryHolder::Clients,
             Self::BegunMessages => MemoryHolder::BegunMessages,
             Self::Decoding => MemoryHolder::Decoding,
             Self::ClientConnections | Self::Tls | Self::Handshakes => MemoryHolder::Connections,

@@ -20,6 +20,7 @@ use crate::{
     hub::TenantRegistry,
     relay::Relay,
     tally::ShardTally,
+    telemetry::ScrapeSources,
 };
 
 /// Time limit for receiving a request's head.
@@ -79,14 +80,27 @@ impl OpsService {
             return HttpProblem::method_not_allowed("GET, HEAD").into_response();
         }
         match path {
-            METRICS => whole_response(
-                StatusCode::OK,
-                "text/plain; version=0.0.4",
-                self.relay.metrics.render(&self.tallies, &self.registry),
-            ),
+            METRICS => whole_response(StatusCode::OK, "text/plain; version=0.0.4", self.scrape()),
             READYZ => self.readiness().await,
             _ => whole_response(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
         }
+    }
+
+    fn scrape(&self) -> String {
+        let live = self.relay.live();
+        let key_sets = live.authenticator.key_sets().iter();
+        let fetched_longest_ago = key_sets.map(|set| set.fetched_at()).min().flatten();
+        let key_sets_fetched_at = fetched_longest_ago.map_or(0, |at| {
+            let now = self.relay.clock.since_unix_epoch();
+            now.saturating_sub(at.elapsed()).as_secs()
+        });
+        self.relay.metrics.render(&ScrapeSources {
+            tallies: &self.tallies,
+            registry: &self.registry,
+            inbox_items: self.relay.publisher.inbox_items(),
+            tenant_labels: live.config.ops.tenant_labels,
+            key_sets_fetched_at,
+        })
     }
 
     /// Refuses requests that may come from a web page, since this listener has no

@@ -18,6 +18,10 @@ pub enum OutboundFrame {
     Event(Arc<Event>),
     /// An event as JSON, also stored as a whole frame.
     Json(Arc<JsonFrame>),
+    /// An event that is sent again to a client that resumes.
+    Replayed(Arc<Event>),
+    /// Such an event as JSON.
+    ReplayedJson(Arc<JsonFrame>),
     /// An event of a client.
     Client(Arc<ClientEvent>),
     /// An event of a client as JSON, which has been made.
@@ -49,6 +53,16 @@ impl OutboundFrame {
         Ok(Self::ClientJson(Arc::clone(event)))
     }
 
+    /// Returns the frame as one that is sent again to a client that resumes.
+    #[must_use]
+    pub fn into_replayed(self) -> Self {
+        match self {
+            Self::Event(event) => Self::Replayed(event),
+            Self::Json(json) => Self::ReplayedJson(json),
+            other => other,
+        }
+    }
+
     /// Returns its size in bytes.
     #[must_use]
     pub fn byte_len(&self) -> usize {
@@ -57,8 +71,8 @@ impl OutboundFrame {
 
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
-            Self::Event(event) => event.frame(),
-            Self::Json(json) => json.bytes(),
+            Self::Event(event) | Self::Replayed(event) => event.frame(),
+            Self::Json(json) | Self::ReplayedJson(json) => json.bytes(),
             Self::Client(event) => event.frame(),
             Self::ClientJson(event) => event.made_json().unwrap_or_default(),
             Self::Own(frame) => frame,
@@ -69,15 +83,21 @@ impl OutboundFrame {
         !matches!(self, Self::Own(_))
     }
 
+    /// Returns true if the frame is an event of a backend on its first way to the connection, so
+    /// that its age when it is written is the time that the relay took.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self, Self::Event(_) | Self::Json(_))
+    }
+
     /// Returns the event, if the frame holds one.
     pub(super) fn queued_event(&self) -> Option<QueuedEvent> {
         match self {
-            Self::Event(event) => Some(QueuedEvent {
+            Self::Event(event) | Self::Replayed(event) => Some(QueuedEvent {
                 placed: event.placed_at(),
                 offset: event.position().offset,
                 is_in_log: true,
             }),
-            Self::Json(json) => Some(QueuedEvent {
+            Self::Json(json) | Self::ReplayedJson(json) => Some(QueuedEvent {
                 placed: json.placed_at(),
                 offset: json.offset(),
                 is_in_log: false,

@@ -40,9 +40,10 @@ impl ConnectionSignals {
         self.set_first(ending)
     }
 
-    /// Sets the reason to end, unless there is one. Returns false if there is.
+    /// Sets the reason to end, unless there is one. Returns false if there is. A drain, which may
+    /// wait for answers, gives way to every other reason.
     fn set_first(&self, ending: CloseReason) -> bool {
-        let is_first = self.ending.get().is_none();
+        let is_first = !self.takes_no_events();
         if is_first {
             self.ending.set(Some(ending));
         }
@@ -53,6 +54,14 @@ impl ConnectionSignals {
     #[must_use]
     pub fn ending(&self) -> Option<CloseReason> {
         self.ending.get()
+    }
+
+    /// Returns true if the connection ends, and is offered no more events. One that drains may
+    /// still give answers with positions, so it takes events until its Close is queued.
+    #[must_use]
+    pub fn takes_no_events(&self) -> bool {
+        let ending = self.ending.get();
+        ending.is_some_and(|ending| !matches!(ending, CloseReason::Drain { .. }))
     }
 
     /// Registers the task to wake when there is something to write, or a reason to end.

@@ -41,6 +41,8 @@ pub(super) struct OutboxState {
     pub(super) wake_due: bool,
     /// True if the hub has noted presence messages that the connection must be sent.
     pub(super) owes_presence: bool,
+    /// True if a backend has ended subscriptions of the connection, which has to carry that out.
+    pub(super) has_revocation: bool,
     /// True once a Close frame is queued or written: nothing may follow it.
     pub(super) close_queued: bool,
 }

@@ -127,6 +127,38 @@ fn a_pong_goes_ahead_of_queued_frames_but_never_into_a_begun_one() {
 }
 
 #[test]
+fn a_write_tells_its_bytes_and_the_age_of_its_oldest_event_that_is_not_replayed() {
+    let outbox = outbox(ROOMY);
+    let (replayed, first, second) = (event("a"), event("b"), event("c"));
+    let frame = OutboundFrame::Event(Arc::clone(&replayed)).into_replayed();
+    outbox.push_from_log(frame, false);
+    outbox.push_reply(self::frame("reply"));
+    offer(&outbox, &first, 1, 1);
+    offer(&outbox, &second, 2, 2);
+    let lengths = [&replayed, &first, &second].map(|event| event.frame().len());
+    let all = lengths.iter().sum::<usize>() + 5;
+    let before_last = outbox.advance_written(all - 1);
+    assert_eq!(
+        before_last,
+        WriteProgress {
+            frames: 3,
+            events: 2,
+            live_events: 1,
+            oldest_placed_at: Some(first.placed_at()),
+            bytes: all as u64 - 1,
+        }
+    );
+    let last = WriteProgress {
+        frames: 1,
+        events: 1,
+        live_events: 1,
+        oldest_placed_at: Some(second.placed_at()),
+        bytes: 1,
+    };
+    assert_eq!(outbox.advance_written(1), last);
+}
+
+#[test]
 fn nothing_is_queued_after_a_close_frame() {
     let outbox = outbox(ROOMY);
     outbox.push_close(frame("close"));

@@ -2,6 +2,8 @@
 
 use std::{io::IoSlice, mem, rc::Rc};
 
+use tokio::time::Instant;
+
 use super::{FRAMES_PER_WRITE_MAX, OutboundFrame, Outbox, state::EventSource};
 
 /// Most bytes written in one system call, which copies them.
@@ -14,6 +16,12 @@ pub struct WriteProgress {
     pub frames: u64,
     /// Events among these frames.
     pub events: u64,
+    /// Of these events, those of backends that are not sent again to a client that resumes.
+    pub live_events: u64,
+    /// The time at which the first of the live events, which is the oldest, was appended.
+    pub oldest_placed_at: Option<Instant>,
+    /// Bytes that were written, also of frames that are not complete.
+    pub bytes: u64,
 }
 
 impl Outbox {
@@ -69,7 +77,10 @@ impl Outbox {
     /// completed.
     pub fn advance_written(&self, mut written: usize) -> WriteProgress {
         let mut state = self.state.borrow_mut();
-        let mut advanced = WriteProgress::default();
+        let mut advanced = WriteProgress {
+            bytes: written as u64,
+            ..WriteProgress::default()
+        };
         while written > 0 {
             if let Some(pong) = state.take_due_pong() {
                 state.bytes += pong.len();
@@ -87,6 +98,12 @@ impl Outbox {
             written -= left;
             advanced.frames += 1;
             advanced.events += u64::from(head.is_event());
+            if head.is_live() {
+                if advanced.live_events == 0 {
+                    advanced.oldest_placed_at = head.queued_event().map(|event| event.placed);
+                }
+                advanced.live_events += 1;
+            }
             state.head_written = 0;
             state.pop_head();
         }

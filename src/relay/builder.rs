@@ -1,18 +1,24 @@
 //! Builds the parts of a relay from its settings, and translates the configuration into the
 //! limits of these parts.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize},
+};
 
 use arc_swap::ArcSwap;
 use sidewire_protocol::{clock::Clock, random::RandomSource};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::{LiveSettings, Relay};
 use crate::{
+    authorizer::{AuthorizerSettings, SubscribeAuthorizer},
+    backend::{BackendSettings, BackendTransport, HttpTransport},
     config::Config,
     hub::{
-        HubParts, InboxLimits, PresenceSettings, PublishTimeouts, RegistryLimits, ShardBuilder,
-        TenantRegistry,
+        HubParts, InboxLimits, KeptWindow, PresenceSettings, PublishTimeouts, RegistryLimits,
+        ShardBuilder, TenantRegistry,
     },
     limits::Limits,
     log::{LogWindow, MessageIdLimits},
@@ -30,6 +36,8 @@ pub struct RelayBuilder {
     clock: Clock,
     shards: usize,
     inbox: InboxLimits,
+    transport: Arc<dyn BackendTransport>,
+    window: Option<KeptWindow>,
 }
 
 /// A relay that does not run yet.
@@ -55,6 +63,8 @@ impl RelayBuilder {
             clock: Clock::system(),
             shards: 1,
             inbox: InboxLimits::default(),
+            transport: Arc::new(HttpTransport::default()),
+            window: None,
         }
     }
 
@@ -76,12 +86,28 @@ impl RelayBuilder {
         Self { inbox, ..self }
     }
 
+    /// Sets what carries questions to the backend.
+    #[must_use]
+    pub fn backend_transport(self, transport: Arc<dyn BackendTransport>) -> Self {
+        Self { transport, ..self }
+    }
+
+    /// Sets what the relay begins with from an earlier one.
+    #[must_use]
+    pub fn window(self, window: Option<KeptWindow>) -> Self {
+        Self { window, ..self }
+    }
+
     /// Builds the relay.
     #[must_use]
     pub fn build(self) -> RelayParts {
         let config = &self.live.config;
         let limits = registry_limits(config, self.inbox);
-        let registry = Arc::new(TenantRegistry::new(limits, Arc::clone(&self.random)));
+        let mut registry = TenantRegistry::new(limits, Arc::clone(&self.random));
+        if let Some(window) = self.window {
+            registry.restore(window, Instant::now());
+        }
+        let registry = Arc::new(registry);
         let hub = HubParts::new(
             &registry,
             publish_timeouts(config),
@@ -94,9 +120,18 @@ impl RelayBuilder {
         );
         metrics.config_loaded(self.clock.unix_seconds());
         metrics.set_schema_revision(self.live.schema.revision());
+        metrics.set_certificate_expiry(self.live.certificate_expiry);
         let tallies = hub.shard_builders.iter().map(|it| Arc::clone(it.tally()));
         let tallies = tallies.collect();
+        let authorizer = SubscribeAuthorizer::new(
+            authorizer_settings(&self.live),
+            self.transport,
+            Arc::clone(registry.memory()),
+            Arc::clone(&self.random),
+            &metrics,
+        );
         let relay = Arc::new(Relay {
+            authorizer,
             limits: Limits::new(config),
             live: ArcSwap::from_pointee(self.live),
             publisher: hub.publisher,
@@ -104,6 +139,7 @@ impl RelayBuilder {
             random: self.random,
             metrics: Arc::new(metrics),
             draining: AtomicBool::new(false),
+            drained_clients: AtomicUsize::new(0),
             calls: TaskTracker::new(),
             clients: TaskTracker::new(),
         });
@@ -150,6 +186,21 @@ pub(super) fn presence_settings(config: &Config) -> PresenceSettings {
     PresenceSettings {
         linger: config.presence.linger,
         owed_max: config.presence.owed,
+    }
+}
+
+/// Returns the configured settings of the authorization by the backend.
+pub(super) fn authorizer_settings(live: &LiveSettings) -> AuthorizerSettings {
+    let subscribe = &live.config.auth.subscribe;
+    AuthorizerSettings {
+        backend: BackendSettings {
+            target: live.subscribe_backend.clone(),
+            timeout: subscribe.timeout,
+            concurrency: subscribe.concurrency,
+        },
+        ttl: subscribe.ttl,
+        negative_ttl: subscribe.negative_ttl,
+        entries: subscribe.entries,
     }
 }
 

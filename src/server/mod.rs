@@ -12,12 +12,13 @@ mod shards;
 mod startup;
 mod turned_away;
 mod unix_socket;
+mod window;
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use sidewire_protocol::random::RandomSource;
 use tokio::{
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -29,8 +30,9 @@ use crate::{
     ops::{self, Health, ListeningGuard, OpsService},
     relay::{Relay, RelayBuilder, RelayParts},
     repeated,
-    setup::RelaySetup,
+    setup::{RelaySetup, log_certificate_problem},
     telemetry,
+    window_file::WindowFile,
 };
 use accept::{BackendAcceptor, ClientAcceptor, serve_ops};
 use handshakes::HandshakeLimiter;
@@ -38,11 +40,12 @@ use key_sets::KeySetTasks;
 use listeners::RelayListeners;
 use shards::ShardThreads;
 use startup::{log_schema, log_warnings, shard_count, socket_limits};
+use window::{WindowSaving, take_window};
 
 pub use inherited::{InheritError, InheritedSockets};
 
-/// Interval between sweeps, which drop expired events from the tenants' logs and full buckets
-/// from the limits.
+/// Interval between sweeps, which drop expired events from the tenants' logs, full buckets from
+/// the limits, and expired answers of the backend.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Time limit, at the end of a drain, for the first requests of connections accepted by then.
@@ -77,7 +80,7 @@ impl fmt::Display for ListenerName {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener could not be opened.
-    #[error("cannot listen on {address} ({listener}.listen): {source}")]
+    #[error("cannot listen on {address} ({listener}.listen): {source}{}", listen_hint(source.kind(), *listener))]
     Listen {
         /// The listener.
         listener: ListenerName,
@@ -89,12 +92,53 @@ pub enum StartError {
     /// The configuration does not allow an inherited socket at its address.
     #[error("the inherited sockets do not match the configuration:\n{0}")]
     Inherited(ConfigError),
+    /// The window could not be kept.
+    #[error(
+        "cannot keep the window in {} (replay.keep_file): {source}\n  hint: {}",
+        path.display(),
+        window_hint(source.kind())
+    )]
+    WindowFile {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// The thread of a shard could not be started.
     #[error("cannot start a shard: {0}")]
     Shard(io::Error),
     /// The system provides no random numbers.
     #[error("cannot get random numbers from the system: {0}")]
     Random(#[from] getrandom::Error),
+}
+
+/// Returns what to do if the window file cannot be used.
+fn window_hint(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::FileTooLarge => {
+            "raise the limit of file sizes (`ulimit -f`, `LimitFSIZE=` of the unit)"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room for it",
+        _ => "its directory must exist and be writable for the relay's user",
+    }
+}
+
+/// Returns what to do if a listener cannot be opened, as another line of the error.
+fn listen_hint(kind: io::ErrorKind, listener: ListenerName) -> String {
+    let hint = match kind {
+        io::ErrorKind::AddrInUse => {
+            "another process listens there, which `ss -ltnp` or `ss -lxp` names; stop it, or change"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE or a socket unit of systemd, and a Unix socket a directory that the relay's user may write to; or change"
+        }
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            "the directory of the socket must exist; under systemd `RuntimeDirectory=` makes it. Or change"
+        }
+        io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address; change",
+        _ => return String::new(),
+    };
+    format!("\n  hint: {hint} {listener}.listen")
 }
 
 /// A running relay. Its listeners are served by tasks of the runtime on which it was started,
@@ -112,6 +156,9 @@ pub struct RelayServer {
     handed_back: CancellationToken,
     /// True if the client or the ingest socket is inherited.
     is_handed_over: bool,
+    registry: Arc<TenantRegistry>,
+    /// The file that keeps the logs for the next start.
+    window_file: Option<WindowFile>,
     addresses: ListenAddresses,
 }
 
@@ -161,6 +208,7 @@ impl RelayServer {
             }
         });
 
+        let window = take_window(&setup.live)?;
         let RelayParts {
             relay,
             registry,
@@ -168,9 +216,14 @@ impl RelayServer {
             shard_builders,
         } = RelayBuilder::new(setup.live, RandomSource::from_system()?)
             .shards(shard_count)
+            .window(window.kept)
             .build();
+        if let Some(found) = window.found {
+            relay.metrics.window_file_found(found);
+        }
         log_schema(&relay.live().schema, "schema compiled");
         log_warnings(&relay.live().schema);
+        log_certificate_problem(&relay.live(), relay.clock.unix_seconds());
         let shards =
             Arc::new(ShardThreads::start(&relay, shard_builders).map_err(StartError::Shard)?);
 
@@ -211,10 +264,12 @@ impl RelayServer {
         ));
         let serving = serve_ops(listeners.ops, sockets.clone(), relay.clone(), ops);
         tasks.spawn(serving);
-        tasks.spawn(sweep_periodically(registry, relay.clone()));
+        tasks.spawn(sweep_periodically(registry.clone(), relay.clone()));
         tasks.spawn(become_ready(shards.clone(), health.clone()));
         tasks.spawn(watch_shards(health.clone()));
         tasks.spawn(repeated::report_repeats());
+        let asking = relay.clone();
+        tasks.spawn(async move { asking.authorizer.run().await });
         Ok(Self {
             relay,
             health,
@@ -224,6 +279,8 @@ impl RelayServer {
             tasks,
             handed_back,
             is_handed_over: is_handed_over.contains(&true),
+            registry,
+            window_file: window.file,
             addresses,
         })
     }
@@ -245,8 +302,9 @@ impl RelayServer {
     }
 
     /// Shuts the relay down: accepts nothing new, answers the running calls, writes the queued
-    /// frames and closes every connection, within `client.drain_timeout`. Returns true if all
-    /// of this was completed.
+    /// frames and closes every connection, and writes the window, within
+    /// `client.drain_timeout`. Returns true if every call was answered and every connection
+    /// closed in time. If a call was not, no window is written, since it would lack events.
     pub async fn drain(mut self) -> bool {
         let began = Instant::now();
         if self.is_handed_over {
@@ -258,22 +316,51 @@ impl RelayServer {
         self.relay.begin_drain();
         // A hanging call must not delay closing the clients' connections.
         let calls_end = began + (timeout / 2).min(CALLS_TIMEOUT);
-        let answered = timeout_at(calls_end, self.relay.calls.wait()).await.is_ok();
-        let closed = timeout_at(began + timeout, self.shards.drain(&self.relay.clients))
+        let deadline = began + timeout;
+        let mut answered = timeout_at(calls_end, self.relay.calls.wait()).await.is_ok();
+        let mut saving = None;
+        if answered {
+            // Nothing more is appended.
+            saving = self.begin_saving();
+        }
+        let closed = timeout_at(deadline, self.shards.drain(&self.relay.clients))
             .await
             .is_ok();
+        if !answered {
+            answered = timeout_at(deadline, self.relay.calls.wait()).await.is_ok();
+            if answered {
+                saving = self.begin_saving();
+            } else if self.window_file.is_some() {
+                tracing::error!(
+                    "no window is written, because calls of backends are still under way, so no client can resume after the next start"
+                );
+            }
+        }
+        let drained = answered && closed;
         self.key_sets.stop().await;
         self.tasks.shutdown().await;
         // Connections accepted at the last moment are told to reconnect if they send a request
         // soon.
-        let last = (began + timeout).min(Instant::now() + LAST_ANSWERS_TIMEOUT);
+        let last = deadline.min(Instant::now() + LAST_ANSWERS_TIMEOUT);
         drop(timeout_at(last, self.sockets.wait_until_answered()).await);
+        if let Some(saving) = saving {
+            saving.finish(deadline).await;
+        }
         // A shard that is not drained is not waited for: it ends with the process.
-        let drained = answered && closed;
         if let Some(shards) = Arc::into_inner(self.shards).filter(|_| drained) {
             shards.stop();
         }
         drained
+    }
+
+    /// Begins to write the window for the next start, if a file is configured.
+    fn begin_saving(&mut self) -> Option<WindowSaving> {
+        let file = self.window_file.take()?;
+        Some(WindowSaving::begin(
+            file,
+            self.registry.clone(),
+            &self.relay,
+        ))
     }
 }
 
@@ -301,5 +388,8 @@ async fn sweep_periodically(registry: Arc<TenantRegistry>, relay: Arc<Relay>) {
         let now = ticks.tick().await;
         registry.sweep(now);
         relay.limits.sweep();
+        while relay.authorizer.sweep() {
+            yield_now().await;
+        }
     }
 }

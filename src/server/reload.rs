@@ -64,6 +64,7 @@ impl RelayServer {
                 let live = self.apply_settings(read.live).await;
                 let now = self.relay.clock.unix_seconds();
                 self.relay.metrics.config_reloaded(Some(now));
+                setup::log_certificate_problem(&live, now);
                 tracing::info!("config reloaded");
                 Some(live)
             }

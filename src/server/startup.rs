@@ -52,7 +52,10 @@ pub(super) fn shard_count(config: &Config) -> usize {
 pub(super) fn socket_limits(config: &Config, shards: usize) -> SocketLimits {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let count = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let room = SocketLimits::from_descriptors(count, shards);
+    let subscribe = &config.auth.subscribe;
+    // Each question to a backend takes one.
+    let asking = subscribe.url.as_ref().map_or(0, |_| subscribe.concurrency);
+    let room = SocketLimits::from_descriptors(count.saturating_sub(asking), shards);
     let clients = room.clients;
     match config.limits.connections {
         Some(connections) if u64::from(connections.get()) > clients as u64 => tracing::warn!(

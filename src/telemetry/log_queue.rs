@@ -37,6 +37,8 @@ pub(super) struct LogQueue {
 #[derive(Debug)]
 struct LogQueueState {
     waiting: Vec<u8>,
+    /// True once the last line is queued.
+    is_closed: bool,
     is_writing: bool,
     /// The thread that writes. Its own lines, which report lost lines, are always accepted.
     writer: Option<ThreadId>,
@@ -47,6 +49,7 @@ impl LogQueue {
         Self {
             state: Mutex::new(LogQueueState {
                 waiting: Vec::new(),
+                is_closed: false,
                 is_writing: false,
                 writer: None,
             }),
@@ -56,9 +59,13 @@ impl LogQueue {
         }
     }
 
-    /// Queues a line, or drops and counts it if there is no room.
+    /// Queues a line, or drops and counts it if there is no room. A line behind the last one is
+    /// dropped.
     pub(super) fn push(&self, line: &[u8]) {
         let mut state = self.lock();
+        if state.is_closed {
+            return;
+        }
         let has_room = state.waiting.len() + line.len() <= QUEUE_BYTES_MAX;
         if !has_room && state.writer != Some(thread::current().id()) {
             drop(state);
@@ -71,6 +78,16 @@ impl LogQueue {
         if was_empty {
             self.filled.notify_one();
         }
+    }
+
+    /// Queues the last line, for which there is always room: nothing that other threads still log
+    /// comes behind it.
+    pub(super) fn push_last(&self, line: &[u8]) {
+        let mut state = self.lock();
+        state.waiting.extend_from_slice(line);
+        state.is_closed = true;
+        drop(state);
+        self.filled.notify_one();
     }
 
     /// Returns the number of lines that were dropped for lack of room or could not be written.
@@ -102,6 +119,8 @@ pub(super) struct LogWriter<'a, W, R> {
     report: R,
     reported: u64,
     batch: Vec<u8>,
+    /// True if the output ends with a part of a line, because the rest could not be written.
+    is_torn: bool,
 }
 
 impl<'a, W: Write, R: FnMut(u64)> LogWriter<'a, W, R> {
@@ -114,6 +133,7 @@ impl<'a, W: Write, R: FnMut(u64)> LogWriter<'a, W, R> {
             report,
             reported: 0,
             batch: Vec::new(),
+            is_torn: false,
         }
     }
 
@@ -133,7 +153,17 @@ impl<'a, W: Write, R: FnMut(u64)> LogWriter<'a, W, R> {
         mem::swap(&mut state.waiting, &mut self.batch);
         drop(state);
 
-        let unwritten = write_lines(&mut self.output, &self.batch);
+        // What is left of a torn line must not swallow the next one.
+        if self.is_torn {
+            self.is_torn = write_bytes(&mut self.output, b"\n") > 0;
+        }
+        let left = match self.is_torn {
+            true => self.batch.len(),
+            false => write_bytes(&mut self.output, &self.batch),
+        };
+        let (written, unwritten) = self.batch.split_at(self.batch.len() - left);
+        self.is_torn |= written.last().is_some_and(|byte| *byte != b'\n');
+        let unwritten = unwritten.iter().filter(|byte| **byte == b'\n').count() as u64;
         let lost = self.queue.lost.fetch_add(unwritten, Ordering::Relaxed) + unwritten;
         if unwritten == 0 && lost > self.reported {
             (self.report)(lost - self.reported);
@@ -152,22 +182,24 @@ impl<'a, W: Write, R: FnMut(u64)> LogWriter<'a, W, R> {
     }
 }
 
-/// Writes the lines. Returns the number of lines that could not be written.
-fn write_lines(output: &mut impl Write, mut lines: &[u8]) -> u64 {
-    while !lines.is_empty() {
-        match output.write(lines) {
+/// Writes the bytes. Returns the number of bytes at their end that could not be written.
+fn write_bytes(output: &mut impl Write, mut bytes: &[u8]) -> usize {
+    while !bytes.is_empty() {
+        match output.write(bytes) {
             Ok(0) => break,
-            Ok(written) => lines = lines.get(written..).unwrap_or_default(),
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_PAUSE),
             Err(_) => break,
         }
     }
-    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+    bytes.len()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+
     use super::*;
 
     /// An output that keeps its input, or fails with the given errors.
@@ -257,6 +289,67 @@ mod tests {
         assert_eq!(reports, [5]);
         assert_eq!(output.written, b"line\n");
         assert_eq!(queue.lost_count(), 5);
+    }
+
+    /// An output with room for so many bytes.
+    struct Disk<'a> {
+        written: &'a RefCell<Vec<u8>>,
+        room: &'a Cell<usize>,
+    }
+
+    impl Write for Disk<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.room.get());
+            if taken == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room.set(self.room.get() - taken);
+            self.written.borrow_mut().extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_written_in_part_is_lost_and_does_not_swallow_the_next_one() {
+        let queue = LogQueue::new();
+        let (written, room) = (RefCell::default(), Cell::new(6));
+        let disk = Disk {
+            written: &written,
+            room: &room,
+        };
+        let mut writer = LogWriter::new(&queue, disk, |_| ());
+        for (line, more_room) in [
+            (&b"one\ntwo\n"[..], 0),
+            (b"three\n", 1),
+            // The torn line is ended, but there is no more room.
+            (b"four\n", 100),
+            (b"five\n", 0),
+        ] {
+            push(&queue, line, 1);
+            writer.write_batch();
+            room.set(room.get() + more_room);
+        }
+        assert_eq!(*written.borrow(), b"one\ntw\nfive\n");
+        assert_eq!(queue.lost_count(), 3);
+    }
+
+    #[test]
+    fn nothing_is_written_behind_the_last_line() {
+        let queue = LogQueue::new();
+        let mut output = Output::default();
+        let mut writer = LogWriter::new(&queue, &mut output, |_| ());
+        push(&queue, &[b'\n'; QUEUE_BYTES_MAX], 1);
+        queue.push_last(b"last\n");
+        push(&queue, b"late\n", 1);
+        writer.write_batch();
+        drop(writer);
+        assert!(output.written.ends_with(b"\nlast\n"));
+        assert!(queue.flush(Duration::ZERO));
+        assert_eq!(queue.lost_count(), 0);
     }
 
     #[test]

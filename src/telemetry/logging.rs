@@ -90,11 +90,13 @@ impl Drop for LogFlushGuard {
     }
 }
 
-/// Writes a line for the user to standard error, after everything that was logged.
-pub fn print_to_stderr(line: &str) {
+/// Writes the last line of the process to standard error, for the user: after everything that was
+/// logged, and nothing comes behind it.
+pub fn print_last_line(line: &str) {
     let line = format!("{line}\n");
     if HAS_WRITER.load(Ordering::Acquire) {
-        QUEUE.push(line.as_bytes());
+        repeated::end_period();
+        QUEUE.push_last(line.as_bytes());
     } else {
         // If standard error is closed, the failure cannot be reported anywhere.
         drop(io::stderr().write_all(line.as_bytes()));

@@ -6,8 +6,10 @@ mod logging;
 mod metrics;
 mod panics;
 
-pub use logging::{LogFlushGuard, LogLevel, LoggingError, init as init_logging, print_to_stderr};
+pub use logging::{LogFlushGuard, LogLevel, LoggingError, init as init_logging, print_last_line};
 pub use metrics::{
+    AnswerSource, AuthorizationMetrics, AuthorizationResult, BackendMetrics, BackendResult,
     CloseLabel, ConflictReason, IngestKeyRefusal, KeySetFetchResult, Metrics, SchemaReloadResult,
+    ScrapeSources, WindowFileResult,
 };
 pub use panics::install_panic_hook;

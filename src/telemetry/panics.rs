@@ -30,3 +30,25 @@ pub fn install_panic_hook() {
         }));
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::connection::testing::{ConnectionFixture, simulate};
+
+    #[test]
+    fn a_panic_of_any_thread_is_counted_in_the_metric() {
+        const METRIC: &str = "sidewire_panics_total";
+        install_panic_hook();
+        simulate(async {
+            let fixture = ConnectionFixture::new();
+            // Other tests of the process may cause panics meanwhile.
+            let before = fixture.metric(METRIC);
+            let ended = thread::spawn(|| panic!("planted by a test")).join();
+            assert!(ended.is_err());
+            assert!(fixture.metric(METRIC) > before);
+        });
+    }
+}

@@ -43,9 +43,9 @@ function connect() {
   socket.onclose = (close) => {
     replay = null;
     show("closed", `closed with ${close.code} ${close.reason}`);
-    // Do not reconnect if the token is no longer valid (4001), a backend has disconnected the
-    // user (4002) or the page has a bug; retry after anything else.
-    const final = [1002, 1003, 1007, 1009, 4001, 4002];
+    // Do not reconnect if the token is not valid (4001, 4401), a backend has disconnected the user
+    // (4002), the page may not connect (4403) or it has a bug; retry after anything else.
+    const final = [1002, 1003, 1007, 1009, 4001, 4002, 4401, 4403];
     if (!final.includes(close.code)) {
       setTimeout(connect, 200);
     }

@@ -4,7 +4,7 @@
 //   node run.mjs SIDEWIRE CHROMIUM MODULES SCRATCH
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
-import { randomBytes } from "node:crypto";
+import { createHmac, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
@@ -13,13 +13,15 @@ import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
+import { renewTokens } from "./renewal.mjs";
+
 const [sidewire, executablePath, modules, scratch] = process.argv.slice(2);
 const { chromium } = createRequire(join(modules, "/"))("playwright-core");
 
 // Maximum time of the browser for one step, in ms.
 const PATIENCE = 15_000;
 // Maximum time of the whole run, in ms.
-const DEADLINE = 90_000;
+const DEADLINE = 150_000;
 
 const ending = [];
 
@@ -87,7 +89,9 @@ async function main() {
     assert.match(await text(page, "#status"), /closed with 4001/);
   });
 
+  await renewTokens({ relay, context, ending, listen, step });
   await seeEachOther(browser, pages);
+  await seeRefusals(browser, pages);
 }
 
 /** Two browsers that look at one work item, with the bundled schema. */
@@ -122,18 +126,71 @@ async function seeEachOther(browser, pages) {
   });
 }
 
+/** A page that is not admitted, whose script sees in the close code why. */
+async function seeRefusals(browser, pages) {
+  const page = await (await newContext(browser)).newPage();
+  // Shown as text, so that only the steps connect.
+  await page.goto(`http://${pages}/page.js`);
+  // The relay takes one connection, and pages of one origin that is not this one.
+  const full = await startRelay("full", "[limits]\nconnections = 1");
+  const strict = await startRelay("strict", "", 'origins = ["https://app.example"]');
+  const good = full.token("ann", "1h");
+  const [, , signature] = good.split(".");
+  const nobody = createServer();
+  const silent = await listen(nobody);
+  nobody.close();
+  const see = (address, token) => page.evaluate(async ([url, protocols]) => {
+    const socket = new WebSocket(url, protocols);
+    let opened = false;
+    socket.onopen = () => { opened = true; };
+    const { code, reason, wasClean } = await new Promise((closed) => { socket.onclose = closed; });
+    return { opened, code, reason, wasClean, protocol: socket.protocol };
+  }, [`ws://${address}/ws`, ["sidewire.v1.json", `bearer.${token}`]]);
+  const refused = (code, reason) =>
+    ({ opened: true, code, reason, wasClean: true, protocol: "sidewire.v1.json" });
+
+  await step("a script sees an outage as 1006", async () => {
+    assert.deepEqual(await see(silent, good),
+      { opened: false, code: 1006, reason: "", wasClean: false, protocol: "" });
+  });
+  await step("a script sees a wrong token as 4401", async () => {
+    const wrong = good.replace(signature, signature.split("").reverse().join(""));
+    assert.deepEqual(await see(full.client, wrong), refused(4401, "AUTHENTICATION_FAILED"));
+  });
+  await step("a script sees an expired token as 4401", async () => {
+    assert.deepEqual(await see(full.client, full.expired), refused(4401, "AUTHENTICATION_FAILED"));
+  });
+  await step("a script sees a refused origin as 4403", async () => {
+    const token = strict.token("ann", "1h");
+    assert.deepEqual(await see(strict.client, token), refused(4403, "AUTHORIZATION_FAILED"));
+  });
+  await step("a script sees a full relay as 4503, with the time to wait", async () => {
+    await page.evaluate(async ([url, protocols]) => {
+      const socket = new WebSocket(url, protocols);
+      globalThis.admitted = socket;
+      await new Promise((opened) => { socket.onopen = opened; });
+    }, [`ws://${full.client}/ws`, ["sidewire.v1.json", `bearer.${good}`]]);
+    const { reason, ...seen } = await see(full.client, good);
+    const { reason: _, ...wanted } = refused(4503);
+    assert.deepEqual(seen, wanted);
+    assert.match(reason, /^RATE_LIMIT_EXCEEDED retry_after_ms=\d+$/);
+  });
+}
+
 /** Starts a relay on free ports. */
-async function startRelay(name, settings) {
+async function startRelay(name, settings, client = "") {
   const directory = join(scratch, name);
   mkdirSync(directory);
   const key = randomBytes(32).toString("hex");
   const secret = join(directory, "jwt.secret");
-  writeFileSync(secret, randomBytes(32).toString("hex"), { mode: 0o600 });
+  const secretText = randomBytes(32).toString("hex");
+  writeFileSync(secret, secretText, { mode: 0o600 });
   writeFileSync(join(directory, "ingest.key"), key, { mode: 0o600 });
   const config = join(directory, "sidewire.toml");
   writeFileSync(config, `
 [client]
 listen = "127.0.0.1:0"
+${client}
 [auth]
 leeway = "0s"
 [[auth.keys]]
@@ -163,8 +220,13 @@ format = "json"
       }
     });
   });
+  const encode = (part) => Buffer.from(JSON.stringify(part)).toString("base64url");
+  const claims = { tenant_id: "acme", user_id: "ann", exp: 1 };
+  const signed = `${encode({ alg: "HS256", typ: "JWT" })}.${encode(claims)}`;
+  const signature = createHmac("sha256", secretText).update(signed).digest("base64url");
   return {
     client: addresses.client,
+    expired: `${signed}.${signature}`,
     token: (user, expires) =>
       execFileSync(sidewire, ["token", "--tenant", "acme", "--user", user, "--expires", expires,
         "--secret-file", secret], { encoding: "utf8" }).trim(),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use prost::Message;
-use sidewire_client::{EventPublisher, PublishEncoding, PublishFailure};
+use sidewire_client::{CallFailure, EventPublisher, PublishEncoding};
 use sidewire_protocol::random::RandomSource;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -97,7 +97,7 @@ impl Backend {
                     self.ledger.acknowledged(entries, &published);
                     return;
                 }
-                Err(PublishFailure::Refused(problem)) if problem.status == 503 => {}
+                Err(CallFailure::Refused(problem)) if problem.status == 503 => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -107,7 +107,7 @@ impl Backend {
         &self,
         entries: &[Entry],
         is_batch: bool,
-    ) -> Result<Vec<sidewire_client::PublishedEvent>, PublishFailure> {
+    ) -> Result<Vec<sidewire_client::PublishedEvent>, CallFailure> {
         let mut envelopes: Vec<_> = entries.iter().map(|it| self.envelope(it)).collect();
         let (body, topics) = if is_batch {
             let batch = Batch {

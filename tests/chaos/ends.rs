@@ -9,7 +9,7 @@ use std::{
 use futures_util::future::join_all;
 use prost::Message as _;
 use sidewire_client::{
-    ClientEvent, EventPublisher, PublishEncoding, PublishFailure, ReceiveError, RelayClient,
+    CallFailure, ClientEvent, EventPublisher, PublishEncoding, ReceiveError, RelayClient,
     RelayConnection, RelayMessage,
 };
 use sidewire_protocol::wire::Position;
@@ -217,7 +217,7 @@ fn post(
     publisher: &EventPublisher,
     tenant: &str,
     topic: &str,
-) -> impl Future<Output = Result<Position, PublishFailure>> {
+) -> impl Future<Output = Result<Position, CallFailure>> {
     let event = event(topic).encode_to_vec();
     async move {
         let posting = publisher.post(tenant, event, PublishEncoding::Protobuf, &[], false);
@@ -331,8 +331,8 @@ async fn publish_to_the_end(
                 topic: topic_number,
                 offset: it.position.offset,
             })),
-            Err(PublishFailure::Refused(problem)) if problem.status == 503 => break,
-            Err(PublishFailure::Unreachable { .. } | PublishFailure::Lost(_)) => break,
+            Err(CallFailure::Refused(problem)) if problem.status == 503 => break,
+            Err(CallFailure::Unreachable { .. } | CallFailure::Lost(_)) => break,
             Err(error) => panic!("{error}"),
         }
         posted.send_modify(|posted| *posted += BATCH_EVENTS);

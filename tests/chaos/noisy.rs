@@ -13,6 +13,8 @@
 //! that other processes used: a busy thread waits there and an idle one does not, so such
 //! waits would look like noise.
 
+mod subscribes;
+
 use std::{
     fs,
     future::pending,
@@ -147,17 +149,10 @@ async fn beside<F: Future<Output = ()>>(
             .await
             .unwrap();
     }
-    let middle = |phases: &[Measured], of: fn(&Measured) -> Duration| {
-        let mut sorted: Vec<_> = phases.iter().map(of).collect();
-        sorted.sort_unstable();
-        sorted[sorted.len() / 2]
-    };
-    let p99 = [&alone, &noisy].map(|it| middle(it, |it| it.p99));
-    let p50 = [&alone, &noisy].map(|it| middle(it, |it| it.p50));
+    let p99 = [&alone, &noisy].map(|it| median(it, |it| it.p99));
+    let p50 = [&alone, &noisy].map(|it| median(it, |it| it.p50));
     let ratio = p99[1].as_secs_f64() / p99[0].as_secs_f64();
-    let slowest = alone.iter().map(|it| it.p99).max().unwrap();
-    let fastest = alone.iter().map(|it| it.p99).min().unwrap();
-    let spread = slowest.as_secs_f64() / fastest.as_secs_f64();
+    let spread = spread(&alone);
     let kept_off_mean = kept_off.iter().sum::<f64>() / kept_off.len() as f64;
     println!(
         "a quiet tenant beside one {what} ({:.0} calls or messages a second): p99 {:?} alone, {:?} \
@@ -183,8 +178,26 @@ async fn beside<F: Future<Output = ()>>(
     assert_unharmed(relay).await;
 }
 
+fn median(phases: &[Measured], of: fn(&Measured) -> Duration) -> Duration {
+    let mut sorted: Vec<_> = phases.iter().map(of).collect();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
+}
+
+/// Returns the ratio between the p99 of the slowest phase and that of the fastest.
+fn spread(phases: &[Measured]) -> f64 {
+    let slowest = phases.iter().map(|it| it.p99).max().unwrap();
+    let fastest = phases.iter().map(|it| it.p99).min().unwrap();
+    slowest.as_secs_f64() / fastest.as_secs_f64()
+}
+
 fn one_shard() -> Files {
-    let files = files("", "", "");
+    one_shard_with("", "")
+}
+
+/// Returns the files of a relay with one shard, with these lines in `[limits]`, followed by `more`.
+fn one_shard_with(limits: &str, more: &str) -> Files {
+    let files = files("", limits, more);
     let config = fs::read_to_string(files.config()).unwrap();
     files.write("sidewire.toml", &config.replace("shards = 2", "shards = 1"));
     files
@@ -226,6 +239,7 @@ pub(crate) struct Measured {
 }
 
 /// The clients and the backend of the quiet tenant.
+#[derive(Debug)]
 pub(crate) struct Quiet {
     clients: Vec<RelayConnection>,
     publisher: EventPublisher,

@@ -66,6 +66,7 @@ pub(crate) async fn assert_unharmed(relay: Relay) {
     let reasons = [
         "too_slow",
         "closed",
+        "revoked",
         "catching_up",
         "outbox_full",
         "inbox_full",

@@ -1,10 +1,15 @@
 //! Correct and faulty config files: `check` and `serve` give the same verdict in the same words.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+};
 
 use sidewire_testing::{
-    process::{Ended, Process, sidewire},
-    relay::{Files, Relay, log_line},
+    process::{Ended, Process, Signal, sidewire},
+    relay::{Files, Relay, SECRET, log_line},
 };
 
 /// A fault, the file's text if there is one, and the expected messages after
@@ -330,6 +335,45 @@ fn warnings_and_notes_are_printed_and_change_nothing() {
 }
 
 #[test]
+fn a_secret_that_ends_in_a_newline_or_is_open_to_others_has_a_warning_and_passes() {
+    let files = Files::new();
+    let set_mode = |path: &Path, mode| {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    };
+    let warnings = || {
+        let checked = Process::run(sidewire(&["check", "--config", &files.config()]));
+        assert!(checked.status.success(), "{checked:?}");
+        assert_eq!(checked.stderr, "");
+        assert!(!checked.stdout.contains("CANARY"), "{checked:?}");
+        let (warnings, _) = checked.stdout.split_once("schema: ").unwrap();
+        warnings.to_owned()
+    };
+    assert_eq!(warnings(), "");
+
+    files.write("jwt.secret", &format!("{SECRET}\r\n"));
+    let secret = files.path("jwt.secret");
+    let config = files.config();
+    let newline = format!(
+        "{config}:5: warning: auth.keys[0].secret_file: {} ends in a newline (\\r\\n), and the secret is what comes before these two bytes\n  \
+         hint: a program that signs with every byte of the file makes tokens that the relay refuses; write the file without the newline, as `printf %s` does, and sign with the same bytes\n",
+        secret.display()
+    );
+    assert_eq!(warnings(), newline);
+
+    // Until now the directory has kept others out.
+    set_mode(files.0.path(), 0o755);
+    set_mode(&secret, 0o640);
+    let ingest_key = files.path("ingest.key");
+    set_mode(&ingest_key, 0o644);
+    let readable = format!(
+        "{config}:15: warning: ingest.keys[0].key_file: {} can be read by every user of this machine\n  \
+         hint: `chmod o= FILE` leaves it to its owner and its group; only the relay needs to read it\n",
+        ingest_key.display()
+    );
+    assert_eq!(warnings(), newline + &readable);
+}
+
+#[test]
 fn a_relay_logs_the_warnings_of_its_schema_at_start() {
     let relay = Relay::serve(with_schema(CHAT));
     let warning = relay.process.stderr_has(|log| {
@@ -501,4 +545,77 @@ fn a_port_in_use_is_reported_with_its_key() {
     assert_eq!(served.status.code(), Some(1));
     let expected = format!("cannot listen on {address} (ops.listen): ");
     assert!(served.stderr.contains(&expected), "{served:?}");
+    let hint = "\n  hint: another process listens there";
+    assert!(served.stderr.contains(hint), "{served:?}");
+    assert!(served.stderr.ends_with("change ops.listen\n"), "{served:?}");
+}
+
+#[test]
+fn an_expired_certificate_is_reported_and_the_relay_starts_with_it() {
+    let files = Files::with(
+        "tls = { cert_file = \"tls.crt\", key_file = \"tls.key\" }",
+        "",
+    );
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    files.write("tls.crt", &params.self_signed(&key).unwrap().pem());
+    files.write("tls.key", &key.serialize_pem());
+    fs::set_permissions(files.path("tls.key"), Permissions::from_mode(0o600)).unwrap();
+    let checked = Process::run(sidewire(&["check", "--config", &files.config()]));
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+    let warning = "warning: client.tls.cert_file: ";
+    let line = checked.stdout.lines().find(|it| it.contains(warning));
+    let line = line.unwrap_or_else(|| panic!("{checked:?}"));
+    assert!(line.contains("expired at 2020-01-01T00:00:00Z"), "{line}");
+    let relay = Relay::serve(files);
+    relay.process.signal(Signal::TERM);
+    let log = relay.process.end().stderr;
+    assert!(
+        log.contains("tls.crt expired at 2020-01-01T00:00:00Z"),
+        "{log}"
+    );
+}
+
+#[test]
+fn files_that_the_user_of_the_relay_may_not_read_are_reported() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let files = Files::new();
+    fs::set_permissions(files.0.path(), Permissions::from_mode(0o755)).unwrap();
+    for (name, mode) in [("jwt.secret", 0o644), ("ingest.key", 0o600)] {
+        fs::set_permissions(files.path(name), Permissions::from_mode(mode)).unwrap();
+    }
+    let config = files.config();
+    let check =
+        |user: &str| Process::run(sidewire(&["check", "--config", &config, "--user", user]));
+    let as_root = check("root");
+    assert!(as_root.status.success(), "{as_root:?}");
+    let as_nobody = check("nobody");
+    assert_eq!(as_nobody.status.code(), Some(1), "{as_nobody:?}");
+    for says in [
+        "ingest.keys[0].key_file: cannot read the key file ",
+        "/ingest.key: Permission denied",
+    ] {
+        assert!(as_nobody.stderr.contains(says), "{as_nobody:?}");
+    }
+    fs::set_permissions(files.path("ingest.key"), Permissions::from_mode(0o644)).unwrap();
+    let as_nobody = check("nobody");
+    assert!(as_nobody.status.success(), "{as_nobody:?}");
+}
+
+#[test]
+fn a_user_that_does_not_exist_is_reported() {
+    let files = Files::new();
+    let checked = Process::run(sidewire(&[
+        "check",
+        "--config",
+        &files.config(),
+        "--user",
+        "no such user",
+    ]));
+    assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+    let says = "--user: \"no such user\" is not a user of this system";
+    assert!(checked.stderr.contains(says), "{checked:?}");
 }

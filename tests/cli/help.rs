@@ -5,7 +5,8 @@ use sidewire_testing::process::{Process, sidewire};
 #[test]
 fn the_help_of_every_command_has_its_usage_and_an_example() {
     let commands = [
-        "serve", "check", "dev", "token", "publish", "tail", "route", "schema", "bench",
+        "serve", "check", "keys", "dev", "token", "publish", "tail", "route", "schema", "ctl",
+        "top", "bench",
     ];
     let help = Process::run(sidewire(&["--help"]));
     assert!(help.status.success(), "{help:?}");

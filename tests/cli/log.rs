@@ -1,9 +1,9 @@
-//! A log that cannot be written: a pipe that is never read, a full disk.
+//! A log that cannot be written: a pipe that is never read, a full disk, a limit of file sizes.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{BufRead, BufReader, PipeReader, pipe},
-    process::Stdio,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -144,8 +144,27 @@ async fn lost_lines_are_counted_and_reported_once_the_log_is_read_again() {
     assert_ends_in_time(relay);
 }
 
-#[tokio::test]
-async fn a_full_disk_does_not_stop_the_relay_and_lost_lines_are_counted() {
+#[test]
+fn a_full_disk_does_not_stop_the_relay_and_lost_lines_are_counted() {
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    assert_lost_lines_are_counted(full, |serve| serve);
+}
+
+#[test]
+fn a_limit_of_file_sizes_does_not_stop_the_relay_and_lost_lines_are_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = File::create(directory.path().join("log")).unwrap();
+    assert_lost_lines_are_counted(log, |serve| {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -f 0; exec \"$0\" \"$@\""]);
+        limited.arg(serve.get_program()).args(serve.get_args());
+        limited
+    });
+}
+
+/// Starts a relay whose log cannot be written to this file. `started_by` makes the command from
+/// the one that serves.
+fn assert_lost_lines_are_counted(log: File, started_by: impl FnOnce(Command) -> Command) {
     let files = Files::with("", "level = \"debug\"");
     let notify = files.path("notify");
     let systemd = std::os::unix::net::UnixDatagram::bind(&notify).unwrap();
@@ -160,10 +179,9 @@ async fn a_full_disk_does_not_stop_the_relay_and_lost_lines_are_counted() {
     assert!(config.contains(listen), "{config}");
     let fixed = format!("[ops]\nlisten = \"{ops}\"");
     files.write("sidewire.toml", &config.replace(listen, &fixed));
-    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut serve = files.serve();
+    let mut serve = started_by(files.serve());
     serve.env("NOTIFY_SOCKET", &notify);
-    let process = Process::start_with(serve, Stdio::null(), Stdio::piped(), full);
+    let process = Process::start_with(serve, Stdio::null(), Stdio::piped(), log);
     let mut state = [0; 256];
     let read = systemd.recv(&mut state).unwrap();
     assert!(state[..read].starts_with(b"READY=1"));
@@ -216,7 +234,10 @@ fn refusals_are_logged_once_per_period_with_their_count() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    for message in ["handshake refused", "call refused"] {
+    for message in [
+        "handshake refused: not authenticated",
+        "call refused: not authenticated",
+    ] {
         let first: Vec<_> = lines.iter().filter(|it| it["message"] == message).collect();
         let [first] = first[..] else {
             panic!("not logged once: {log}");

@@ -14,7 +14,7 @@ use sidewire::auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules};
 use sidewire_client::{OpenError, ReceiveError, RelayConnection, RelayMessage};
 use sidewire_protocol::{TenantName, UserName, clock::Clock};
 use sidewire_testing::{
-    http::{handshake, http},
+    http::{bearer, handshake, http},
     process::{PATIENCE, Process, Signal, sidewire},
     relay::{Files, INGEST_KEY, Relay, log_line, subscribe, token},
 };
@@ -150,11 +150,12 @@ async fn reloadable_keys_change_under_open_connections_and_the_others_are_named(
     assert!(matches!(event, Ok(RelayMessage::Event(_))), "{event:?}");
     let other_tenant = post_to(&relay, "globex", NEW_INGEST_KEY);
     assert!(other_tenant.starts_with("HTTP/1.1 503 "), "{other_tenant}");
-    let origin = http(relay.client, &handshake("Origin: https://evil.example\r\n"));
+    let headers = bearer(&token_of(NEW_SECRET, "bob")) + "Origin: https://evil.example\r\n";
+    let origin = http(relay.client, &handshake(&headers));
     assert!(origin.starts_with("HTTP/1.1 403 "), "{origin}");
-    relay.process.stderr_has(|log| {
-        log_line(log, "client connected").filter(|line| line["level"] == "DEBUG")
-    });
+    relay
+        .process
+        .stderr_has(|log| log_line(log, "backend call").filter(|line| line["level"] == "DEBUG"));
 
     assert_eq!(
         relay.metric("sidewire_config_reloads_total{result=\"applied\"}"),

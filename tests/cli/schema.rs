@@ -18,7 +18,7 @@ const GENERIC: &str = "\
 envelope              generic.v1.Envelope
 topic kinds           none of its own
 batches               yes
-tokens renewed        no
+tokens renewed        yes
 Subscribe lists       none: clients use `topics`, field 16
 
 32 event  generic.v1.Event

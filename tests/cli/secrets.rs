@@ -8,6 +8,7 @@ use sidewire_testing::{
     http::{bearer, handshake, handshake_to, http},
     process::{Process, Signal, sidewire},
     relay::{Files, INGEST_KEY, Relay, SECRET, TOPIC, event, subscribe, token},
+    socket::Socket,
 };
 
 /// Part of the relay's secret and ingest key, and of each bad credential.
@@ -114,9 +115,18 @@ async fn no_secret_or_token_is_in_any_output_at_the_level_trace() {
         outputs.push(answer);
     }
     for handshake in handshakes(BAD) {
-        let answer = http(relay.client, &handshake);
-        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
-        outputs.push(answer);
+        let mut socket = Socket::connect(relay.client).await.unwrap();
+        socket.send(handshake.as_bytes()).await;
+        let answer = socket.answer(true).await.unwrap().unwrap();
+        outputs.push(format!("{answer:?} {}", answer.text()));
+        if handshake.contains("bearer.") {
+            // Refused after the upgrade.
+            let close = socket.frame().await.unwrap().unwrap();
+            assert_eq!(close.close_code(), 4401);
+            outputs.push(close.close_reason().to_owned());
+        } else {
+            assert_eq!(answer.status, 401, "{answer:?}");
+        }
     }
     for token in [&good, BAD] {
         for request in odd_requests(token) {

@@ -79,7 +79,8 @@ async fn a_signal_ends_the_relay_once_queued_frames_are_written() {
         let (events, code, reason) = read_all(&mut client).await;
         assert_eq!((events, code), (EVENTS, 1001), "{reason}");
         let delay = reason.strip_prefix("retry_after_ms=").unwrap();
-        assert!(delay.parse::<u64>().unwrap() <= 10_000, "{delay}");
+        // A lone client need not wait.
+        assert!(delay.parse::<u64>().unwrap() <= 1, "{delay}");
         let ended = relay.process.end();
         assert_eq!(ended.status.code(), Some(0), "{signal:?}: {ended:?}");
         assert!(

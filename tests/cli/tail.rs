@@ -1,9 +1,11 @@
 //! Output of `sidewire tail`: filters, ends, formats, several users.
 
 use serde_json::{Value, json};
+use sidewire_protocol::clock::Clock;
 use sidewire_testing::{
-    process::{Ended, Process, Signal},
-    relay::{Relay, TOPIC, event, log_line, token},
+    process::{Ended, Process, Signal, sidewire},
+    relay::{Relay, SECRET, TOPIC, event, log_line, token},
+    token::signed,
 };
 
 /// Starts `tail` of a relay and waits until it is subscribed.
@@ -172,4 +174,53 @@ fn a_filter_that_can_never_match_is_refused_from_the_start() {
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
         assert!(ended.stderr.contains(says), "{ended:?}");
     }
+}
+
+/// Returns a token of ann that expires in this many seconds and grants these topics.
+fn expiring(seconds: i64, topics: &[&str]) -> String {
+    let exp = Clock::system().unix_seconds() + seconds;
+    let claims = json!({"exp": exp, "tenant_id": "acme", "user_id": "ann", "topics": topics});
+    signed(SECRET.as_bytes(), r#"{"alg":"HS256"}"#, claims.to_string())
+}
+
+/// Starts `tail` with a token that expires soon.
+fn follow_briefly(relay: &Relay, file: &str) -> (Process, String) {
+    let path = relay.files.write(file, &expiring(2, &[TOPIC]));
+    let url = relay.client_url();
+    let flags = ["tail", "--url", &url, "--token-file", &path, TOPIC];
+    let tail = Process::start(sidewire(&flags));
+    tail.stderr_has(|log| log.contains("following").then_some(()));
+    (tail, path)
+}
+
+#[test]
+fn a_token_file_is_read_again_before_its_token_expires() {
+    let relay = Relay::start();
+    let (expired, _) = follow_briefly(&relay, "expired.jwt");
+    let (renewed, _) = follow_briefly(&relay, "renewed.jwt");
+    let count = |log: &str, what: &str| log.matches(what).count();
+    // The second one is read 5 s after the first, and then used for as long as the test lasts.
+    for (renewals, seconds, topic) in [(1, 4, TOPIC), (2, 600, "project:other")] {
+        let newer = expiring(seconds, &[topic]);
+        relay.files.write("renewed.jwt", &newer);
+        renewed.stderr_has(|log| (count(log, "token renewed") == renewals).then_some(()));
+    }
+    renewed.stderr_has(|log| log.contains("has ended these subscriptions").then_some(()));
+
+    let expired = expired.end();
+    assert_eq!(expired.status.code(), Some(3), "{expired:?}");
+    assert!(expired.stderr.contains("it has expired"), "{expired:?}");
+    assert_eq!(count(&expired.stderr, "token renewed"), 0, "{expired:?}");
+
+    publish(&relay, &event("not for ann any more"));
+    let for_ann = ["--topic", "user:ann", &typing(true).to_string()];
+    assert!(Process::run(relay.publish(&for_ann)).status.success());
+    let line = renewed.stdout_has(|text| text.contains('\n').then(|| text.to_owned()));
+    assert!(line.contains("userTyping"), "{line}");
+    renewed.signal(Signal::INT);
+    let renewed = renewed.end();
+    assert_eq!(renewed.status.code(), Some(0), "{renewed:?}");
+    assert_eq!(count(&renewed.stderr, "\"connected\""), 1, "{renewed:?}");
+    let lost = log_line(&renewed.stderr, "the relay has ended these subscriptions").unwrap();
+    assert_eq!(lost["topics"], TOPIC, "{renewed:?}");
 }

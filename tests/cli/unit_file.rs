@@ -1,11 +1,11 @@
-//! The systemd unit.
+//! The systemd units, and the config file that is packaged with them.
 
 use std::{fs, path::Path};
 
 use clap::Parser;
 use sidewire::{
     cli::{Cli, CliCommand},
-    config::Config,
+    config::{AuthKey, Config},
 };
 use sidewire_testing::process::{Process, is_on_path};
 
@@ -14,8 +14,18 @@ fn unit() -> String {
 }
 
 fn unit_of(kind: &str) -> String {
+    file(&format!("systemd/sidewire.{kind}"))
+}
+
+fn file(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    fs::read_to_string(root.join("systemd/sidewire").with_extension(kind)).unwrap()
+    fs::read_to_string(root.join(path)).unwrap()
+}
+
+/// Returns the config file of the package.
+fn packaged() -> Config {
+    let text = file("packaging/sidewire.toml");
+    Config::parse(&text, Path::new("/etc/sidewire")).unwrap()
 }
 
 /// Returns the value of the only line that sets `name`.
@@ -43,6 +53,51 @@ fn the_unit_runs_a_valid_command_and_waits_for_its_notification() {
 }
 
 #[test]
+fn the_config_is_checked_before_the_relay_starts() {
+    let unit = unit();
+    let check = setting(&unit, "ExecStartPre");
+    let serve = setting(&unit, "ExecStart");
+    assert_eq!(check, serve.replace(" serve ", " check "));
+    assert!(Cli::try_parse_from(check.split(' ')).is_ok(), "{check}");
+}
+
+#[test]
+fn the_service_has_more_memory_than_the_relay_takes() {
+    let max = setting(&unit(), "MemoryMax").replace('G', "GiB");
+    let max: bytesize::ByteSize = max.parse().unwrap();
+    let program = 128 << 20;
+    let held = Config::default().limits.memory_max as u64;
+    assert!(max.as_u64() > held + program, "{max}");
+}
+
+#[test]
+fn the_service_has_the_user_that_the_package_makes() {
+    let unit = unit();
+    let user = setting(&unit, "User");
+    assert_eq!(setting(&unit, "Group"), user);
+    let made = unit_of("sysusers");
+    assert!(made.contains(&format!("\nu {user} - ")), "{made}");
+}
+
+#[test]
+fn the_packaged_config_names_its_secrets_and_differs_from_the_defaults_in_little_else() {
+    let packaged = packaged();
+    let [AuthKey::Secret { file, .. }] = packaged.auth.keys.as_slice() else {
+        panic!("{packaged:?}");
+    };
+    assert_eq!(file, Path::new("/etc/sidewire/keys/jwt.secret"));
+    let [key] = packaged.ingest.keys.as_slice() else {
+        panic!("{packaged:?}");
+    };
+    assert_eq!(key.key_file, Path::new("/etc/sidewire/keys/ingest.key"));
+    assert!(packaged.client.listen.ip().is_loopback());
+    let default = Config::default();
+    assert_eq!(packaged.client.listen.port(), default.client.listen.port());
+    assert_eq!(packaged.ingest.listen, default.ingest.listen);
+    assert_eq!(packaged.ops.listen, default.ops.listen);
+}
+
+#[test]
 fn systemd_waits_longer_for_the_end_than_a_drain_takes() {
     let stop = humantime::parse_duration(setting(&unit(), "TimeoutStopSec")).unwrap();
     let drain = Config::default().client.drain_timeout;
@@ -64,22 +119,40 @@ fn systemd_finds_no_fault_in_the_units() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sidewire.service");
     fs::write(&path, unit).unwrap();
-    let socket = directory.path().join("sidewire.socket");
-    fs::write(&socket, unit_of("socket")).unwrap();
+    let sockets = ["sidewire.socket", "sidewire-ingest.socket"].map(|name| {
+        let path = directory.path().join(name);
+        fs::write(&path, file(&format!("systemd/{name}"))).unwrap();
+        path
+    });
     let mut verify = std::process::Command::new("systemd-analyze");
-    verify.args(["verify", "--man=no"]).args([path, socket]);
+    verify.args(["verify", "--man=no"]).arg(path).args(sockets);
     let verified = Process::run(verify);
     assert!(verified.status.success(), "{verified:?}");
     assert!(!verified.stderr.contains("sidewire"), "{verified:?}");
 }
 
 #[test]
-fn the_socket_unit_is_for_clients_on_the_default_port() {
-    let socket = unit_of("socket");
-    let port = Config::default().client.listen.port().to_string();
-    assert_eq!(setting(&socket, "ListenStream"), port);
-    assert_eq!(setting(&socket, "FileDescriptorName"), "client");
-    assert_eq!(setting(&socket, "WantedBy"), "sockets.target");
+fn the_socket_units_listen_where_the_packaged_config_does() {
+    let packaged = packaged();
+    for (path, listener, address) in [
+        (
+            "systemd/sidewire.socket",
+            "client",
+            packaged.client.listen.to_string(),
+        ),
+        (
+            "systemd/sidewire-ingest.socket",
+            "ingest",
+            packaged.ingest.listen.to_string(),
+        ),
+    ] {
+        let socket = file(path);
+        assert_eq!(setting(&socket, "ListenStream"), address, "{path}");
+        assert_eq!(setting(&socket, "FileDescriptorName"), listener, "{path}");
+        assert_eq!(setting(&socket, "WantedBy"), "sockets.target", "{path}");
+    }
+    let ingest = file("systemd/sidewire-ingest.socket");
+    assert_eq!(setting(&ingest, "Service"), "sidewire.service");
 }
 
 #[test]

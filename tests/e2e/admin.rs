@@ -95,6 +95,59 @@ async fn a_user_is_disconnected_from_all_shards_and_no_other_user_is() {
 }
 
 #[tokio::test]
+async fn clients_that_are_to_come_back_are_closed_with_4006() {
+    let relay = TestRelay::start();
+    let mut ann = relay.connect("acme", "ann").await;
+    assert_eq!(
+        disconnect(&relay, &format!("{ANN}?reconnect=true")).await,
+        1
+    );
+    let closed = (4006, "the backend asks for a new token".to_owned());
+    assert_eq!(ann.closed().await, closed);
+    let mut ann = relay.connect("acme", "ann").await;
+    assert_eq!(
+        disconnect(&relay, &format!("{ANN}?reconnect=false")).await,
+        1
+    );
+    assert_eq!(ann.closed().await.0, 4002);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn subscriptions_end_on_all_shards_and_nothing_of_them_comes_after_the_answer() {
+    let relay = TestRelay::start();
+    let mut anns = Vec::new();
+    for topics in [["project:p1", "board:1"], ["project:*", "board:1"]].repeat(3) {
+        let mut ann = relay.connect("acme", "ann").await;
+        ann.subscribe(&topics).await;
+        anns.push((ann, topics[0]));
+    }
+    let mut bob = relay.connect("acme", "bob").await;
+    bob.subscribe(&["project:p1"]).await;
+    let mut namesake = relay.connect("globex", "ann").await;
+    namesake.subscribe(&["project:p1"]).await;
+    let end = |topics: &str| {
+        let target = format!("/v1/tenants/acme/users/ann/subscriptions?{topics}");
+        let relay = &relay;
+        async move { ask(relay, "DELETE", &target).await.json() }
+    };
+    let ended = end("topic=project:p1&topic=sprint:*").await;
+    assert_eq!(ended, json!({"revoked": 6}));
+    let placed = relay.publish("acme", created("p1")).await;
+    for (ann, topic) in &mut anns {
+        let notice = ann.unsubscribed().await;
+        assert_eq!(notice.request_message_id, "");
+        assert_eq!(notice.topics, [*topic]);
+        ann.nothing_more().await;
+    }
+    assert_eq!(bob.event().await.message_id, placed.message_id);
+    namesake.nothing_more().await;
+    assert_eq!(end("topic=board:*").await, json!({"revoked": 6}));
+    assert_eq!(end("topic=board:*").await, json!({"revoked": 0}));
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
 async fn each_connection_of_a_client_that_keeps_reconnecting_is_counted_once() {
     const TIMES: u64 = 30;
     let relay = TestRelay::start();
@@ -191,6 +244,7 @@ async fn a_tenant_with_only_expired_events_and_no_clients_is_not_found() {
 async fn authorization_is_checked_before_existence() {
     let relay = TestRelay::start();
     let other = "/v1/tenants/globex";
+    let subscriptions = "/v1/tenants/acme/users/ann/subscriptions?topic=a:1";
     for (method, target, key, status) in [
         ("GET", ACME, None, 401),
         ("DELETE", ANN, None, 401),
@@ -204,6 +258,8 @@ async fn authorization_is_checked_before_existence() {
         ),
         ("GET", ACME, Some(ACME_KEY), 404),
         ("DELETE", ANN, Some(ACME_KEY), 200),
+        ("DELETE", subscriptions, Some(ACME_KEY), 200),
+        ("GET", subscriptions, Some(ACME_KEY), 405),
         ("GET", "/v1/tenants/acme/users/ann", Some(ACME_KEY), 404),
         ("POST", ACME, Some(ACME_KEY), 405),
         ("DELETE", ACME, Some(ACME_KEY), 405),
@@ -223,7 +279,7 @@ async fn authorization_is_checked_before_existence() {
         );
         let allowed = match (status, target) {
             (405, ACME) => Some("GET, HEAD"),
-            (405, ANN) => Some("DELETE"),
+            (405, target) if target == ANN || target == subscriptions => Some("DELETE"),
             (405, _) => Some("POST"),
             _ => None,
         };
@@ -232,6 +288,21 @@ async fn authorization_is_checked_before_existence() {
     let unnamed = "/v1/tenants/acme/users/%0A/connections";
     for (method, target, field) in [
         ("DELETE", unnamed, "user"),
+        (
+            "DELETE",
+            "/v1/tenants/acme/users/ann/subscriptions",
+            "topic",
+        ),
+        (
+            "DELETE",
+            "/v1/tenants/acme/users/ann/subscriptions?topic=user:ann",
+            "topic",
+        ),
+        (
+            "DELETE",
+            "/v1/tenants/acme/users/ann/connections?reconnect=yes",
+            "reconnect",
+        ),
         (
             "DELETE",
             "/v1/tenants/acme/users/ann/connections?force=1",

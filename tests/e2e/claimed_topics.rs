@@ -5,8 +5,7 @@ use sidewire_client::{OpenError, RelayMessage};
 use sidewire_protocol::wire;
 
 use crate::{
-    client::{TestClient, is_json_under_test},
-    json_client::JsonClient,
+    client::TestClient,
     support::{TestRelay, token_of, token_subscribing},
     vocabulary::{about, created},
 };
@@ -15,12 +14,7 @@ use crate::{
 /// message that confirms them.
 async fn connect(relay: &TestRelay, topics: &[&str]) -> (TestClient, wire::SubscriptionConfirmed) {
     let token = token_subscribing("acme", "ann", topics);
-    let mut client = if is_json_under_test() {
-        let client = JsonClient::open_with(relay, &token).await;
-        TestClient::json(client, relay.schema.clone())
-    } else {
-        relay.connect_with(token).await.unwrap()
-    };
+    let mut client = relay.connect_bearing(&token).await;
     match client.receive().await {
         RelayMessage::SubscriptionConfirmed(confirmed) => (client, confirmed),
         other => panic!("not confirmed: {other:?}"),

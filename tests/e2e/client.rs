@@ -91,12 +91,37 @@ impl TestClient {
             topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
         };
         let id = self.send(ControlMessage::Unsubscribe(unsubscribe)).await;
+        let confirmed = self.unsubscribed().await;
+        assert_eq!(confirmed.request_message_id, id);
+        confirmed
+    }
+
+    /// Receives the next message, which must be an UnsubscribeConfirmed.
+    pub async fn unsubscribed(&mut self) -> wire::UnsubscribeConfirmed {
         match self.receive().await {
-            RelayMessage::UnsubscribeConfirmed(confirmed) => {
-                assert_eq!(confirmed.request_message_id, id);
-                confirmed
-            }
+            RelayMessage::UnsubscribeConfirmed(confirmed) => confirmed,
             other => panic!("not confirmed: {other:?}"),
+        }
+    }
+
+    /// Sends a new token, and returns the answer.
+    pub async fn authenticate(
+        &mut self,
+        token: &str,
+    ) -> Result<wire::Authenticated, wire::ErrorResponse> {
+        let token = token.to_owned();
+        let authenticate = ControlMessage::Authenticate(wire::Authenticate { token });
+        let id = self.send(authenticate).await;
+        match self.receive().await {
+            RelayMessage::Authenticated(authenticated) => {
+                assert_eq!(authenticated.request_message_id, id);
+                Ok(authenticated)
+            }
+            RelayMessage::Error(error) => {
+                assert_eq!(error.request_message_id, id, "{error:?}");
+                Err(error)
+            }
+            other => panic!("not answered: {other:?}"),
         }
     }
 
@@ -215,6 +240,7 @@ fn received(schema: &Schema, text: &[u8]) -> RelayMessage {
         Some(ControlMessage::SubscriptionConfirmed(it)) => RelayMessage::SubscriptionConfirmed(it),
         Some(ControlMessage::UnsubscribeConfirmed(it)) => RelayMessage::UnsubscribeConfirmed(it),
         Some(ControlMessage::Pong(pong)) => RelayMessage::Pong(pong),
+        Some(ControlMessage::Authenticated(it)) => RelayMessage::Authenticated(it),
         Some(ControlMessage::Error(error)) => RelayMessage::Error(error),
         Some(other) => panic!("only clients send this: {other:?}"),
     }

@@ -1,5 +1,6 @@
 //! Desktop mode: no tokens, one tenant.
 
+use serde_json::json;
 use sidewire_testing::http::{handshake, handshake_to};
 
 use crate::{
@@ -105,5 +106,25 @@ async fn local_pages_may_connect() {
         let mut client = RawClient::open_with(&relay, request.as_bytes()).await;
         client.nothing_more(&relay).await;
     }
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_client_that_authenticates_is_told_that_no_token_is_needed() {
+    let relay = TestRelay::desktop();
+    let mut ann = connect(&relay, "ann").await;
+    ann.say(&relay, subscribe(&["project:p1"])).await;
+    ann.envelope(&relay).await;
+    for token in [token("local", "ann"), token("acme", "bob"), String::new()] {
+        ann.say(&relay, json!({"authenticate": {"token": token}}))
+            .await;
+        let error = ann.envelope(&relay).await["error"].take();
+        assert_eq!(error["errorCode"], "VALIDATION_ERROR", "{error}");
+        assert_eq!(error["fieldName"], "authenticate", "{error}");
+    }
+    relay.publish("local", created("p1")).await;
+    assert!(ann.envelope(&relay).await["position"].is_object());
+    ann.nothing_more(&relay).await;
+    drop(ann);
     assert!(relay.stop().await);
 }

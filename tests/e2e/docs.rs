@@ -121,6 +121,56 @@ async fn the_metrics_match_the_page() {
     assert!(relay.stop().await);
 }
 
+/// Labels of which any value may occur.
+const OPEN_LABELS: [&str; 3] = ["revision", "tenant", "version"];
+
+#[tokio::test]
+async fn the_label_values_match_the_page() {
+    let relay = TestRelay::start();
+    let scraped = http(relay.addresses.ops, "GET /metrics HTTP/1.1\r\n", "", b"").await;
+    let page = page("docs/metrics.md");
+    let (_, section) = page.split_once("\n## Label values\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let documented: BTreeMap<_, BTreeSet<_>> = section
+        .replace("\n  ", " ")
+        .lines()
+        .filter_map(|line| {
+            let (series, values) = line.strip_prefix("- `")?.split_once("`: ")?;
+            let values = values.split('`').skip(1).step_by(2);
+            Some((series.to_owned(), values.map(str::to_owned).collect()))
+        })
+        .collect();
+    let text = scraped.text();
+    let mut actual: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some((metric, labels)) = line.split_once('{') else {
+            continue;
+        };
+        let (labels, _) = labels.rsplit_once('}').unwrap();
+        let labels: Vec<_> = labels
+            .split(',')
+            .map(|label| label.split_once('=').unwrap())
+            .filter(|(name, _)| *name != "le" && !OPEN_LABELS.contains(name))
+            .map(|(name, value)| (name, value.trim_matches('"')))
+            .collect();
+        let [others @ .., (name, value)] = &labels[..] else {
+            continue;
+        };
+        // The values of the last label, for each combination of the others.
+        let others = others
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\", "));
+        let series = format!("{metric}{{{}{name}}}", others.collect::<String>());
+        actual
+            .entry(series)
+            .or_default()
+            .insert((*value).to_owned());
+    }
+    assert!(actual.len() > 15);
+    assert_eq!(actual, documented);
+    assert!(relay.stop().await);
+}
+
 #[test]
 fn the_config_in_the_readme_can_be_parsed() {
     let page = page("README.md");

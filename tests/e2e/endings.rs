@@ -101,9 +101,10 @@ async fn a_drain_under_load_loses_no_acknowledged_event_and_spreads_the_clients(
     }
     assert_eq!(delays.len() as u64, CLIENTS);
     delays.sort_unstable();
-    assert!(*delays.last().unwrap() <= 3000, "{delays:?}");
-    // Of 200 delays within 3 seconds, this many are hardly ever in the same third.
-    assert!(delays[50] < 1500 && delays[150] > 1500, "{delays:?}");
+    // 1 ms for each client, one that waited included, since that is less than 3 s.
+    assert!(*delays.last().unwrap() <= CLIENTS + 1, "{delays:?}");
+    // Of 200 delays within 200 ms, this many are hardly ever in the same third.
+    assert!(delays[50] < 100 && delays[150] > 100, "{delays:?}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sidewire_client::{PublishEncoding, PublishFailure};
+use sidewire_client::{CallFailure, PublishEncoding};
 use tokio::time::timeout;
 
 use crate::{
@@ -79,7 +79,7 @@ async fn a_backend_that_keeps_sending_still_gets_the_answer_to_a_too_large_body(
             .post("acme", body, PublishEncoding::Json, &[], false)
             .await;
         match posted {
-            Err(PublishFailure::Refused(problem)) => assert_eq!(problem.status, 413),
+            Err(CallFailure::Refused(problem)) => assert_eq!(problem.status, 413),
             other => panic!("round {round}: {other:?}"),
         }
     }

@@ -98,6 +98,20 @@ impl Call {
     }
 }
 
+/// Lists what is at the path. Returns the answer's document.
+pub async fn list(relay: &TestRelay, path: &str, query: &str) -> Value {
+    let answer = ask(relay, path, query).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.headers["content-type"], "application/json");
+    answer.json()
+}
+
+/// Returns the answer to a GET with this query.
+pub async fn ask(relay: &TestRelay, path: &str, query: &str) -> Answer {
+    let call = Call::new("GET", &format!("{path}?{query}"));
+    call.key(INGEST_KEY).answer(relay).await
+}
+
 /// A connection to the ingest listener.
 pub struct Backend(Socket);
 

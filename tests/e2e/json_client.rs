@@ -37,6 +37,14 @@ impl JsonClient {
         Self::open_with(relay, &token(tenant, user)).await
     }
 
+    /// Opens a connection of the tenant `acme` that is subscribed to the topics, by the generic
+    /// schema.
+    pub async fn subscribed(relay: &TestRelay, user: &str, topics: &[&str]) -> Self {
+        let mut client = Self::open(relay, "acme", user).await;
+        client.subscribe(json!({"topics": topics})).await;
+        client
+    }
+
     /// Opens a connection with this token.
     pub async fn open_with(relay: &TestRelay, token: &str) -> Self {
         let offer = format!("sidewire.v1.json, bearer.{token}");

@@ -14,8 +14,8 @@ use sidewire::{
     auth::{Algorithm, JwksUrl, NewToken, SigningKey, TokenRules},
     config::{AuthKey, Config},
 };
-use sidewire_client::OpenError;
-use sidewire_protocol::{TenantName, UserName, clock::Clock};
+use sidewire_client::{ControlMessage, OpenError, RelayMessage};
+use sidewire_protocol::{TenantName, UserName, clock::Clock, wire};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -23,8 +23,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::raw::http;
-use crate::support::TestRelay;
+use crate::{raw::http, support::TestRelay, vocabulary::created};
 
 /// A key pair as PEM: the private and the public half.
 #[derive(Clone, Copy)]
@@ -182,6 +181,9 @@ async fn a_key_is_fetched_when_a_token_names_it_but_not_for_every_such_token() {
         assert!(!is_let_in(&relay, NEW.token(kid)).await);
     }
     assert_eq!(issuer.fetches(), 2, "within the cooldown");
+    let fetched_at = relay.metrics().await["sidewire_jwks_fetched_timestamp_seconds"];
+    let age = Clock::system().since_unix_epoch().as_secs_f64() - fetched_at;
+    assert!((0.0..60.0).contains(&age), "{age}");
     assert!(relay.stop().await);
 }
 
@@ -309,4 +311,60 @@ async fn clients_of_a_key_that_has_left_the_set_are_disconnected_if_configured()
         stayer.nothing_more().await;
         assert!(relay.stop().await);
     }
+}
+
+#[tokio::test]
+async fn the_key_of_the_newest_token_decides_whether_its_removal_disconnects() {
+    let issuer = Issuer::start().await;
+    issuer.has(&[OLD.jwk("old"), NEW.jwk("kept")]);
+    let relay = issuer.relay(|config| config.auth.close_on_key_removal = true);
+    let mut leaver = relay.connect_bearing(&NEW.token("kept")).await;
+    leaver.authenticate(&OLD.token("old")).await.unwrap();
+    let mut stayer = relay.connect_bearing(&OLD.token("old")).await;
+    stayer.authenticate(&NEW.token("kept")).await.unwrap();
+    // A refused token leaves the key as it is.
+    stayer.authenticate(&NEW.token("old")).await.unwrap_err();
+
+    issuer.has(&[NEW.jwk("kept"), OLD.jwk("new")]);
+    assert!(is_let_in(&relay, OLD.token("new")).await);
+    assert_eq!(leaver.error().await.error_code, "AUTHENTICATION_FAILED");
+    assert_eq!(leaver.closed().await.0, 4001);
+    stayer.nothing_more().await;
+    let series = "sidewire_connections_closed_total{reason=\"key_removed\"}";
+    relay.metrics_where(|metrics| metrics[series] == 1.0).await;
+    drop(stayer);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_token_on_an_open_connection_has_its_key_fetched_while_everything_else_goes_on() {
+    let issuer = Issuer::start().await;
+    issuer.has(&[OLD.jwk("old")]);
+    let relay = issuer.relay(|_| ());
+    let mut client = relay.connect_bearing(&OLD.token("old")).await;
+    issuer.has(&[OLD.jwk("old"), NEW.jwk("new")]);
+    issuer.held.send_replace(true);
+    let authenticate = |token| ControlMessage::Authenticate(wire::Authenticate { token });
+    let id = client.send(authenticate(NEW.token("new"))).await;
+    while issuer.fetches() < 2 {
+        tokio::task::yield_now().await;
+    }
+    client.subscribe(&["project:p1"]).await;
+    let second = client.authenticate(&OLD.token("old")).await.unwrap_err();
+    assert_eq!(second.error_code, "RATE_LIMIT_EXCEEDED");
+    assert!(second.retry_after_ms.is_some(), "{second:?}");
+    let published = relay.publish("acme", created("p1")).await;
+    assert_eq!(client.event().await.message_id, published.message_id);
+
+    issuer.held.send_replace(false);
+    match client.receive().await {
+        RelayMessage::Authenticated(answer) => assert_eq!(answer.request_message_id, id),
+        other => panic!("not answered: {other:?}"),
+    }
+    // Within the cooldown an unknown key is refused without another fetch.
+    let error = client.authenticate(&NEW.token("a")).await.unwrap_err();
+    assert_eq!(error.error_code, "AUTHENTICATION_FAILED");
+    assert_eq!(issuer.fetches(), 2);
+    drop(client);
+    assert!(relay.stop().await);
 }

@@ -2,7 +2,7 @@
 //! backend knows.
 
 use serde_json::{Value, json};
-use sidewire_client::{EventPublisher, PublishEncoding, PublishFailure};
+use sidewire_client::{CallFailure, EventPublisher, PublishEncoding};
 use sidewire_testing::http::Answer;
 
 use crate::{
@@ -251,7 +251,7 @@ async fn edit_together(backend: &EventPublisher, editor: usize, edits: usize) ->
                     condition = format!("doc:1@{}:{}", position.epoch, position.offset);
                     break;
                 }
-                Err(PublishFailure::Refused(problem)) => {
+                Err(CallFailure::Refused(problem)) => {
                     assert_eq!(problem.status, 409);
                     condition = problem.current[0].to_string();
                     retries += 1;

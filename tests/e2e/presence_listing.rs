@@ -3,10 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
-use sidewire_testing::http::Answer;
 
 use crate::{
-    ingest_support::{Backend, Call, invalid, refusal},
+    ingest_support::{Backend, Call, ask, invalid, list, refusal},
     json_client::JsonClient,
     support::{ACME_KEY, INGEST_KEY, TestRelay},
     vocabulary::TestSchema,
@@ -17,29 +16,6 @@ const PRESENCE: &str = "/v1/tenants/acme/presence";
 /// Starts a relay with the generic schema, whose payloads name their topics in full.
 fn start() -> TestRelay {
     TestRelay::serving(TestSchema::Generic, |_| ())
-}
-
-async fn ask(relay: &TestRelay, query: &str) -> Answer {
-    let target = format!("{PRESENCE}?{query}");
-    Call::new("GET", &target)
-        .key(INGEST_KEY)
-        .answer(relay)
-        .await
-}
-
-/// Lists who is present. Returns the answer's members.
-async fn list(relay: &TestRelay, query: &str) -> Value {
-    let answer = ask(relay, query).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.headers["content-type"], "application/json");
-    answer.json()
-}
-
-/// Connects a client that is subscribed to the topics.
-async fn subscribed(relay: &TestRelay, user: &str, topics: &[&str]) -> JsonClient {
-    let mut client = JsonClient::open(relay, "acme", user).await;
-    client.subscribe(json!({"topics": topics})).await;
-    client
 }
 
 /// Sends a presence message with this id and contents, and waits until the relay has taken it.
@@ -78,9 +54,9 @@ fn without_times(mut listing: Value) -> (Vec<Value>, Value) {
 #[tokio::test]
 async fn users_are_listed_by_topic_with_their_messages() {
     let relay = start();
-    let mut ann = subscribed(&relay, "ann", &["a:1", "b:2"]).await;
-    let mut second = subscribed(&relay, "ann", &["a:1"]).await;
-    let mut bob = subscribed(&relay, "bob", &["a:1"]).await;
+    let mut ann = JsonClient::subscribed(&relay, "ann", &["a:1", "b:2"]).await;
+    let mut second = JsonClient::subscribed(&relay, "ann", &["a:1"]).await;
+    let mut bob = JsonClient::subscribed(&relay, "bob", &["a:1"]).await;
     show(
         &mut ann,
         "m1",
@@ -94,7 +70,7 @@ async fn users_are_listed_by_topic_with_their_messages() {
         json!({"topics": ["a:1", "b:2"], "userId": "ann"}),
     )
     .await;
-    let listing = list(&relay, "topic=b:2&topic=nobody:here&topic=a:1").await;
+    let listing = list(&relay, PRESENCE, "topic=b:2&topic=nobody:here&topic=a:1").await;
     assert_eq!(listing["next"], Value::Null);
     let (topics, messages) = without_times(listing);
     let of_ann = json!({
@@ -126,13 +102,13 @@ async fn a_user_whose_connection_has_ended_lingers_in_the_listing() {
     let relay = TestRelay::serving(TestSchema::Generic, |config| {
         config.presence.linger = Duration::from_hours(1);
     });
-    let mut ann = subscribed(&relay, "ann", &["a:1"]).await;
+    let mut ann = JsonClient::subscribed(&relay, "ann", &["a:1"]).await;
     show(&mut ann, "m1", json!({"topics": ["a:1"]})).await;
     drop(ann);
     relay
         .metrics_where(|metrics| metrics["sidewire_connections"] == 0.0)
         .await;
-    let (topics, messages) = without_times(list(&relay, "topic=a:1").await);
+    let (topics, messages) = without_times(list(&relay, PRESENCE, "topic=a:1").await);
     let expected = json!({"topic": "a:1", "users": [shown("m1", "ann", 1, true)]});
     assert_eq!(topics, [expected]);
     assert_eq!(messages["m1"]["messageId"], "m1");
@@ -157,12 +133,12 @@ async fn unknown_topics_and_tenants_have_no_users() {
 #[tokio::test]
 async fn messages_with_the_same_id_are_all_listed() {
     let relay = start();
-    let mut ann = subscribed(&relay, "ann", &["a:1"]).await;
-    let mut bob = subscribed(&relay, "bob", &["a:1"]).await;
+    let mut ann = JsonClient::subscribed(&relay, "ann", &["a:1"]).await;
+    let mut bob = JsonClient::subscribed(&relay, "bob", &["a:1"]).await;
     for client in [&mut ann, &mut bob] {
         show(client, "same", json!({"topics": ["a:1"]})).await;
     }
-    let listing = list(&relay, "topic=a:1").await;
+    let listing = list(&relay, PRESENCE, "topic=a:1").await;
     let users = listing["topics"][0]["users"].as_array().unwrap();
     for (user, name) in users.iter().zip(["ann", "bob"]) {
         let key = user["messages"][0].as_str().unwrap();
@@ -202,7 +178,7 @@ async fn pages_list_every_user_once_however_long_the_answer_is() {
         let (mut listed, mut known) = (Vec::new(), BTreeSet::new());
         let mut query = format!("topic=a:1&topic=b:2&limit={limit}");
         loop {
-            let page = list(&relay, &query).await;
+            let page = list(&relay, PRESENCE, &query).await;
             let mut users = 0;
             for topic in page["topics"].as_array().unwrap() {
                 for user in topic["users"].as_array().unwrap() {
@@ -240,7 +216,7 @@ async fn a_call_that_lists_presence_is_checked_like_the_others() {
         ("topic=a:1&after=x", "after"),
         ("topic=a:1&if_last=a:1@0", "if_last"),
     ] {
-        let refused = ask(&relay, query).await;
+        let refused = ask(&relay, PRESENCE, query).await;
         assert_eq!(refusal(&refused), invalid(Some(field)), "{query}");
     }
     let elsewhere = "/v1/tenants/globex/presence?topic=a:1";

@@ -36,7 +36,8 @@ pub const INGEST_KEY: &str = "ingest-key-of-the-tests";
 /// The ingest key for the tenant `acme` only.
 pub const ACME_KEY: &str = "ingest-key-for-acme-only";
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// The secret that the relay verifies tokens with.
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// Addresses of a relay; a Unix socket is replaced by an unused address.
 pub struct TestAddresses {
@@ -104,7 +105,9 @@ impl TestRelay {
             ),
         ];
         settings(&mut config);
-        config.schema.bundled = Some(schema.name().to_owned());
+        if config.schema.files.is_empty() {
+            config.schema.bundled = Some(schema.name().to_owned());
+        }
         let setup = RelaySetup::new(config).unwrap();
         let schema = Arc::clone(&setup.live.schema);
         let server = RelayServer::start(setup).unwrap();
@@ -136,11 +139,16 @@ impl TestRelay {
     /// Connects a client that may do anything in its tenant. It uses JSON if the suite runs
     /// with JSON.
     pub async fn connect(&self, tenant: &str, user: &str) -> TestClient {
+        self.connect_bearing(&token(tenant, user)).await
+    }
+
+    /// Connects a client with this token. It uses JSON if the suite runs with JSON.
+    pub async fn connect_bearing(&self, token: &str) -> TestClient {
         if is_json_under_test() {
-            let client = JsonClient::open(self, tenant, user).await;
+            let client = JsonClient::open_with(self, token).await;
             return TestClient::json(client, Arc::clone(&self.schema));
         }
-        self.connect_binary(tenant, user).await
+        self.connect_with(token.to_owned()).await.unwrap()
     }
 
     /// Connects a binary client, for a test of bytes or of more events than JSON can be

@@ -44,6 +44,18 @@ impl<C> Mutator<C> {
             make: Box::new(make),
         }
     }
+
+    /// Makes other cases of those of this mutator, under the same name.
+    pub(crate) fn map<D>(
+        self,
+        convert: impl Fn(C, &mut Forge) -> D + Send + Sync + 'static,
+    ) -> Mutator<D>
+    where
+        C: 'static,
+    {
+        let make = self.make;
+        Mutator::new(self.name, move |forge| convert(make(forge), forge))
+    }
 }
 
 /// Connects to the relay. The connection ends with a reset: so many would use up the ports if

@@ -2,11 +2,11 @@
 //! clients that the contract names, with nothing of the envelope but its id and its payload and
 //! with the name of its sender, or it reaches nobody and its client gets the one prescribed error.
 
-mod attacker;
+pub(crate) mod attacker;
 mod fields;
-mod heard;
+pub(crate) mod heard;
 mod json;
-mod payload_types;
+pub(crate) mod payload_types;
 mod presence;
 mod senders;
 mod stage;
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The user who attacks.
-const ATTACKER: &str = "mallory";
+pub(crate) const ATTACKER: &str = "mallory";
 
 /// Number of cases after which new connections are opened, in a new tenant.
 const CASES_PER_STAGE: u64 = 100;

@@ -38,6 +38,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
+    /// Returns the site of these relays, of which the second has the generic schema.
     pub(crate) fn of(relay: &Relay, generic: &Relay) -> Arc<Self> {
         Arc::new(Self {
             client: relay.client,

@@ -1,6 +1,6 @@
 //! Hostile traffic against the real program, over real sockets: handshakes, frames,
-//! envelopes, calls of backends and tokens that are malformed, forged, oversized or merely
-//! unusual, each with the answer that the contract prescribes. Meanwhile healthy clients
+//! envelopes, calls of backends, tokens and their renewals that are malformed, forged, oversized
+//! or merely unusual, each with the answer that the contract prescribes. Meanwhile healthy clients
 //! must receive all of their events, in order and in time.
 //!
 //! ```text
@@ -9,7 +9,7 @@
 //! SIDEWIRE_HOSTILE=1000000 cargo test --release -p sidewire --test hostile   # before a release
 //! ```
 //!
-//! `SIDEWIRE_HOSTILE` is the number of cases, a sixth of them in each family. Each is made
+//! `SIDEWIRE_HOSTILE` is the number of cases, a seventh of them in each family. Each is made
 //! from the run's seed and its own number; a run prints its seed, and `SIDEWIRE_SEED`
 //! repeats it. A mutator is one way to be hostile. With `-- --nocapture` a run prints a
 //! table of mutators. A run fails if a mutator was not tried, or if the relay deviated,
@@ -37,6 +37,7 @@ mod http;
 mod ingest;
 mod neighbour;
 mod refusal;
+mod renewals;
 mod tokens;
 
 use std::{
@@ -62,30 +63,32 @@ use sidewire_testing::{
 /// Default number of cases.
 const CASES: u64 = 5_000;
 
-const FAMILIES: u64 = 6;
+const FAMILIES: u64 = 7;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_hostile_case_is_answered_as_the_contract_says() {
     let cases = setting("SIDEWIRE_HOSTILE").unwrap_or(CASES);
     let seed = setting("SIDEWIRE_SEED").unwrap_or_else(rand::random);
     println!("{cases} cases of seed {seed}");
-    let relay = Relay::serve(files("tracker"));
-    let generic = Relay::serve(files("generic"));
+    let relay = Relay::serve(files("tracker", LENIENT));
+    let generic = Relay::serve(files("generic", LENIENT));
+    let strict = Relay::serve(files("tracker", STRICT));
     let site = Site::of(&relay, &generic);
+    let strict_site = Site::of(&strict, &generic);
     let pace = Pace::start();
     let began = Instant::now();
 
     let stop = Arc::new(AtomicBool::new(false));
     let mut neighbours = Vec::new();
-    for user in ["ann", "bob"] {
-        let neighbour = Neighbour::arrive(&site, user).await.unwrap();
+    for (site, user) in [(&site, "ann"), (&site, "bob"), (&strict_site, "carol")] {
+        let neighbour = Neighbour::arrive(site, user).await.unwrap();
         neighbours.push(tokio::spawn(neighbour.live(
             user,
             pace.clone(),
             Arc::clone(&stop),
         )));
     }
-    let report = attack(&site, &pace, seed, cases / FAMILIES).await;
+    let report = attack(&site, &strict_site, &pace, seed, cases / FAMILIES).await;
     stop.store(true, Ordering::Relaxed);
     let took = began.elapsed();
     let mut received = 0;
@@ -104,21 +107,35 @@ async fn every_hostile_case_is_answered_as_the_contract_says() {
     assert!(received > 0);
     assert_unharmed(relay);
     assert_unharmed(generic);
+    let log = assert_unharmed(strict);
+    // Each part of a token that is a JSON object begins with this.
+    assert!(!log.contains("eyJ"), "a token in the log:\n{log}");
+    assert!(log.contains("client connected"), "a log of too little");
 }
 
 /// Runs all families at the same time.
-async fn attack(site: &Arc<Site>, pace: &Pace, seed: u64, cases: u64) -> Report {
-    let of = || (Arc::clone(site), pace.clone(), seed, cases);
-    let (handshakes, frames, envelopes, calls, tokens, clients) = tokio::join!(
+async fn attack(
+    site: &Arc<Site>,
+    strict: &Arc<Site>,
+    pace: &Pace,
+    seed: u64,
+    cases: u64,
+) -> Report {
+    let to = |site| (Arc::clone(site), pace.clone(), seed, cases);
+    let of = || to(site);
+    let (handshakes, frames, envelopes, calls, tokens, clients, renewals) = tokio::join!(
         start::<handshakes::HandshakeAttacker>(of()),
         start::<frames::FrameAttacker>(of()),
         start::<envelopes::EnvelopeAttacker>(of()),
         start::<ingest::IngestAttacker>(of()),
         start::<tokens::TokenAttacker>(of()),
         start::<client_events::ClientEventAttacker>(of()),
+        start::<renewals::RenewalAttacker>(to(strict)),
     );
     let mut report = Report::default();
-    for family in [handshakes, frames, envelopes, calls, tokens, clients] {
+    for family in [
+        handshakes, frames, envelopes, calls, tokens, clients, renewals,
+    ] {
         report.add(family);
     }
     report
@@ -132,8 +149,30 @@ async fn start<A: campaign::Attacker>(
         .unwrap()
 }
 
+/// How often a client may be refused, and the log.
+struct Strictness {
+    refusals: u32,
+    log_level: &'static str,
+}
+
+const LENIENT: Strictness = Strictness {
+    refusals: 10_000,
+    log_level: "info",
+};
+
+/// As is the default, and with everything in the log.
+const STRICT: Strictness = Strictness {
+    refusals: renewals::REFUSALS_MAX,
+    log_level: "debug",
+};
+
 /// Returns the files of a relay with this bundled schema, and every optional check enabled.
-fn files(schema: &str) -> Files {
+fn files(schema: &str, strictness: Strictness) -> Files {
+    let Strictness {
+        refusals,
+        log_level,
+    } = strictness;
+    let (paced, paced_burst) = (renewals::PACED_TENANT, renewals::PACED_BURST);
     let files = Files::new();
     let key = |name: &str, algorithm: &str| {
         let path = format!(
@@ -172,7 +211,11 @@ tenant_burst = 4294967295
 user_event_burst = 4294967295
 tenant_event_burst = 4294967295
 heartbeat_burst = 4294967295
-refusals_per_minute = 10000
+refusals_per_minute = {refusals}
+[[limits.overrides]]
+tenants = ["{paced}"]
+user_burst = {paced_burst}
+user_period = "12h"
 [ingest]
 listen = "127.0.0.1:0"
 [[ingest.keys]]
@@ -186,6 +229,7 @@ tenants = ["{INGEST_TENANT}"]
 listen = "127.0.0.1:0"
 [log]
 format = "json"
+level = "{log_level}"
 "#,
             key("p256", "ES256"),
             key("rsa", "RS256"),
@@ -195,8 +239,8 @@ format = "json"
 }
 
 /// Asserts that the relay has not panicked, has no state of its clients left, and exits
-/// successfully.
-fn assert_unharmed(relay: Relay) {
+/// successfully. Returns its log.
+fn assert_unharmed(relay: Relay) -> String {
     assert_eq!(relay.metric("sidewire_panics_total"), 0.0);
     let answer = http(
         relay.ops,
@@ -208,6 +252,7 @@ fn assert_unharmed(relay: Relay) {
     assert!(ended.status.success(), "{}", ended.stderr);
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     drop(files);
+    ended.stderr
 }
 
 fn stop(process: Process) -> Ended {

@@ -7,6 +7,11 @@ mod headers;
 
 use std::sync::Arc;
 
+use sidewire_testing::{
+    socket::Socket,
+    websocket::{CLOSE, close},
+};
+
 use crate::{
     campaign::{Attacker, Mutator, connect},
     forge::{Forge, Site, good_claims},
@@ -17,7 +22,7 @@ use crate::{
 const HEADER: &str = r#"{"alg":"HS256"}"#;
 
 pub(crate) struct Token {
-    text: Vec<u8>,
+    pub(crate) text: Vec<u8>,
     /// True if the token is offered as a subprotocol, where that is possible.
     as_subprotocol: bool,
 }
@@ -29,16 +34,7 @@ impl Attacker for TokenAttacker {
     type Case = Token;
 
     fn mutators() -> Vec<Mutator<Token>> {
-        let groups = [
-            forms::faults(),
-            headers::headers(),
-            headers::algorithms(),
-            headers::keys(),
-            claims::claims(),
-            forms::shapes(),
-            forms::signatures(),
-        ];
-        groups.into_iter().flatten().collect()
+        kinds()
     }
 
     fn new(site: &Arc<Site>) -> Self {
@@ -55,11 +51,41 @@ impl Attacker for TokenAttacker {
         if case.text.len() > 20 && contains(&told, &case.text) {
             return Err("the token is repeated".to_owned());
         }
+        if answer.status == 101 {
+            close_refused(&mut socket).await?;
+        }
         socket.ended().await
     }
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
+/// Reads the Close frame of a handshake that is refused after the upgrade, and answers it.
+async fn close_refused(socket: &mut Socket) -> Result<(), String> {
+    match socket.frame().await? {
+        Some(frame)
+            if frame.opcode == CLOSE
+                && (frame.close_code(), frame.close_reason())
+                    == (4401, "AUTHENTICATION_FAILED") => {}
+        other => return Err(format!("{other:?}, not a Close with 4401")),
+    }
+    socket.send(&close(4401)).await;
+    Ok(())
+}
+
+/// Returns a mutator for each kind of token that must be refused.
+pub(crate) fn kinds() -> Vec<Mutator<Token>> {
+    let groups = [
+        forms::faults(),
+        headers::headers(),
+        headers::algorithms(),
+        headers::keys(),
+        claims::claims(),
+        forms::shapes(),
+        forms::signatures(),
+    ];
+    groups.into_iter().flatten().collect()
+}
+
+pub(crate) fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
@@ -77,7 +103,8 @@ impl Token {
         if self.as_subprotocol && self.text.iter().all(is_name) {
             let offer = [PROTOBUF.as_bytes(), b", bearer.", &self.text].concat();
             let request = tokenless().and("Sec-WebSocket-Protocol", offer);
-            return (request.bytes(), Expected::status(&[401]));
+            // It may come from a browser, which could not read the status.
+            return (request.bytes(), Expected::status(&[101]));
         }
         let request = tokenless().and("Authorization", [b"Bearer ", &self.text[..]].concat());
         // Bytes that a header cannot contain are refused by the HTTP parser.

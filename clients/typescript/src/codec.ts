@@ -26,14 +26,27 @@ export interface ClientEvent {
   readonly payload: unknown;
 }
 
+/** Replaces the token of the connection; the relay answers it. */
+export interface Authenticate {
+  readonly kind: "authenticate";
+  readonly messageId: string;
+  readonly token: string;
+}
+
 /** A message to the relay. */
-export type Outgoing = SubscriptionRequest | { readonly kind: "ping" } | ClientEvent;
+export type Outgoing = SubscriptionRequest | Authenticate | { readonly kind: "ping" } | ClientEvent;
 
 /** The content of one WebSocket frame. */
 export type Frame = string | Uint8Array<ArrayBuffer>;
 
+/** A message that the relay itself has made. */
+interface RelayMessage {
+  /** When the relay sent it, in Unix seconds. Tokens expire by this clock. */
+  readonly sentAt?: number | undefined;
+}
+
 /** The relay's answer to a Subscribe. */
-export interface Confirmed {
+export interface Confirmed extends RelayMessage {
   readonly kind: "confirmed";
   /** Empty if it confirms the topics that the token subscribes. */
   readonly requestMessageId: string;
@@ -45,8 +58,14 @@ export interface Confirmed {
   readonly replayed: number;
 }
 
+/** The relay's answer to a Ping. */
+export interface Pong extends RelayMessage {
+  readonly kind: "pong";
+  readonly position: Position | undefined;
+}
+
 /** The relay refused a message, or is about to close the connection. */
-export interface Refused {
+export interface Refused extends RelayMessage {
   readonly kind: "refused";
   readonly requestMessageId: string;
   readonly errorCode: string;
@@ -56,7 +75,7 @@ export interface Refused {
 }
 
 /** Topics are no longer subscribed: the answer to an Unsubscribe, or a decision of the relay. */
-export interface Unsubscribed {
+export interface Unsubscribed extends RelayMessage {
   readonly kind: "unsubscribed";
   /** Empty if the relay has ended the subscriptions by itself. */
   readonly requestMessageId: string;
@@ -64,12 +83,22 @@ export interface Unsubscribed {
   readonly topics: readonly string[];
 }
 
+/** The relay has taken a new token. */
+export interface Authenticated extends RelayMessage {
+  readonly kind: "authenticated";
+  readonly requestMessageId: string;
+  /** When the token expires, in Unix seconds; 0 if it does not. */
+  readonly expiresAt: number;
+  /** The topics that are no longer subscribed, since the token does not cover them. */
+  readonly topics: readonly string[];
+}
+
+/** A control message from the relay. */
+export type Control = Confirmed | Refused | Unsubscribed | Authenticated | Pong;
+
 /** A message from the relay. */
 export type Incoming =
-  | Confirmed
-  | Refused
-  | Unsubscribed
-  | { readonly kind: "pong"; readonly position: Position | undefined }
+  | Control
   | { readonly kind: "event"; readonly event: SidewireEvent }
   /**
    * An envelope without a payload, or with one that this client does not know. If it has a position,

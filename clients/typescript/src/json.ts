@@ -1,6 +1,6 @@
 /** The codec for `sidewire.v1.json`: canonical proto3 JSON, with or without a schema. */
 
-import type { Codec, Incoming, Outgoing } from "./codec.js";
+import type { Codec, Control, Incoming, Outgoing } from "./codec.js";
 import { parsePosition } from "./position.js";
 import { presencePayloads, type RoutingTable } from "./routing_table.js";
 
@@ -64,6 +64,10 @@ function encode(message: Outgoing, names: Names): string {
       const { messageId, topics } = message;
       return JSON.stringify({ messageId, unsubscribe: { topics } });
     }
+    case "authenticate": {
+      const { messageId, token } = message;
+      return JSON.stringify({ messageId, authenticate: { token } });
+    }
     case "ping":
       return '{"ping":{}}';
     case "client event": {
@@ -78,8 +82,9 @@ function isPayload(name: string, names: Names): boolean {
   return names === undefined ? !RELAY_MEMBERS.has(name) : names.has(name);
 }
 
-function control(envelope: JsonObject): Incoming | undefined {
-  const { subscriptionConfirmed, unsubscribeConfirmed, pong, error } = envelope;
+function control(envelope: JsonObject): Control | undefined {
+  const { subscriptionConfirmed, unsubscribeConfirmed, authenticated, pong, error } = envelope;
+  const sentAt = Number(envelope.timestamp ?? 0) || undefined;
   if (isObject(subscriptionConfirmed)) {
     const { requestMessageId, topics, position, recovered, replayed } = subscriptionConfirmed;
     return {
@@ -89,6 +94,7 @@ function control(envelope: JsonObject): Incoming | undefined {
       position: parsePosition(position),
       recovered: recovered === true,
       replayed: Number(replayed ?? 0),
+      sentAt,
     };
   }
   if (isObject(unsubscribeConfirmed)) {
@@ -99,7 +105,17 @@ function control(envelope: JsonObject): Incoming | undefined {
       topics: texts(topics),
     };
   }
-  if (isObject(pong)) return { kind: "pong", position: parsePosition(pong.position) };
+  if (isObject(authenticated)) {
+    const { requestMessageId, expiresAt, revokedTopics } = authenticated;
+    return {
+      kind: "authenticated",
+      requestMessageId: text(requestMessageId),
+      expiresAt: Number(expiresAt ?? 0),
+      topics: texts(revokedTopics),
+      sentAt,
+    };
+  }
+  if (isObject(pong)) return { kind: "pong", position: parsePosition(pong.position), sentAt };
   if (isObject(error)) {
     return {
       kind: "refused",

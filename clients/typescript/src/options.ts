@@ -8,8 +8,9 @@ import type { Logger } from "./logger.js";
 /** How a client connects. */
 export interface SidewireOptions<Events = AnyEvents> {
   /**
-   * Returns a token that has not expired. It is asked for before each attempt to connect. Leave it
-   * out for a relay that needs none (`auth.mode = "none"`).
+   * Returns a token that has not expired. It is asked for before each attempt to connect, and before
+   * the token of an open connection expires. Leave it out for a relay that needs none
+   * (`auth.mode = "none"`).
    */
   readonly getToken?: () => string | Promise<string>;
   /**

@@ -96,6 +96,7 @@ export class Presences<Events> implements PresenceOwner {
         this.#event(message.event);
         break;
       case "unsubscribed":
+      case "authenticated":
         this.#own.unsubscribed(subscribed);
         this.#apply(this.#view.forget(subscribed));
         break;

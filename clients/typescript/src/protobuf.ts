@@ -14,12 +14,15 @@ import {
 } from "@bufbuild/protobuf";
 import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type {
+  Authenticated,
   ClientEvent,
   Codec,
   Confirmed,
+  Control,
   Frame,
   Incoming,
   Outgoing,
+  Pong,
   PresencePayload,
   Refused,
   Unsubscribed,
@@ -93,6 +96,8 @@ const UNSUBSCRIBE_CONFIRMED = 13;
 const PING = 14;
 const PONG = 15;
 const ERROR = 16;
+const AUTHENTICATE = 19;
+const AUTHENTICATED = 20;
 const RELAY_FIELD_FIRST = 8;
 const RELAY_FIELD_LAST = 31;
 // Within Subscribe, Unsubscribe and their confirmations.
@@ -107,6 +112,10 @@ function encode(message: Exclude<Outgoing, ClientEvent>): Frame {
   if (message.kind === "ping")
     return writer.tag(PING, WireType.LengthDelimited).fork().join().finish();
   writer.tag(MESSAGE_ID, WireType.LengthDelimited).string(message.messageId);
+  if (message.kind === "authenticate") {
+    writer.tag(AUTHENTICATE, WireType.LengthDelimited).fork();
+    return writer.tag(1, WireType.LengthDelimited).string(message.token).join().finish();
+  }
   const number = message.kind === "subscribe" ? SUBSCRIBE : UNSUBSCRIBE;
   writer.tag(number, WireType.LengthDelimited).fork();
   for (const topic of message.topics) writer.tag(TOPICS, WireType.LengthDelimited).string(topic);
@@ -157,14 +166,14 @@ interface RelayFields {
   messageId: string;
   timestamp: number;
   position: Position | undefined;
-  control: Incoming | undefined;
+  control: Control | undefined;
   /** True if it has another payload than these: it may be an event. */
   hasEvent: boolean;
 }
 
 function decode(schema: DescMessage, bytes: Uint8Array): Incoming {
   const { control, hasEvent, position, messageId, timestamp } = readRelayFields(bytes);
-  if (control !== undefined) return control;
+  if (control !== undefined) return { ...control, sentAt: timestamp || undefined };
   const payload = hasEvent ? readPayload(schema, bytes) : undefined;
   if (payload === undefined) return { kind: "unknown", position };
   const known: SidewireEvent = { ...payload, messageId, timestamp };
@@ -198,6 +207,9 @@ function readRelayFields(bytes: Uint8Array): RelayFields {
         return true;
       case PONG:
         fields.control = readPong(reader);
+        return true;
+      case AUTHENTICATED:
+        fields.control = readAuthenticated(reader);
         return true;
       case ERROR:
         fields.control = readError(reader);
@@ -253,7 +265,21 @@ function readUnsubscribed(reader: BinaryReader): Unsubscribed {
   return { kind: "unsubscribed", requestMessageId, topics };
 }
 
-function readPong(reader: BinaryReader): Incoming {
+function readAuthenticated(reader: BinaryReader): Authenticated {
+  let expiresAt = 0;
+  let requestMessageId = "";
+  const topics: string[] = [];
+  eachWithin(reader, (number) => {
+    if (number === 1) expiresAt = Number(reader.int64());
+    else if (number === 2) topics.push(reader.string());
+    else if (number === 3) requestMessageId = reader.string();
+    else return false;
+    return true;
+  });
+  return { kind: "authenticated", requestMessageId, expiresAt, topics };
+}
+
+function readPong(reader: BinaryReader): Pong {
   let position: Position | undefined;
   eachWithin(reader, (number) => {
     if (number !== 3) return false;

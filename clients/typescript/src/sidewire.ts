@@ -3,7 +3,7 @@
 import { Backoff } from "./backoff.js";
 import type { PublishOptions, PublishRefusal, Sendable } from "./client_event.js";
 import { nextAfterClose } from "./close_codes.js";
-import type { Codec } from "./codec.js";
+import type { Codec, Incoming, Outgoing } from "./codec.js";
 import { Connection, type WebSocketConstructor } from "./connection.js";
 import { Conversation } from "./conversation.js";
 import { Emitter } from "./emitter.js";
@@ -15,6 +15,7 @@ import { consoleLogger, type Logger } from "./logger.js";
 import type { SidewireOptions } from "./options.js";
 import { parsePosition } from "./position.js";
 import type { Presence, PresenceOptions } from "./presence.js";
+import { Renewal } from "./renewal.js";
 import type { ConnectionState } from "./state.js";
 import type { SubscribeOptions, Subscription } from "./subscription.js";
 import { checkTopics } from "./topics.js";
@@ -47,6 +48,7 @@ export class Sidewire<Events = AnyEvents> {
   readonly #backoff = new Backoff();
   #state: ConnectionState = { name: "idle" };
   #connection: Connection | undefined;
+  #renewal: Renewal | undefined;
   /** Counts the attempts, so that what belongs to an earlier one is ignored. */
   #attempt = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -211,11 +213,21 @@ export class Sidewire<Events = AnyEvents> {
     const protocols = [this.#codec.subprotocol];
     if (token !== undefined) protocols.push(`bearer.${token}`);
     const isCurrent = () => attempt === this.#attempt;
-    return new Connection(new this.#WebSocket(this.#url, protocols), this.#codec, {
+    const connection = new Connection(new this.#WebSocket(this.#url, protocols), this.#codec, {
       opened: () => isCurrent() && this.#opened(),
-      received: (message) => isCurrent() && this.#conversation.received(message),
+      received: (message) => isCurrent() && this.#received(message),
       ended: (error) => isCurrent() && this.#lost(error),
     });
+    const getToken = this.#getToken;
+    if (token !== undefined && getToken !== undefined) {
+      const send = (message: Outgoing) => connection.send(message);
+      this.#renewal = new Renewal(token, async () => getToken(), send, this.#logger);
+    }
+    return connection;
+  }
+
+  #received(message: Incoming): void {
+    if (!this.#renewal?.received(message)) this.#conversation.received(message);
   }
 
   #opened(): void {
@@ -301,6 +313,8 @@ export class Sidewire<Events = AnyEvents> {
   #drop(): void {
     this.#attempt += 1;
     clearTimeout(this.#timer);
+    this.#renewal?.stop();
+    this.#renewal = undefined;
     this.#connection?.close();
     this.#connection = undefined;
     this.#conversation.closed();

@@ -80,13 +80,14 @@ impl RelayAddress {
     ///
     /// # Errors
     ///
-    /// When the URL has another scheme or no host.
+    /// When the URL has another scheme, no host, a user name, or a port that is no port.
     pub fn from_uri(uri: &Uri, schemes: UrlSchemes) -> Result<Self, AddressError> {
         let scheme = uri.scheme_str();
         let is_tls = scheme.is_some() && scheme == schemes.tls;
         if !is_tls && scheme != Some(schemes.plain) {
             return Err(AddressError::Scheme { expected: schemes });
         }
+        check_authority(uri)?;
         let host = uri
             .host()
             .map(|host| host.trim_start_matches('[').trim_end_matches(']'))
@@ -98,6 +99,24 @@ impl RelayAddress {
             is_tls,
         })
     }
+}
+
+/// Refuses what would be ignored otherwise: hyper takes a port that is no number for none, so that
+/// a credential would be sent to the default port.
+fn check_authority(uri: &Uri) -> Result<(), AddressError> {
+    let malformed = |what: &str| Err(AddressError::Malformed(what.to_owned()));
+    let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
+        return Ok(());
+    };
+    let authority = authority.as_str();
+    if authority.contains('@') {
+        return malformed("it has a user name, which is not used");
+    }
+    let has_port = authority.len() > host.len();
+    if has_port && uri.port_u16().is_none_or(|port| port == 0) {
+        return malformed("the port is not a number from 1 to 65535");
+    }
+    Ok(())
 }
 
 impl fmt::Display for RelayAddress {
@@ -127,6 +146,26 @@ mod tests {
                 RelayAddress::from_uri(&url.parse().unwrap(), UrlSchemes::WEBSOCKET).unwrap();
             assert_eq!(address.to_string(), shown, "{url}");
             assert_eq!(address.is_tls, url.starts_with("wss:"), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_with_a_user_name_or_a_bad_port_is_refused() {
+        for url in [
+            "ws://127.0.0.1:99999/ws",
+            "ws://127.0.0.1:65536/ws",
+            "ws://127.0.0.1:0/ws",
+            "ws://127.0.0.1:/ws",
+            "ws://[::1]:99999/ws",
+            "ws://user:secret@127.0.0.1:3000/ws",
+        ] {
+            // Some of them hyper refuses itself.
+            let Ok(uri) = url.parse() else { continue };
+            let refused = RelayAddress::from_uri(&uri, UrlSchemes::WEBSOCKET);
+            assert!(
+                matches!(refused, Err(AddressError::Malformed(_))),
+                "{url}: {refused:?}"
+            );
         }
     }
 

@@ -29,7 +29,7 @@ use super::{
     ControlMessage, Envelope,
     address::{RelayAddress, UrlSchemes},
     handshake::{self, OpenError},
-    options::ClientOptions,
+    options::{ClientOptions, Credential},
     received::{NO_STATUS, ReceiveError, RelayMessage, SendError, decode_message},
     stream::RelayStream,
 };
@@ -52,6 +52,7 @@ pub struct RelayConnection<S = RelayStream> {
     random: Arc<RandomSource>,
     clock: Clock,
     last_frame: Instant,
+    relay_time: Option<i64>,
     closed: Option<(u16, String)>,
 }
 
@@ -93,6 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RelayConnection<S> {
             random: Arc::clone(&options.random),
             clock: options.clock.clone(),
             last_frame: Instant::now(),
+            relay_time: None,
             closed: None,
         })
     }
@@ -141,6 +143,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RelayConnection<S> {
     ) -> Result<String, SendError> {
         let topics = topics.into_iter().map(Into::into).collect();
         self.send_control(ControlMessage::Unsubscribe(wire::Unsubscribe { topics }))
+            .await
+    }
+
+    /// Replaces the token of the connection and returns the message id.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::subscribe`].
+    pub async fn authenticate(&mut self, token: &Credential) -> Result<String, SendError> {
+        let token = token.reveal().to_owned();
+        self.send_control(ControlMessage::Authenticate(wire::Authenticate { token }))
             .await
     }
 
@@ -195,7 +208,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RelayConnection<S> {
     ///
     /// When the connection has ended, or the relay violates the protocol.
     pub async fn receive(&mut self) -> Result<RelayMessage, ReceiveError> {
-        decode_message(self.receive_raw().await?)
+        let (message, relay_time) = decode_message(self.receive_raw().await?)?;
+        self.relay_time = relay_time.or(self.relay_time);
+        Ok(message)
     }
 
     /// Waits for the next envelope, an event or a control message, and returns its bytes.
@@ -242,6 +257,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RelayConnection<S> {
     /// The time at which the last frame of any kind arrived, control frames included.
     pub fn last_frame(&self) -> Instant {
         self.last_frame
+    }
+
+    /// Returns the time at which the relay sent its last control message, in Unix seconds.
+    pub(super) fn relay_time(&self) -> Option<i64> {
+        self.relay_time
     }
 
     /// Queues a control message, which the next receive or flush writes, and returns its

@@ -57,6 +57,9 @@
 )]
 
 mod address;
+mod admin;
+mod calls;
+mod client_event;
 mod connection;
 mod group;
 mod handshake;
@@ -68,23 +71,29 @@ mod problem;
 mod publish;
 mod received;
 mod reconnect;
+mod renewal;
 mod seen_offsets;
 mod steady;
 mod stream;
 mod subscriptions;
 
 pub use address::{AddressError, RelayAddress, UrlSchemes};
+pub use admin::{
+    AdminClient, ConnectionInfo, ConnectionPage, ConnectionQuery, LogBounds, LogPosition,
+    OutboxInfo, PresencePage, PresentUser, TenantInfo, TopicPresence,
+};
+pub use calls::{CallFailure, ListenerEndpoint};
+pub use client_event::ClientEvent;
 pub use connection::{MESSAGE_BYTES_MAX, RelayConnection};
 pub use handshake::{OpenError, SUBPROTOCOL};
-pub use options::{ClientOptions, Credential, FetchingToken, TokenSource};
+pub use options::{ClientOptions, Credential, FetchingToken, NoNewerToken, TokenSource};
 pub use problem::{EventFault, HttpRefusal};
-pub use publish::{
-    EventPublisher, PublishAnswer, PublishEncoding, PublishEndpoint, PublishFailure, PublishedEvent,
-};
+pub use publish::{EventPublisher, PublishAnswer, PublishEncoding, PublishedEvent};
 pub use received::{ReceiveError, ReceivedEvent, RelayMessage, SendError};
 pub use reconnect::{Backoff, ClientError, DisconnectReason, RETRY_AFTER_MAX};
+pub use renewal::RenewalError;
 pub use sidewire_protocol::envelope::{ControlMessage, Envelope};
-pub use steady::{ClientEvent, ConnectFuture, Connector, RelayClient, TcpConnector};
+pub use steady::{ConnectFuture, Connector, RelayClient, TcpConnector};
 pub use stream::RelayStream;
 
 pub use sidewire_protocol::{clock::Clock, random::RandomSource, wire};

@@ -15,8 +15,9 @@ pub struct ClientOptions {
     pub tls: Option<Arc<ClientConfig>>,
     /// The token; `None` in desktop mode.
     pub token: Option<Credential>,
-    /// The source of new tokens, used by a [`RelayClient`](super::RelayClient) when the relay no
-    /// longer accepts its token. Without one the client stops.
+    /// The source of new tokens. A [`RelayClient`](super::RelayClient) uses it to renew its token
+    /// before it expires, and when the relay no longer accepts it. Without one the client stops
+    /// when its token expires.
     pub fresh_token: Option<Arc<dyn TokenSource>>,
     /// The user of this client in desktop mode, sent as `?user_id=`.
     pub user_id: Option<String>,
@@ -83,9 +84,16 @@ impl ClientOptions {
 pub type FetchingToken =
     Pin<Box<dyn Future<Output = Result<Credential, Box<dyn Error + Send + Sync>>> + Send>>;
 
+/// The error of a token source that has no other token than the one that it returned last. A
+/// client whose token the relay no longer accepts then stops at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there is no newer token")]
+pub struct NoNewerToken;
+
 /// A source of tokens, such as a closure that returns a [`FetchingToken`].
 pub trait TokenSource: Send + Sync {
-    /// Fetches a token. The client waits for it without a timeout.
+    /// Fetches a token. The client waits for it without a timeout. While its connection is open,
+    /// it goes on meanwhile.
     fn fetch_token(&self) -> FetchingToken;
 }
 

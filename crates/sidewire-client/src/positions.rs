@@ -97,6 +97,18 @@ impl ResumePositions {
         self.forget_settled();
     }
 
+    /// Removes those of the topics that are confirmed on this connection, with their positions,
+    /// and returns them.
+    pub(super) fn remove_confirmed(&mut self, topics: &[String]) -> Vec<String> {
+        let replay = self.replay.iter_mut().map(|replay| &mut replay.group);
+        let mut ended = Vec::new();
+        for group in replay.chain([&mut self.live]) {
+            let removed = topics.iter().filter_map(|it| group.topics.shift_take(it));
+            ended.extend(removed);
+        }
+        ended
+    }
+
     /// Returns the groups to subscribe on a new connection, the lowest position first,
     /// since the first Subscribe that resumes also resumes the implicit topics.
     pub(super) fn start_connection(&mut self) -> Vec<GroupId> {

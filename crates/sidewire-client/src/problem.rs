@@ -17,15 +17,17 @@ pub struct HttpRefusal {
     /// The HTTP status.
     pub status: u16,
     /// The protocol's error code; `None` if the answer has none, such as one from a proxy.
-    pub code: Option<String>,
+    pub code: Option<Box<str>>,
     /// The reason, for humans.
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
     /// The error of each bad event.
     pub errors: Vec<EventFault>,
     /// The current state of each topic for which a precondition failed.
     pub current: Box<[CurrentPosition]>,
     /// When to retry, from `Retry-After` in seconds (RFC 9110, section 10.2.3).
     pub retry_after: Option<Duration>,
+    /// The id under which the relay has logged the call, from `X-Request-Id`.
+    pub request_id: Option<Box<str>>,
 }
 
 /// The error of one event.
@@ -72,11 +74,12 @@ impl HttpRefusal {
         let document: RefusalDocument = serde_json::from_slice(body).unwrap_or_default();
         Self {
             status: status.as_u16(),
-            code: document.code,
-            detail: document.detail.or(document.title),
+            code: document.code.map(Into::into),
+            detail: document.detail.or(document.title).map(Into::into),
             errors: document.errors,
             current: document.current.into(),
             retry_after: headers.get(RETRY_AFTER).and_then(parse_seconds),
+            request_id: headers.get("x-request-id").and_then(parse_text),
         }
     }
 }
@@ -106,6 +109,10 @@ fn maybe_position<'de, D: Deserializer<'de>>(from: D) -> Result<Option<wire::Pos
     json.map(JsonPosition::into_position).transpose()
 }
 
+fn parse_text(value: &HeaderValue) -> Option<Box<str>> {
+    Some(value.to_str().ok()?.into())
+}
+
 fn parse_seconds(value: &HeaderValue) -> Option<Duration> {
     let seconds = value.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
@@ -122,14 +129,18 @@ impl fmt::Display for HttpRefusal {
         }
         let is_said = |fault: &&EventFault| {
             let detail = self.detail.as_deref();
-            detail.is_some_and(|detail| detail.contains(&fault.message))
+            detail.is_some_and(|detail| detail.contains(fault.message.as_str()))
         };
         for fault in self.errors.iter().filter(|fault| !is_said(fault)) {
             write!(f, "; {fault}")?;
         }
-        self.current
-            .iter()
-            .try_for_each(|current| write!(f, "; {current}"))
+        for current in &self.current {
+            write!(f, "; {current}")?;
+        }
+        if let Some(id) = &self.request_id {
+            write!(f, " (request id {id})")?;
+        }
+        Ok(())
     }
 }
 
@@ -196,7 +207,7 @@ mod tests {
     #[test]
     fn a_problem_document_is_read_whole() {
         let problem = read(
-            &[("retry-after", "7")],
+            &[("retry-after", "7"), ("x-request-id", "job-7")],
             r#"{"type":"about:blank","status":400,"code":"VALIDATION_ERROR","detail":"bad batch",
                 "errors":[{"index":3,"field":"position","message":"must not be set"}]}"#,
         );
@@ -204,7 +215,7 @@ mod tests {
         assert_eq!(problem.retry_after, Some(Duration::from_secs(7)));
         assert_eq!(
             problem.to_string(),
-            "400 VALIDATION_ERROR: bad batch; event 3: position: must not be set"
+            "400 VALIDATION_ERROR: bad batch; event 3: position: must not be set (request id job-7)"
         );
     }
 

@@ -1,75 +1,21 @@
 //! Posts events to the relay's ingest listener over HTTP/1.1, as a backend does, and
 //! parses the answers. Knows nothing about the content of events.
 
-use std::{
-    fmt, io,
-    path::PathBuf,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
-
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{
-    Request, Response, StatusCode, Uri,
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
-    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
-};
-use hyper_util::rt::TokioIo;
-use percent_encoding::utf8_percent_encode;
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use sidewire_protocol::wire;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::UnixStream,
-    time::timeout,
-};
 
 use super::{
-    address::{AddressError, RelayAddress, UNRESERVED, UrlSchemes},
+    calls::{CallBody, CallFailure, ListenerCaller, build_query, tenant_path},
     options::Credential,
-    problem::{HttpRefusal, position},
-    stream::connect_tcp,
+    problem::position,
 };
-
-/// The timeout of a call. The relay answers within seconds even when it waits for room
-/// in a queue or for a shard.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The most bytes of an answer: more than for a batch of 1,000 events with 100 long
-/// topics each.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Posts events to one relay. Keeps one connection alive between calls; concurrent
 /// calls open more.
 #[derive(Debug)]
-pub struct EventPublisher {
-    place: PublishEndpoint,
-    host: HeaderValue,
-    /// The path before `/v1`: empty, or without a trailing slash.
-    prefix: String,
-    authorization: Option<HeaderValue>,
-    idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
-}
-
-/// The address of an ingest listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PublishEndpoint {
-    /// A host and a port.
-    Tcp(RelayAddress),
-    /// The path of a Unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for PublishEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
+pub struct EventPublisher(ListenerCaller);
 
 /// The encoding of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,65 +55,14 @@ pub struct PublishedEvent {
     pub duplicate: bool,
 }
 
-/// Why a call failed.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishFailure {
-    /// The URL cannot be used.
-    #[error(transparent)]
-    Address(#[from] AddressError),
-    /// The key has characters that are not allowed in a header.
-    #[error("the ingest key has characters that are not allowed in an HTTP header")]
-    MalformedKey,
-    /// The connection failed; nothing was posted.
-    #[error("cannot connect to {address}: {source}")]
-    Unreachable {
-        /// The address of the ingest listener.
-        address: PublishEndpoint,
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// The relay refused; nothing was stored.
-    #[error("the relay refused: {0}")]
-    Refused(Box<HttpRefusal>),
-    /// The connection was lost before the answer, so the events may or may not be stored.
-    #[error("the connection was lost before the answer ({0}): the events may or may not be stored")]
-    Lost(hyper::Error),
-    /// No answer came in time, so the events may or may not be stored.
-    #[error("no answer within {ANSWER_TIMEOUT:?}: the events may or may not be stored")]
-    TimedOut,
-    /// The answer is not that of a relay.
-    #[error("the server is not a relay: {0}")]
-    Protocol(String),
-}
-
 impl EventPublisher {
     /// Creates a publisher for the ingest listener at `http://host:port` or `unix:PATH`.
     ///
     /// # Errors
     ///
     /// When the URL is not one of these, or the key is not a valid header value.
-    pub fn new(url: &str, key: Option<&Credential>) -> Result<Self, PublishFailure> {
-        let malformed = |error: &dyn std::error::Error| AddressError::Malformed(error.to_string());
-        let authorization = key.map(bearer_header).transpose()?;
-        if let Some(path) = url.strip_prefix("unix:") {
-            return Ok(Self {
-                place: PublishEndpoint::Unix(path.into()),
-                host: HeaderValue::from_static("localhost"),
-                prefix: String::new(),
-                authorization,
-                idle: Mutex::new(None),
-            });
-        }
-        let uri: Uri = url.parse().map_err(|error| malformed(&error))?;
-        let address = RelayAddress::from_uri(&uri, UrlSchemes::INGEST)?;
-        let host = HeaderValue::try_from(address.to_string()).map_err(|error| malformed(&error))?;
-        Ok(Self {
-            place: PublishEndpoint::Tcp(address),
-            host,
-            prefix: uri.path().trim_end_matches('/').to_owned(),
-            authorization,
-            idle: Mutex::new(None),
-        })
+    pub fn new(url: &str, key: Option<&Credential>) -> Result<Self, CallFailure> {
+        ListenerCaller::new(url, key).map(Self)
     }
 
     /// Posts one event, or a BatchUpdate if `batch` is true. `extra_topics` are added to
@@ -184,9 +79,10 @@ impl EventPublisher {
         encoding: PublishEncoding,
         extra_topics: &[&str],
         batch: bool,
-    ) -> Result<PublishAnswer, PublishFailure> {
-        let target = call_target(&self.prefix, tenant, batch, &build_query(extra_topics, &[]));
-        self.send_call(&target, body.into(), encoding, batch).await
+    ) -> Result<PublishAnswer, CallFailure> {
+        let query = build_query(extra_topics.iter().map(|topic| ("topic", *topic)));
+        self.send(tenant, &query, body.into(), encoding, batch)
+            .await
     }
 
     /// Posts one event if each of `conditions` holds: `<topic>@<epoch>:<offset>` means that
@@ -203,125 +99,32 @@ impl EventPublisher {
         encoding: PublishEncoding,
         extra_topics: &[&str],
         conditions: &[&str],
-    ) -> Result<PublishAnswer, PublishFailure> {
-        let query = build_query(extra_topics, conditions);
-        let target = call_target(&self.prefix, tenant, false, &query);
-        self.send_call(&target, body.into(), encoding, false).await
+    ) -> Result<PublishAnswer, CallFailure> {
+        let topics = extra_topics.iter().map(|topic| ("topic", *topic));
+        let conditions = conditions.iter().map(|condition| ("if_last", *condition));
+        let query = build_query(topics.chain(conditions));
+        self.send(tenant, &query, body.into(), encoding, false)
+            .await
     }
 
-    async fn send_call(
+    async fn send(
         &self,
-        target: &str,
-        body: Bytes,
+        tenant: &str,
+        query: &str,
+        bytes: Bytes,
         encoding: PublishEncoding,
         batch: bool,
-    ) -> Result<PublishAnswer, PublishFailure> {
-        let request = self.build_request(target, encoding, body)?;
-        let (status, body) = timeout(ANSWER_TIMEOUT, self.exchange(request))
-            .await
-            .map_err(|_| PublishFailure::TimedOut)??;
+    ) -> Result<PublishAnswer, CallFailure> {
+        let call = if batch { "/events:batch" } else { "/events" };
+        let target = tenant_path(tenant, call) + query;
+        let content_type = encoding.content_type();
+        let body = CallBody {
+            content_type,
+            bytes,
+        };
+        let (status, body) = self.0.call(Method::POST, &target, Some(body)).await?;
         parse_answer(status, body, batch)
     }
-
-    fn build_request(
-        &self,
-        target: &str,
-        encoding: PublishEncoding,
-        body: Bytes,
-    ) -> Result<Request<Full<Bytes>>, PublishFailure> {
-        let uri =
-            Uri::try_from(target).map_err(|error| AddressError::Malformed(error.to_string()))?;
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = hyper::Method::POST;
-        *request.uri_mut() = uri;
-        let headers = request.headers_mut();
-        headers.insert(HOST, self.host.clone());
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static(encoding.content_type()),
-        );
-        if let Some(authorization) = &self.authorization {
-            headers.insert(AUTHORIZATION, authorization.clone());
-        }
-        Ok(request)
-    }
-
-    async fn exchange(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), PublishFailure> {
-        let (mut sender, response) = self.send_request(request).await?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(lost_or_too_big)?
-            .to_bytes();
-        if sender.ready().await.is_ok() {
-            *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        }
-        if head.status.is_success() {
-            Ok((head.status, body))
-        } else {
-            let problem = HttpRefusal::from_response(head.status, &head.headers, &body);
-            Err(PublishFailure::Refused(Box::new(problem)))
-        }
-    }
-
-    /// Sends the request over the idle connection, or over a new one if the idle one ended
-    /// before any of the request was written.
-    async fn send_request(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(SendRequest<Full<Bytes>>, Response<Incoming>), PublishFailure> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let request = match idle {
-            None => request,
-            Some(mut sender) => match sender.try_send_request(request).await {
-                Ok(response) => return Ok((sender, response)),
-                Err(mut failure) => match failure.take_message() {
-                    Some(request) => request,
-                    None => return Err(PublishFailure::Lost(failure.into_error())),
-                },
-            },
-        };
-        let mut sender = self.connect().await?;
-        let response = sender.send_request(request).await;
-        Ok((sender, response.map_err(PublishFailure::Lost)?))
-    }
-
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, PublishFailure> {
-        let unreachable = |source| PublishFailure::Unreachable {
-            address: self.place.clone(),
-            source,
-        };
-        match &self.place {
-            PublishEndpoint::Tcp(address) => {
-                let stream = connect_tcp(address).await;
-                http_handshake(stream.map_err(unreachable)?).await
-            }
-            PublishEndpoint::Unix(path) => {
-                let stream = UnixStream::connect(path).await;
-                http_handshake(stream.map_err(unreachable)?).await
-            }
-        }
-    }
-}
-
-async fn http_handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, PublishFailure>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(PublishFailure::Lost)?;
-    // The task ends with the sender, which also receives its errors.
-    tokio::spawn(connection);
-    Ok(sender)
 }
 
 impl PublishEncoding {
@@ -333,44 +136,11 @@ impl PublishEncoding {
     }
 }
 
-fn bearer_header(key: &Credential) -> Result<HeaderValue, PublishFailure> {
-    let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.reveal()))
-        .map_err(|_| PublishFailure::MalformedKey)?;
-    bearer.set_sensitive(true);
-    Ok(bearer)
-}
-
-fn call_target(prefix: &str, tenant: &str, batch: bool, query: &str) -> String {
-    let tenant = utf8_percent_encode(tenant, UNRESERVED);
-    let call = if batch { "events:batch" } else { "events" };
-    format!("{prefix}/v1/tenants/{tenant}/{call}{query}")
-}
-
-fn build_query(extra_topics: &[&str], conditions: &[&str]) -> String {
-    let topics = extra_topics.iter().map(|topic| ("topic", topic));
-    let conditions = conditions.iter().map(|condition| ("if_last", condition));
-    let mut query = String::new();
-    for (name, value) in topics.chain(conditions) {
-        query.push(if query.is_empty() { '?' } else { '&' });
-        query.push_str(name);
-        query.push('=');
-        query.extend(utf8_percent_encode(value, UNRESERVED));
-    }
-    query
-}
-
-fn lost_or_too_big(error: Box<dyn std::error::Error + Send + Sync>) -> PublishFailure {
-    match error.downcast() {
-        Ok(lost) => PublishFailure::Lost(*lost),
-        Err(error) => PublishFailure::Protocol(error.to_string()),
-    }
-}
-
 fn parse_answer(
     status: StatusCode,
     body: Bytes,
     batch: bool,
-) -> Result<PublishAnswer, PublishFailure> {
+) -> Result<PublishAnswer, CallFailure> {
     #[derive(Deserialize)]
     struct Batch {
         results: Vec<PublishedEvent>,
@@ -382,9 +152,8 @@ fn parse_answer(
     };
     Ok(PublishAnswer {
         status: status.as_u16(),
-        results: results.map_err(|error| {
-            PublishFailure::Protocol(format!("its answer is malformed: {error}"))
-        })?,
+        results: results
+            .map_err(|error| CallFailure::Protocol(format!("its answer is malformed: {error}")))?,
         body,
     })
 }

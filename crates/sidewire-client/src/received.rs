@@ -25,6 +25,8 @@ pub enum RelayMessage {
     UnsubscribeConfirmed(wire::UnsubscribeConfirmed),
     /// The answer to a Ping.
     Pong(wire::Pong),
+    /// The answer to an Authenticate.
+    Authenticated(wire::Authenticated),
     /// A request was refused, or the relay is about to close the connection.
     Error(wire::ErrorResponse),
 }
@@ -72,9 +74,16 @@ pub enum SendError {
     Full,
 }
 
-pub(super) fn decode_message(bytes: Bytes) -> Result<RelayMessage, ReceiveError> {
+/// Returns the message in an envelope and, if the relay made it, the time at which it was sent, in
+/// Unix seconds.
+pub(super) fn decode_message(bytes: Bytes) -> Result<(RelayMessage, Option<i64>), ReceiveError> {
     let envelope = Envelope::decode(bytes.clone())
         .map_err(|error| ReceiveError::Protocol(format!("undecodable envelope: {error}")))?;
+    let relay_time = envelope.control.is_some().then_some(envelope.timestamp);
+    Ok((message_in(envelope, bytes)?, relay_time))
+}
+
+fn message_in(envelope: Envelope, bytes: Bytes) -> Result<RelayMessage, ReceiveError> {
     match envelope.control {
         None => Ok(RelayMessage::Event(ReceivedEvent {
             envelope: bytes,
@@ -89,9 +98,13 @@ pub(super) fn decode_message(bytes: Bytes) -> Result<RelayMessage, ReceiveError>
             Ok(RelayMessage::UnsubscribeConfirmed(it))
         }
         Some(ControlMessage::Pong(pong)) => Ok(RelayMessage::Pong(pong)),
+        Some(ControlMessage::Authenticated(it)) => Ok(RelayMessage::Authenticated(it)),
         Some(ControlMessage::Error(error)) => Ok(RelayMessage::Error(error)),
         Some(
-            ControlMessage::Subscribe(_) | ControlMessage::Unsubscribe(_) | ControlMessage::Ping(_),
+            ControlMessage::Subscribe(_)
+            | ControlMessage::Unsubscribe(_)
+            | ControlMessage::Ping(_)
+            | ControlMessage::Authenticate(_),
         ) => Err(ReceiveError::Protocol(
             "it sent a message that only clients send".to_owned(),
         )),

@@ -19,6 +19,12 @@ const GOING_AWAY: u16 = 1001;
 const TOKEN_EXPIRED: u16 = 4001;
 const DISCONNECTED_BY_BACKEND: u16 = 4002;
 const KEPT_BEING_REFUSED: u16 = 4005;
+const TOKEN_WANTED: u16 = 4006;
+/// The close codes of a handshake that is refused after the upgrade.
+const TOKEN_REFUSED: u16 = 4401;
+const FORBIDDEN: u16 = 4403;
+const TOO_MANY: u16 = 4429;
+const UNAVAILABLE: u16 = 4503;
 /// The delay after 4005, as the protocol asks for.
 const REFUSED_DELAY: Duration = Duration::from_secs(60);
 /// The close codes for a client that violates the protocol: protocol error, wrong kind
@@ -48,12 +54,44 @@ pub enum DisconnectReason {
 }
 
 impl DisconnectReason {
-    /// Returns true if the token was refused or has expired.
-    pub(super) fn is_about_the_token(&self) -> bool {
+    /// Returns why the relay did not accept the token, if that is the reason.
+    pub(super) fn token_fault(&self) -> Option<String> {
         match self {
-            Self::Open(OpenError::Unauthorized(_)) => true,
-            Self::Ended(ReceiveError::Closed { code, .. }) => *code == TOKEN_EXPIRED,
-            _ => false,
+            Self::Open(OpenError::Unauthorized(problem)) => Some(problem.to_string()),
+            Self::Ended(ReceiveError::Closed { code, reason }) => match *code {
+                TOKEN_EXPIRED => Some("it has expired".to_owned()),
+                TOKEN_REFUSED => Some(reason.clone()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Returns true if the relay refused the token at a handshake.
+    pub(super) fn is_token_refusal(&self) -> bool {
+        matches!(self, Self::Open(OpenError::Unauthorized(_)))
+            || self.close_code() == Some(TOKEN_REFUSED)
+    }
+
+    /// Returns true if the relay refused the token after it had completed the upgrade.
+    pub(super) fn is_late_token_refusal(&self) -> bool {
+        self.close_code() == Some(TOKEN_REFUSED)
+    }
+
+    /// Returns true if the token has expired.
+    pub(super) fn is_token_expiry(&self) -> bool {
+        self.close_code() == Some(TOKEN_EXPIRED)
+    }
+
+    /// Returns true if the next connection needs a new token, or should have one.
+    pub(super) fn asks_for_a_token(&self) -> bool {
+        self.token_fault().is_some() || self.close_code() == Some(TOKEN_WANTED)
+    }
+
+    fn close_code(&self) -> Option<u16> {
+        match self {
+            Self::Ended(ReceiveError::Closed { code, .. }) => Some(*code),
+            _ => None,
         }
     }
 }
@@ -64,6 +102,12 @@ pub enum ClientError {
     /// The relay does not accept the token.
     #[error("the relay does not accept the token ({0}): connect again with a new token")]
     Unauthorized(String),
+    /// The relay refused a token that had just been fetched.
+    #[error("the relay does not accept a new token either ({0}): log in again")]
+    LoginRequired(String),
+    /// The relay does not serve clients of this origin, or under this name.
+    #[error("the relay refused the origin or the host ({0}); trying again would not help")]
+    Forbidden(String),
     /// The relay refused, and would refuse again.
     #[error("{0}; trying again would not help")]
     Refused(OpenError),
@@ -132,6 +176,9 @@ impl Backoff {
                     retry_after(reason).unwrap_or_else(|| self.next_delay(random))
                 }
                 KEPT_BEING_REFUSED => REFUSED_DELAY + with_jitter(self.first, random),
+                TOO_MANY | UNAVAILABLE => {
+                    retry_after(reason).unwrap_or_default() + self.next_delay(random)
+                }
                 _ => self.next_delay(random),
             },
             DisconnectReason::Open(OpenError::Refused(problem)) => {
@@ -151,9 +198,11 @@ impl Backoff {
 pub(super) fn check_may_reconnect(
     reason: DisconnectReason,
 ) -> Result<DisconnectReason, ClientError> {
+    if let Some(fault) = reason.token_fault() {
+        return Err(ClientError::Unauthorized(fault));
+    }
     match reason {
         DisconnectReason::Open(error) => match error {
-            OpenError::Unauthorized(problem) => Err(ClientError::Unauthorized(problem.to_string())),
             OpenError::Refused(problem) if !may_pass_later(&problem) => {
                 Err(ClientError::Refused(OpenError::Refused(problem)))
             }
@@ -161,7 +210,7 @@ pub(super) fn check_may_reconnect(
             error => Ok(error.into()),
         },
         DisconnectReason::Ended(ReceiveError::Closed { code, reason }) => match code {
-            TOKEN_EXPIRED => Err(ClientError::Unauthorized("it has expired".to_owned())),
+            FORBIDDEN => Err(ClientError::Forbidden(reason)),
             DISCONNECTED_BY_BACKEND => Err(ClientError::Disconnected { reason }),
             code if CLIENT_AT_FAULT.contains(&code) => Err(ClientError::Fault { code, reason }),
             code => Ok(ReceiveError::Closed { code, reason }.into()),
@@ -178,7 +227,8 @@ fn may_pass_later(problem: &HttpRefusal) -> bool {
     matches!(problem.status, REQUEST_TIMEOUT | TOO_MANY_REQUESTS) || problem.status >= 500
 }
 
-fn with_jitter(delay: Duration, random: &RandomSource) -> Duration {
+/// Returns a random time between half of the delay and all of it.
+pub(super) fn with_jitter(delay: Duration, random: &RandomSource) -> Duration {
     let half = delay / 2;
     let half_micros = u64::try_from(half.as_micros()).unwrap_or(u64::MAX);
     half + Duration::from_micros(random.below(half_micros.saturating_add(1)))

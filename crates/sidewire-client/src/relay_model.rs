@@ -157,6 +157,18 @@ impl ModelConnection {
         true
     }
 
+    /// Ends a subscription, as a backend can, and tells the client if there was one.
+    pub(super) fn revoke(&mut self, number: usize) {
+        if self.marks.remove(&number).is_some() {
+            let confirmed = wire::UnsubscribeConfirmed {
+                topics: vec![topic_name(number)],
+                ..Default::default()
+            };
+            self.frames
+                .push_back(RelayMessage::UnsubscribeConfirmed(confirmed));
+        }
+    }
+
     fn subscribe(
         &mut self,
         relay: &ModelRelay,

@@ -1,8 +1,8 @@
-//! The reconnecting client: it keeps a set of topics subscribed, sends heartbeats,
-//! detects a dead connection, reconnects, resumes, and stops when reconnecting cannot
+//! The reconnecting client: it keeps a set of topics subscribed, sends heartbeats, renews its
+//! token, detects a dead connection, reconnects, resumes, and stops when reconnecting cannot
 //! help.
 
-use std::{fmt, future::Future, io, mem, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, io, mem, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use rustls::ClientConfig;
@@ -14,13 +14,13 @@ use tokio::{
 
 use super::{
     address::{RelayAddress, UrlSchemes},
+    client_event::ClientEvent,
     connection::RelayConnection,
-    group::EventGap,
     handshake::{self, OpenError},
-    live::LiveConnection,
-    options::{ClientOptions, FetchingToken},
+    live::{LiveConnection, LiveEvent},
+    options::{ClientOptions, Credential, FetchingToken, NoNewerToken},
     presence::KeptPresence,
-    received::{ReceivedEvent, RelayMessage, SendError},
+    received::{RelayMessage, SendError},
     reconnect::{Backoff, ClientError, DisconnectReason, NORMAL, check_may_reconnect},
     stream::RelayStream,
     subscriptions::ClientSubscriptions,
@@ -64,7 +64,13 @@ pub struct RelayClient<C: Connector = TcpConnector> {
     presence: KeptPresence,
     backoff: Backoff,
     is_token_stale: bool,
+    /// Why the relay did not accept the token that is stale.
+    token_fault: Option<String>,
     token_refusals: u32,
+    /// True if the token was fetched and the relay has sent nothing since.
+    is_token_untried: bool,
+    /// Topics that the relay has revoked and the caller has not heard of.
+    revoked: Vec<String>,
     state: ClientState<C::Stream>,
 }
 
@@ -77,43 +83,6 @@ enum ClientState<S> {
 }
 
 type OpenFuture<S> = Pin<Box<dyn Future<Output = Result<RelayConnection<S>, OpenError>> + Send>>;
-
-/// An event in the life of a [`RelayClient`].
-#[derive(Debug)]
-pub enum ClientEvent {
-    /// The relay accepted the connection; the topics are being subscribed.
-    Connected,
-    /// The relay confirmed a Subscribe of this client.
-    Subscribed(wire::SubscriptionConfirmed),
-    /// The relay confirmed an Unsubscribe.
-    Unsubscribed(wire::UnsubscribeConfirmed),
-    /// An event arrived that had not arrived before. Without a position it was sent by a client,
-    /// or tells the presence of a user.
-    Event(ReceivedEvent),
-    /// The relay no longer has all events after a position: fetch the current state from
-    /// the backend. No later event is missing.
-    Gap {
-        /// Every event up to this position was received. If the next events have another
-        /// epoch, the relay has started a new log since.
-        since: wire::Position,
-        /// The topics with possibly missing events.
-        topics: Vec<String>,
-        /// True if events for the user, for the whole tenant, and of the topics that the token
-        /// subscribes to may be missing too.
-        implicit: bool,
-    },
-    /// The relay refused a Subscribe, so that none of its topics is subscribed, or an event or
-    /// presence of this client, or says why it is about to close. A Subscribe refused with `retry_after_ms` is sent again
-    /// after that time, any other on the next connection.
-    Refused(wire::ErrorResponse),
-    /// The connection ended or could not be opened.
-    Disconnected {
-        /// The reason.
-        reason: DisconnectReason,
-        /// The time until the next attempt.
-        retry_in: Duration,
-    },
-}
 
 impl RelayClient {
     /// Creates a client over TCP, which connects when [`RelayClient::next_event`] is first called.
@@ -135,7 +104,10 @@ impl<C: Connector> RelayClient<C> {
             connector,
             subscriptions: ClientSubscriptions::default(),
             presence: KeptPresence::default(),
+            token_fault: None,
             token_refusals: 0,
+            is_token_untried: false,
+            revoked: Vec::new(),
             state: ClientState::Waiting(Instant::now()),
         }
     }
@@ -202,6 +174,10 @@ impl<C: Connector> RelayClient<C> {
             if let Some(gap) = self.subscriptions.next_gap() {
                 return Ok(gap.into());
             }
+            if !self.revoked.is_empty() {
+                let topics = mem::take(&mut self.revoked);
+                return Ok(ClientEvent::Revoked { topics });
+            }
             match &mut self.state {
                 ClientState::Waiting(until) => {
                     sleep_until(*until).await;
@@ -210,6 +186,16 @@ impl<C: Connector> RelayClient<C> {
                 ClientState::FetchingToken(fetching) => match fetching.await {
                     Ok(token) => {
                         self.options.token = Some(token);
+                        self.is_token_stale = false;
+                        self.is_token_untried = true;
+                        self.state = self.start_attempt();
+                    }
+                    Err(error) if error.is::<NoNewerToken>() => {
+                        self.state = ClientState::Stopped;
+                        if let Some(fault) = self.token_fault.take() {
+                            return Err(ClientError::Unauthorized(fault));
+                        }
+                        // Nobody has refused the token yet.
                         self.is_token_stale = false;
                         self.state = self.start_attempt();
                     }
@@ -223,11 +209,11 @@ impl<C: Connector> RelayClient<C> {
                 }
                 ClientState::Live(live) => {
                     match live
-                        .next_message(&self.options, &mut self.subscriptions, &mut self.presence)
+                        .next_event(&self.options, &mut self.subscriptions, &mut self.presence)
                         .await
                     {
-                        Ok(received) => {
-                            if let Some(event) = self.on_received(received) {
+                        Ok(event) => {
+                            if let Some(event) = self.on_live_event(event) {
                                 return Ok(event);
                             }
                         }
@@ -280,6 +266,7 @@ impl<C: Connector> RelayClient<C> {
 
     fn on_opened(&mut self, connection: RelayConnection<C::Stream>) -> ClientEvent {
         self.token_refusals = 0;
+        self.token_fault = None;
         self.subscriptions.on_connected();
         self.presence.on_connected();
         let live = LiveConnection::new(connection, &self.options);
@@ -287,7 +274,29 @@ impl<C: Connector> RelayClient<C> {
         ClientEvent::Connected
     }
 
+    fn on_live_event(&mut self, event: LiveEvent) -> Option<ClientEvent> {
+        match event {
+            LiveEvent::Message(received) => self.on_received(received),
+            LiveEvent::Renewed(token, answer) => {
+                self.options.token = token.or(self.options.token.take());
+                self.on_revoked(answer.revoked_topics);
+                let expires_at = (answer.expires_at != 0).then_some(answer.expires_at);
+                Some(ClientEvent::Renewed { expires_at })
+            }
+            LiveEvent::RenewalFailed(failed) => Some(ClientEvent::RenewalFailed {
+                reason: failed.reason,
+                retry_in: failed.retry_in,
+            }),
+        }
+    }
+
+    fn on_revoked(&mut self, topics: Vec<String>) {
+        self.subscriptions.on_revoked(&topics);
+        self.revoked.extend(topics);
+    }
+
     fn on_received(&mut self, received: RelayMessage) -> Option<ClientEvent> {
+        self.is_token_untried = false;
         match received {
             RelayMessage::Event(event) => {
                 let is_new = self.subscriptions.accept_event(&event);
@@ -304,6 +313,13 @@ impl<C: Connector> RelayClient<C> {
                 self.subscriptions.on_confirmed(&confirmed);
                 Some(ClientEvent::Subscribed(confirmed))
             }
+            // A backend has revoked these subscriptions.
+            RelayMessage::UnsubscribeConfirmed(confirmed)
+                if confirmed.request_message_id.is_empty() =>
+            {
+                self.on_revoked(confirmed.topics);
+                None
+            }
             RelayMessage::UnsubscribeConfirmed(confirmed) => {
                 self.subscriptions.on_unsubscribed(&confirmed);
                 Some(ClientEvent::Unsubscribed(confirmed))
@@ -316,14 +332,18 @@ impl<C: Connector> RelayClient<C> {
                 self.subscriptions.on_pong(&pong);
                 None
             }
+            RelayMessage::Authenticated(_) => None,
         }
     }
 
     fn on_disconnected(&mut self, reason: DisconnectReason) -> Result<ClientEvent, ClientError> {
-        self.state = ClientState::Stopped;
+        let state = mem::replace(&mut self.state, ClientState::Stopped);
         self.subscriptions.on_disconnected();
-        let reason = if self.can_refresh_token(&reason) {
-            self.is_token_stale = true;
+        let unused = match state {
+            ClientState::Live(live) => live.renewal.into_unused(),
+            _ => None,
+        };
+        let reason = if self.replace_token(&reason, unused)? {
             reason
         } else {
             check_may_reconnect(reason)?
@@ -333,23 +353,38 @@ impl<C: Connector> RelayClient<C> {
         Ok(ClientEvent::Disconnected { reason, retry_in })
     }
 
-    fn can_refresh_token(&mut self, reason: &DisconnectReason) -> bool {
-        if matches!(reason, DisconnectReason::Open(OpenError::Unauthorized(_))) {
+    /// Prepares the token of the next connection. `unused` is a new one that the relay
+    /// did not take on the last connection. Returns true if the next connection has another token than the last one.
+    ///
+    /// # Errors
+    ///
+    /// When the relay does not accept new tokens.
+    fn replace_token(
+        &mut self,
+        reason: &DisconnectReason,
+        unused: Option<Credential>,
+    ) -> Result<bool, ClientError> {
+        if let Some(token) = unused {
+            self.options.token = Some(token);
+            if reason.is_token_expiry() {
+                return Ok(true);
+            }
+        }
+        if let Some(fault) = reason.token_fault() {
+            self.token_fault = Some(fault);
+        }
+        if self.is_token_untried && reason.is_late_token_refusal() {
+            let fault = self.token_fault.take().unwrap_or_default();
+            return Err(ClientError::LoginRequired(fault));
+        }
+        if reason.is_token_refusal() {
             self.token_refusals += 1;
         }
-        self.options.fresh_token.is_some()
+        let may_fetch = self.options.fresh_token.is_some()
             && self.token_refusals < TOKEN_REFUSALS_MAX
-            && reason.is_about_the_token()
-    }
-}
-
-impl From<EventGap> for ClientEvent {
-    fn from(gap: EventGap) -> Self {
-        Self::Gap {
-            since: gap.since,
-            topics: gap.topics,
-            implicit: gap.implicit,
-        }
+            && reason.asks_for_a_token();
+        self.is_token_stale |= may_fetch;
+        Ok(may_fetch)
     }
 }
 
@@ -364,6 +399,9 @@ mod tests;
 
 #[cfg(test)]
 mod client_event_tests;
+
+#[cfg(test)]
+mod renewal_tests;
 
 #[cfg(test)]
 mod resume_tests;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use sidewire_protocol::{ErrorCode, wire};
+use sidewire_protocol::wire;
 use tokio::time::Instant;
 
 use super::{
@@ -20,6 +20,9 @@ use super::{
 /// The most unanswered Subscribes and Unsubscribes: the relay queues this many per
 /// connection during a replay.
 const UNANSWERED_MAX: usize = 16;
+
+/// The shortest delay before a refused request is sent again, whatever the relay says.
+const RETRY_AFTER_MIN: Duration = Duration::from_millis(100);
 
 /// A request. Its topics are determined when it is sent, so that topics removed in the
 /// meantime are left out.
@@ -163,6 +166,15 @@ impl ClientSubscriptions {
         self.deferred_until = None;
     }
 
+    /// Records that the relay ended subscriptions. Topics for which a Subscribe is under way stay:
+    /// its answer is about a later time.
+    pub(super) fn on_revoked(&mut self, topics: &[String]) {
+        let ended = self.positions.remove_confirmed(topics);
+        for topic in ended {
+            self.topics.remove(&topic);
+        }
+    }
+
     pub(super) fn on_refused(&mut self, error: &wire::ErrorResponse, now: Instant) {
         let Some(asked) = self.take_answered(&error.request_message_id) else {
             return;
@@ -234,9 +246,8 @@ impl ClientSubscriptions {
 
 /// Returns the delay before a refused request is sent again; `None` if that cannot help.
 fn retry_delay(error: &wire::ErrorResponse) -> Option<Duration> {
-    let is_passing = error.error_code == ErrorCode::RateLimitExceeded.as_str();
-    let millis = error.retry_after_ms.filter(|_| is_passing)?;
-    Some(Duration::from_millis(millis).min(RETRY_AFTER_MAX))
+    let delay = Duration::from_millis(error.retry_after_ms?);
+    Some(delay.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]

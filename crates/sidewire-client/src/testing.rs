@@ -3,6 +3,7 @@
 
 use std::{io, sync::Arc};
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use prost::Message as _;
@@ -30,6 +31,12 @@ pub(super) fn options() -> ClientOptions {
         ClientOptions::new("ws://relay.test/ws", Arc::new(RandomSource::from_seed(1)));
     options.token = Some(Credential::new("a-token"));
     options
+}
+
+/// Returns a token that expires at this time in Unix seconds.
+pub(super) fn token_until(expires_at: i64) -> Credential {
+    let claims = BASE64_URL_SAFE_NO_PAD.encode(format!("{{\"exp\":{expires_at}}}"));
+    Credential::new(format!("header.{claims}.signature"))
 }
 
 /// A position in the epoch of the tests.
@@ -71,6 +78,11 @@ impl Listener {
         Peer::accept(self.0.recv().await.unwrap()).await
     }
 
+    /// Accepts the next connection, which must have this token.
+    pub(super) async fn accept_with(&mut self, token: &Credential) -> Peer {
+        Peer::accept_with(self.0.recv().await.unwrap(), token.reveal()).await
+    }
+
     /// Answers the next handshake with these bytes and ends the connection.
     pub(super) async fn refuse(&mut self, answer: &str) {
         let mut stream = self.0.recv().await.unwrap();
@@ -101,10 +113,15 @@ pub(super) async fn read_head(stream: &mut DuplexStream) -> String {
 pub(super) struct Peer(pub(super) WebSocketStream<DuplexStream>);
 
 impl Peer {
-    #[expect(clippy::result_large_err, reason = "tungstenite's callback is so")]
     pub(super) async fn accept(stream: DuplexStream) -> Self {
+        Self::accept_with(stream, "a-token").await
+    }
+
+    #[expect(clippy::result_large_err, reason = "tungstenite's callback is so")]
+    async fn accept_with(stream: DuplexStream, token: &str) -> Self {
         let echo = |request: &Request, mut response: Response| {
-            assert_eq!(request.headers()["authorization"], "Bearer a-token");
+            let wanted = format!("Bearer {token}");
+            assert_eq!(request.headers()["authorization"], wanted);
             let headers = response.headers_mut();
             headers.insert("Sec-WebSocket-Protocol", SUBPROTOCOL.parse().unwrap());
             Ok::<_, ErrorResponse>(response)

@@ -1,16 +1,43 @@
 //! What is remembered of one presence message, and which message a connection sees.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc};
 
 use sidewire_protocol::{Topic, UserName};
 
-/// A connection, in the whole process.
+/// A connection, in the whole process. Its text is `<shard>-<id>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionKey {
     /// The shard that owns the connection.
     pub shard: usize,
     /// The connection's number on that shard; no other connection ever has it.
     pub id: u64,
+}
+
+impl fmt::Display for ConnectionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.shard, self.id)
+    }
+}
+
+/// A text is not the id of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not the id of a connection")]
+pub struct ConnectionKeyError;
+
+impl FromStr for ConnectionKey {
+    type Err = ConnectionKeyError;
+
+    fn from_str(text: &str) -> Result<Self, ConnectionKeyError> {
+        let key = text.split_once('-').and_then(|(shard, id)| {
+            Some(Self {
+                shard: shard.parse().ok()?,
+                id: id.parse().ok()?,
+            })
+        });
+        // Each connection has one text: without signs and leading zeros.
+        key.filter(|key| key.to_string() == text)
+            .ok_or(ConnectionKeyError)
+    }
 }
 
 /// What a connection sees one message of: a user, and a presence payload of the schema.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{EnvelopeEncoding, named_values};
+use crate::{EnvelopeEncoding, ErrorCode, named_values};
 
 /// Reason for which the relay closes a connection that obeys the WebSocket protocol. (Violations
 /// of that protocol have the codes of RFC 6455, 7.4.1.)
@@ -33,6 +33,10 @@ pub enum CloseReason {
     PresenceOwed,
     /// A backend requested it.
     Disconnected,
+    /// A backend asks the client to reconnect with a new token.
+    NewTokenRequested,
+    /// The client lost a topic that its replay covers, and a replay is complete or refused.
+    RightsReduced,
     /// Nothing came from the client for too long, not even the answer to a ping.
     Idle,
     /// A message of the client was not completed in time.
@@ -55,6 +59,8 @@ named_values! {
         NoMemory = "no_memory",
         PresenceOwed = "presence_owed",
         Disconnected = "disconnected",
+        NewTokenRequested = "new_token_requested",
+        RightsReduced = "rights_reduced",
         Idle = "idle",
         Unfinished = "unfinished",
         Refused = "refused",
@@ -85,6 +91,7 @@ impl CloseReason {
             Self::TooSlow | Self::Overtaken | Self::NoMemory | Self::PresenceOwed => 4003,
             Self::Idle | Self::Unfinished => 4004,
             Self::Refused => 4005,
+            Self::NewTokenRequested | Self::RightsReduced => 4006,
         }
     }
 
@@ -104,6 +111,8 @@ impl CloseReason {
             Self::NoMemory => "too slow: the relay needed the memory".to_owned(),
             Self::PresenceOwed => "too slow: too much presence was owed".to_owned(),
             Self::Disconnected => "disconnected by the backend".to_owned(),
+            Self::NewTokenRequested => "the backend asks for a new token".to_owned(),
+            Self::RightsReduced => "rights changed during a replay".to_owned(),
             Self::Idle => "no frame within the idle timeout".to_owned(),
             Self::Unfinished => "a message was not completed in time".to_owned(),
             Self::Refused => "too many messages were refused".to_owned(),
@@ -115,5 +124,85 @@ impl CloseReason {
     #[must_use]
     pub fn drains_outbox(self) -> bool {
         matches!(self, Self::Drain { .. } | Self::Refused)
+    }
+}
+
+/// The closing of a handshake that is refused after the upgrade, where a browser's script can see
+/// it. No client was admitted, so this is not a [`CloseReason`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandshakeRefusal {
+    /// The code of the Close frame.
+    pub code: u16,
+    /// The reason of the Close frame.
+    pub reason: String,
+}
+
+impl HandshakeRefusal {
+    /// Returns the closing for a refusal that has this status over HTTP. Returns `None` for
+    /// statuses that exist only over HTTP.
+    #[must_use]
+    pub fn new(status: u16, error: ErrorCode, retry_after_ms: Option<u32>) -> Option<Self> {
+        let code = match status {
+            401 => 4401,
+            403 => 4403,
+            429 => 4429,
+            503 => 4503,
+            _ => return None,
+        };
+        let mut reason = error.as_str().to_owned();
+        if let Some(millis) = retry_after_ms {
+            reason.push_str(&format!(" retry_after_ms={millis}"));
+        }
+        Some(Self { code, reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_handshake_is_closed_with_the_code_of_its_status_and_the_error_code() {
+        for (status, error, retry_after_ms, code, reason) in [
+            (
+                401,
+                ErrorCode::AuthenticationFailed,
+                None,
+                4401,
+                "AUTHENTICATION_FAILED",
+            ),
+            (
+                403,
+                ErrorCode::AuthorizationFailed,
+                None,
+                4403,
+                "AUTHORIZATION_FAILED",
+            ),
+            (
+                429,
+                ErrorCode::RateLimitExceeded,
+                Some(1500),
+                4429,
+                "RATE_LIMIT_EXCEEDED retry_after_ms=1500",
+            ),
+            (
+                503,
+                ErrorCode::InternalError,
+                Some(u32::MAX),
+                4503,
+                "INTERNAL_ERROR retry_after_ms=4294967295",
+            ),
+        ] {
+            let expected = HandshakeRefusal {
+                code,
+                reason: reason.to_owned(),
+            };
+            let refusal = HandshakeRefusal::new(status, error, retry_after_ms);
+            assert_eq!(refusal, Some(expected));
+        }
+        for status in [200, 400, 404, 405, 426, 431, 500] {
+            let refusal = HandshakeRefusal::new(status, ErrorCode::ValidationError, None);
+            assert_eq!(refusal, None, "{status}");
+        }
     }
 }

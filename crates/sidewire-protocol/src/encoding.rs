@@ -15,6 +15,15 @@ impl EnvelopeEncoding {
     /// Both encodings.
     pub const ALL: [Self; 2] = [Self::Protobuf, Self::Json];
 
+    /// Returns the name in the log and in listings: `protobuf` or `json`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Protobuf => "protobuf",
+            Self::Json => "json",
+        }
+    }
+
     /// The name in `Sec-WebSocket-Protocol`.
     #[must_use]
     pub const fn subprotocol(self) -> &'static str {

@@ -84,7 +84,7 @@ pub struct Envelope {
     #[prost(message, optional, tag = "9")]
     pub position: Option<wire::Position>,
     /// The control message; `None` if the envelope holds an event.
-    #[prost(oneof = "ControlMessage", tags = "10, 11, 12, 13, 14, 15, 16")]
+    #[prost(oneof = "ControlMessage", tags = "10, 11, 12, 13, 14, 15, 16, 19, 20")]
     pub control: Option<ControlMessage>,
 }
 
@@ -112,6 +112,12 @@ pub enum ControlMessage {
     /// Relay to client.
     #[prost(message, tag = "16")]
     Error(wire::ErrorResponse),
+    /// Client to relay.
+    #[prost(message, tag = "19")]
+    Authenticate(wire::Authenticate),
+    /// Relay to client.
+    #[prost(message, tag = "20")]
+    Authenticated(wire::Authenticated),
 }
 
 /// An envelope that is decoded only for its message id.
@@ -150,6 +156,13 @@ mod tests {
             0x72, 2, 0x08, 7, // 14: ping { 1: timestamp }
         ];
         assert_eq!(ping.encode_to_vec(), bytes);
+    }
+
+    #[test]
+    fn a_token_is_not_shown_in_debug_output() {
+        let token = "canary".to_owned();
+        let control = ControlMessage::Authenticate(wire::Authenticate { token });
+        assert_eq!(format!("{control:?}"), "Authenticate(Authenticate(…))");
     }
 
     #[test]

@@ -98,6 +98,13 @@ pub fn text_frame(payload: &str) -> Box<[u8]> {
     whole_frame(text_header(payload.len()), &[], payload.as_bytes())
 }
 
+/// Returns the relay's Close frame. The reason has at most 123 bytes (RFC 6455, 5.5).
+#[must_use]
+pub fn close_frame(code: u16, reason: &str) -> Box<[u8]> {
+    let payload = [&code.to_be_bytes(), reason.as_bytes()].concat();
+    whole_frame(frame_header(CLOSE, 0, payload.len()), &[], &payload)
+}
+
 /// Returns a client's frame with this first byte. It is masked with zeros, which leaves the
 /// payload as it is: masks protect proxies, so this is for connections without one.
 #[must_use]
@@ -146,6 +153,11 @@ mod tests {
         assert_eq!(medium[..8], [0x82, 0xfe, 0, 200, 0, 0, 0, 0]);
         let long = client_frame(BINARY, &[7; 70_000]);
         assert_eq!(long[..10], [0x82, 0xff, 0, 0, 0, 0, 0, 1, 0x11, 0x70]);
+    }
+
+    #[test]
+    fn a_close_frame_holds_the_code_and_the_reason() {
+        assert_eq!(*close_frame(4401, "no"), [0x88, 4, 0x11, 0x31, b'n', b'o']);
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub enum Reply {
     },
     /// The answer to Ping.
     Pong(wire::Pong),
+    /// The answer to Authenticate.
+    Authenticated(wire::Authenticated),
     /// The answer to a message that was refused.
     Error(MessageRefusal),
 }
@@ -133,6 +135,7 @@ impl Reply {
                 with_lists(lists, &fields.encode_to_vec()),
             ),
             Self::Pong(pong) => (number::PONG, pong.encode_to_vec()),
+            Self::Authenticated(fields) => (number::AUTHENTICATED, fields.encode_to_vec()),
             Self::Error(refusal) => (
                 number::ERROR,
                 wire::ErrorResponse::from(refusal).encode_to_vec(),
@@ -247,6 +250,28 @@ mod tests {
             position: None,
         });
         assert_golden(&reply, "7a 0d 08 05 10 ff ff ff ff ff ff ff ff ff 01");
+    }
+
+    #[test]
+    fn authenticated_has_the_expiry_the_revoked_topics_and_the_request() {
+        let reply = Reply::Authenticated(wire::Authenticated {
+            expires_at: 300,
+            revoked_topics: vec!["a:1".into(), "b:*".into()],
+            request_message_id: "r".into(),
+        });
+        assert_golden(
+            &reply,
+            "a2 01 10 08 ac 02 12 03 61 3a 31 12 03 62 3a 2a 1a 01 72",
+        );
+    }
+
+    #[test]
+    fn authenticated_has_no_expiry_if_the_token_has_no_end() {
+        let reply = Reply::Authenticated(wire::Authenticated {
+            request_message_id: "r".into(),
+            ..Default::default()
+        });
+        assert_golden(&reply, "a2 01 03 1a 01 72");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use prost::Message;
 use sidewire_protocol::wire::{
-    ErrorResponse, Ping, Pong, Position, Subscribe, SubscriptionConfirmed, Unsubscribe,
-    UnsubscribeConfirmed,
+    Authenticate, Authenticated, ErrorResponse, Ping, Pong, Position, Subscribe,
+    SubscriptionConfirmed, Unsubscribe, UnsubscribeConfirmed,
 };
 
 /// The wire type of a varint.
@@ -104,6 +104,12 @@ pub struct Envelope {
     /// A refusal.
     #[prost(message, optional, tag = "16")]
     pub error: Option<ErrorResponse>,
+    /// A control message.
+    #[prost(message, optional, tag = "19")]
+    pub authenticate: Option<Authenticate>,
+    /// Its answer.
+    #[prost(message, optional, tag = "20")]
+    pub authenticated: Option<Authenticated>,
     /// Bytes of an application, which no schema knows.
     #[prost(bytes = "vec", tag = "100")]
     pub filler: Vec<u8>,

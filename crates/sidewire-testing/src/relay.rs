@@ -1,6 +1,13 @@
 //! A relay that runs as a separate process, with a config file.
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::Command, sync::Arc};
+use std::{
+    fs::{self, Permissions},
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 use sidewire_client::{ClientOptions, RelayConnection, RelayMessage};
@@ -46,7 +53,7 @@ impl Default for ConfigLines<'_> {
     }
 }
 
-/// A directory with a config file and the files that it names.
+/// A directory with a config file and the files that it names, closed to other users.
 pub struct Files(pub TempDir);
 
 impl Files {
@@ -69,7 +76,9 @@ impl Files {
     /// Writes the files with these lines in the config file.
     #[must_use]
     pub fn configured(lines: ConfigLines<'_>) -> Self {
-        let files = Self(TempDir::new().unwrap());
+        let private = Permissions::from_mode(0o700);
+        let directory = tempfile::Builder::new().permissions(private).tempdir();
+        let files = Self(directory.unwrap());
         files.write("jwt.secret", SECRET);
         files.write("ingest.key", INGEST_KEY);
         files.configure(lines);

@@ -1,6 +1,6 @@
 //! The flags of `sidewire bench` and of its scenarios, and the plan that they describe.
 
-use std::{env, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Subcommand, ValueEnum};
 use sidewire_bench::{
@@ -13,7 +13,7 @@ use sidewire_protocol::{EnvelopeEncoding, TenantName};
 
 use super::{
     super::{
-        CommandFailure, client_tls, read_credential, schema_args::SchemaOrConfigArgs,
+        CommandFailure, client_tls, credential_of, schema_args::SchemaOrConfigArgs,
         signing::SigningArgs,
     },
     KEY_VARIABLE,
@@ -454,7 +454,7 @@ impl CommonArgs {
                     .signing
                     .signing_key()?
                     .map(|key| token_maker(key, self.signing.token_rules())),
-                ingest_key: read_credential(self.key_file.as_deref(), env::var(KEY_VARIABLE).ok())?,
+                ingest_key: credential_of(self.key_file.as_deref(), KEY_VARIABLE)?,
                 encoding: self.encoding.into(),
             })),
         };

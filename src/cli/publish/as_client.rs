@@ -1,6 +1,6 @@
 //! `sidewire publish --as-client`: sends one event over a WebSocket, as a client does.
 
-use std::{env, future::Future, io::Write, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, io::Write, path::PathBuf, sync::Arc, time::Duration};
 
 use prost::Message as _;
 use serde_json::json;
@@ -15,8 +15,7 @@ use sidewire_protocol::{
 use tokio::time::timeout;
 
 use crate::cli::{
-    CommandFailure, TOKEN_VARIABLE, client_tls, event_args::EventBody, read_credential,
-    write_result,
+    CommandFailure, TOKEN_VARIABLE, client_tls, credential_of, event_args::EventBody, write_result,
 };
 
 /// The time within which the relay must have answered everything.
@@ -73,7 +72,7 @@ pub(super) async fn run(
     let random = Arc::new(RandomSource::from_system().map_err(CommandFailure::new)?);
     let event = OutgoingEvent::read(schema, body, &random)?;
     let mut options = ClientOptions::new(url, random);
-    options.token = read_credential(args.token_file.as_deref(), env::var(TOKEN_VARIABLE).ok())?;
+    options.token = credential_of(args.token_file.as_deref(), TOKEN_VARIABLE)?;
     options.user_id.clone_from(&args.user);
     options.tls = client_tls(url, args.ca_file.as_deref())?;
     let mut connection = RelayConnection::open(&options)

@@ -1,15 +1,17 @@
 //! The connections of `sidewire tail`, one per token, and how much each received.
 
-use std::{env, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::future::select_all;
 use serde_json::Value;
-use sidewire_client::{ClientError, ClientEvent, ClientOptions, Credential, RelayClient};
+use sidewire_client::{
+    ClientError, ClientEvent, ClientOptions, Credential, RelayClient, TokenSource,
+};
 use sidewire_protocol::{Topic, random::RandomSource};
 
-use super::TailArgs;
-use crate::cli::{CommandFailure, TOKEN_VARIABLE, client_tls, read_credential};
+use super::{TailArgs, token_file::TokenFile};
+use crate::cli::{CommandFailure, TOKEN_VARIABLE, client_tls, credential_of};
 
 /// The claim that names the user of a token.
 const USER_CLAIM: &str = "user_id";
@@ -39,14 +41,14 @@ impl Followers {
     pub(super) fn from_args(args: &TailArgs, url: &str) -> Result<Self, CommandFailure> {
         let random = Arc::new(RandomSource::from_system().map_err(CommandFailure::new)?);
         let follower = |file: Option<&Path>, is_named: bool| {
-            let token = read_credential(file, env::var(TOKEN_VARIABLE).ok())?;
+            let token = credential_of(file, TOKEN_VARIABLE)?;
             let user = file.filter(|_| is_named).map(|file| {
                 let user = token.as_ref().and_then(user_of);
                 user.unwrap_or_else(|| file.display().to_string())
             });
             Ok::<_, CommandFailure>(Follower {
                 user,
-                client: build_client(args, url, Arc::clone(&random), token)?,
+                client: build_client(args, url, Arc::clone(&random), token, file)?,
                 events: 0,
                 bytes: 0,
                 gaps: 0,
@@ -99,8 +101,12 @@ fn build_client(
     url: &str,
     random: Arc<RandomSource>,
     token: Option<Credential>,
+    token_file: Option<&Path>,
 ) -> Result<RelayClient, CommandFailure> {
     let mut options = ClientOptions::new(url, random);
+    let source = token.as_ref().zip(token_file);
+    let source = source.and_then(|(token, path)| TokenFile::open(path, token));
+    options.fresh_token = source.map(|source| Arc::new(source) as Arc<dyn TokenSource>);
     options.token = token;
     options.user_id.clone_from(&args.user);
     options.tls = client_tls(url, args.ca_file.as_deref())?;

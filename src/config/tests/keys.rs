@@ -51,6 +51,10 @@ fn token_settings_are_refused_if_authentication_is_disabled() {
             "mode = \"none\"\naudience = \"a\"\n",
             "line 5: auth.audience: has no effect",
         ),
+        (
+            "mode = \"none\"\n[auth.subscribe]\nurl = \"https://app.example.com/\"\n",
+            "line 6: auth.subscribe.url: has no effect",
+        ),
     ] {
         let refusal = refusal(&format!("{loopback}[auth]\n{auth}"));
         assert!(refusal.starts_with(message), "{refusal}");
@@ -187,4 +191,37 @@ fn a_key_set_url_is_unique_and_its_timeout_is_below_that_of_a_handshake() {
         refusal.contains("auth.jwks_timeout: is not less than"),
         "{refusal}"
     );
+}
+
+#[test]
+fn the_backend_for_subscriptions_has_a_url_and_bounded_values() {
+    let with = |lines: &str| {
+        let keys = "[[auth.keys]]\njwks_file = \"a\"\n[auth.subscribe]\n";
+        parse(&format!("{keys}{lines}\n"))
+    };
+    let url = "url = \"unix:app.sock:/ask\"\nkey_file = \"ask.key\"";
+    let subscribe = with(url).unwrap().auth.subscribe;
+    let resolved = BackendUrl::parse("unix:/etc/sidewire/app.sock:/ask");
+    assert_eq!(subscribe.url, resolved.ok());
+    assert_eq!(subscribe.key_file, Some("/etc/sidewire/ask.key".into()));
+    for (lines, message) in [
+        ("key_file = \"ask.key\"", "key_file: has no effect"),
+        ("timeout = \"0s\"", "timeout: is 0"),
+        ("timeout = \"21s\"", "timeout: is 21s"),
+        ("ttl = \"2h\"", "ttl: is 2h"),
+        ("negative_ttl = \"2h\"", "negative_ttl: is 2h"),
+        ("entries = 0", "entries: is 0"),
+        ("entries = 1000001", "entries: is 1000001"),
+        ("concurrency = 0", "concurrency: is 0"),
+        ("concurrency = 1001", "concurrency: is 1001"),
+    ] {
+        let refusal = with(lines).unwrap_err().to_string();
+        let expected = format!("line 4: auth.subscribe.{message}");
+        assert!(refusal.starts_with(&expected), "{refusal}");
+    }
+    let refusal = with("url = \"http://app.example.com/\"")
+        .unwrap_err()
+        .to_string();
+    assert!(refusal.contains("is neither https"), "{refusal}");
+    with("ttl = \"0s\"\nnegative_ttl = \"0s\"").unwrap();
 }

@@ -81,6 +81,7 @@ fn a_value_out_of_its_bounds_is_refused() {
             "[limits]\njson_max = \"1023B\"",
             "limits.json_max: is 1023 B",
         ),
+        ("[ops]\ntenant_labels = 1001", "ops.tenant_labels: is 1001"),
         ("[replay]\nbytes = \"2TiB\"", "replay.bytes: is 2.0 TiB"),
         (
             "[limits]\nmemory_max = \"447MiB\"",

@@ -9,7 +9,7 @@ use sidewire_protocol::{
     schema::{InspectLimits, InspectedEnvelope, InspectedPayload, Schema},
 };
 
-use super::{frame_refusal, no_payload_refusal};
+use super::{no_payload_refusal, parsed_frame::frame_refusal};
 use crate::{auth::Grant, config::Config, planted::fault};
 
 /// Bytes of JSON that the relay may add to a client event besides what it adds to every event:

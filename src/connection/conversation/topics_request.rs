@@ -13,9 +13,6 @@ use sidewire_protocol::{
 
 use super::{Conversation, NO_MEMORY_RETRY_AFTER, payload_refusal};
 
-/// Delay after which a client should retry a request that was refused because too many wait.
-const WAITING_RETRY_AFTER: Duration = Duration::from_secs(1);
-
 /// The contents of a Subscribe or Unsubscribe.
 #[derive(Debug, PartialEq)]
 pub struct TopicsRequest {
@@ -120,15 +117,21 @@ impl TopicsAnswer {
         }
     }
 
-    /// Returns the refusal when `waiting_max` requests already wait for a replay to end.
+    /// Returns the refusal of a Subscribe to this topic, which the backend does not allow.
     #[must_use]
-    pub fn too_many_waiting_reply(&self, waiting_max: usize) -> Reply {
-        let message =
-            format!("at most {waiting_max} Subscribes and Unsubscribes may wait during a replay");
+    pub fn denied_reply(&self, topic: &Topic) -> Reply {
+        let message = format!("{topic} is not allowed by the backend");
+        let refusal = MessageRefusal::new(ErrorCode::AuthorizationFailed, message);
+        Reply::Error(refusal.for_message(&self.message_id))
+    }
+
+    /// Returns the refusal of a Subscribe on which the backend did not decide.
+    #[must_use]
+    pub fn unanswered_reply(&self, retry_after: Duration) -> Reply {
+        let message = "the relay could not find out whether this is allowed";
         Reply::Error(MessageRefusal {
-            retry_after: Some(WAITING_RETRY_AFTER),
-            ..MessageRefusal::new(ErrorCode::RateLimitExceeded, message)
-                .for_message(&self.message_id)
+            retry_after: Some(retry_after),
+            ..MessageRefusal::new(ErrorCode::InternalError, message).for_message(&self.message_id)
         })
     }
 

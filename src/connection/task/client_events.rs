@@ -80,7 +80,7 @@ impl<S: Transport> ConnectionTask<S> {
     /// Sends an event to the other clients of its topics, or refuses it.
     pub(super) fn relay_client_event(&mut self, request: ClientEventRequest) {
         if self.withdraw_presence(&request) {
-            return self.account.relay().metrics.client_event_accepted();
+            return self.account.relay().metrics.client_event_accepted(0);
         }
         if request.presence.is_some() && !self.charge_presence(&request) {
             return;
@@ -142,7 +142,7 @@ impl<S: Transport> ConnectionTask<S> {
         });
         match allowed {
             Ok((request, _)) if self.withdraw_presence(&request) => {
-                self.account.relay().metrics.client_event_accepted();
+                self.account.relay().metrics.client_event_accepted(0);
             }
             Ok((request, _)) if request.presence.is_some() && !self.charge_presence(&request) => {}
             Ok((request, event)) => self.send_to_others(request, event),
@@ -173,10 +173,11 @@ impl<S: Transport> ConnectionTask<S> {
             return self.push_reply(&Reply::Error(refusal));
         }
         let topics = request.topics.into_boxed_slice();
+        let bytes = event.frame().len();
         relay
             .publisher
             .relay_client_event(&open.hub, Arc::new(event), topics);
-        relay.metrics.client_event_accepted();
+        relay.metrics.client_event_accepted(bytes);
     }
 
     fn event_stamp(&self) -> EventStamp {

@@ -23,11 +23,15 @@ impl<S: Transport> ConnectionTask<S> {
         if !self.is_open() {
             return;
         }
+        // An outbox that has overflowed lacks an event, so what is queued behind must not be
+        // written.
+        let first = self.account.outbox().signals().ending();
+        let ending = first.filter(|it| !it.drains_outbox()).unwrap_or(ending);
         self.account.closed = CloseLabel::ByRelay(ending);
         self.phase = ConnectionPhase::Closing;
         if !ending.drains_outbox() {
             self.account
-                .record_dropped(self.account.outbox.discard_queued());
+                .record_dropped(self.account.outbox().discard_queued());
         }
         let not_authentic = match ending {
             CloseReason::TokenExpired => Some("the token has expired"),
@@ -70,7 +74,7 @@ impl<S: Transport> ConnectionTask<S> {
             self.account.closed = CloseLabel::ByClient;
             self.phase = ConnectionPhase::Closing;
             self.account
-                .record_dropped(self.account.outbox.discard_queued());
+                .record_dropped(self.account.outbox().discard_queued());
             self.set_close_deadline();
         }
     }
@@ -95,7 +99,7 @@ impl<S: Transport> ConnectionTask<S> {
         if was_open {
             self.account.closed = closed;
             self.account
-                .record_dropped(self.account.outbox.discard_queued());
+                .record_dropped(self.account.outbox().discard_queued());
             self.stream.queue_close(CloseFrame {
                 code,
                 // The text of tungstenite is about the wire and reveals nothing of the relay.
@@ -109,7 +113,7 @@ impl<S: Transport> ConnectionTask<S> {
     pub(super) fn abandon_outbox(&mut self) {
         self.phase = ConnectionPhase::Closed;
         self.account
-            .record_dropped(self.account.outbox.discard_all());
+            .record_dropped(self.account.outbox().discard_all());
         self.set_close_deadline();
     }
 
@@ -142,6 +146,7 @@ impl<S: Transport> Drop for ConnectionTask<S> {
     /// Resets the stream if something is unwritten, whatever ended the task: the client must not
     /// mistake this for a clean end.
     fn drop(&mut self) {
+        self.end_waiting_for_client();
         if self.stream.has_unwritten() {
             self.stream.reset();
             self.account.record_dropped(self.stream.abandon_unflushed());

@@ -54,7 +54,7 @@ impl<S: Transport> ConnectionTask<S> {
             }
             None if now < open.last_read_at + interval => open.last_read_at + interval,
             again_or_not => {
-                self.account.outbox.set_ping(Box::new(frame::EMPTY_PING));
+                self.account.outbox().set_ping(Box::new(frame::EMPTY_PING));
                 // Every client has time to answer, even if a reload has made the times shorter
                 // than its silence so far.
                 let end = again_or_not

@@ -12,7 +12,9 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::{ConnectionPhase, ConnectionTask, offloaded::ReadMessage};
 use crate::{
     connection::{
-        conversation::{MessageKind, ParsedFrame, no_memory_refusal, rate_limit_refusal},
+        conversation::{
+            ConversationAction, MessageKind, ParsedFrame, no_memory_refusal, rate_limit_refusal,
+        },
         stream::Transport,
     },
     limits::Limit,
@@ -55,7 +57,8 @@ impl<S: Transport> ConnectionTask<S> {
             .charge_message(kind, self.account.user_key(), &shard.relay);
         if let Err(exceeded) = charged {
             let refusal = with_message_id(message_id.as_ref(), rate_limit_refusal(exceeded));
-            return self.push_reply(&Reply::Error(refusal));
+            let action = ConversationAction::Reply(Reply::Error(refusal));
+            return self.carry_out_or_queue(action, json.len());
         }
         let weight = Schema::json_weight(json.as_bytes(), READ_AT_ONCE_WEIGHT_MAX);
         let len = json.len();

@@ -2,6 +2,7 @@
 //! what is queued, watches the deadlines, and closes the connection with the right code. Knows no
 //! topics.
 
+mod authorization;
 mod client_events;
 mod ending;
 mod heartbeat;
@@ -11,6 +12,8 @@ mod open;
 mod poll;
 mod presence;
 mod requests;
+mod revocation;
+mod token_renewal;
 
 use std::{future::poll_fn, mem, rc::Rc, time::Duration};
 
@@ -19,13 +22,13 @@ use sidewire_protocol::{EnvelopeEncoding, close::CloseReason};
 use tokio::{task::yield_now, time::Instant};
 use tokio_tungstenite::tungstenite::Message;
 
-use self::{open::OpenConnection, poll::ConnectionStep};
+use self::{open::OpenConnection, poll::ConnectionStep, token_renewal::token_deadline};
 use super::{
     admitted::{AdmittedClient, ConnectionGuard},
     deadlines::{DeadlineKind, Deadlines, FinalCheck},
     pace::MessageBudget,
     stream::{FrameStream, Transport},
-    waiting::WaitingRequests,
+    waiting::WaitingMessages,
 };
 use crate::{alarms::Alarm, limits::Limit, outbox::WriteProgress, relay::ShardContext};
 
@@ -59,6 +62,8 @@ pub(super) struct ConnectionTask<S: Transport> {
     /// True while there may be bytes that are read and not parsed yet: initially those that came
     /// after the handshake.
     has_unparsed_input: bool,
+    /// True if the client has reconnected, until it resumes.
+    may_resume_reconnect: bool,
     deadlines: Deadlines,
     final_check: FinalCheck,
     /// Set for the earliest deadline.
@@ -105,9 +110,6 @@ impl<S: Transport> ConnectionTask<S> {
         let message_max = client.message_max;
         let outbox = admitted.outbox;
         let identity = admitted.identity;
-        let lifetime = identity
-            .expires_at
-            .map(|end| end.saturating_sub(relay.clock.since_unix_epoch()));
         let now = Instant::now();
         Self {
             phase: ConnectionPhase::Open(OpenConnection {
@@ -115,8 +117,9 @@ impl<S: Transport> ConnectionTask<S> {
                 grant: identity.grant,
                 pace: MessageBudget::default(),
                 unanswered: None,
-                waiting: WaitingRequests::default(),
+                waiting: WaitingMessages::default(),
                 offloaded: None,
+                renewal: None,
                 ticket: None,
                 write_ticket: None,
                 last_read_at: now,
@@ -127,8 +130,9 @@ impl<S: Transport> ConnectionTask<S> {
             stream: FrameStream::new(stream, read_ahead, message_max, Rc::clone(&outbox)),
             turn_is_over: false,
             has_unparsed_input: true,
+            may_resume_reconnect: admitted.has_reconnected,
             deadlines: Deadlines {
-                token: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
+                token: token_deadline(relay, identity.expires_at),
                 silence: Some(now + client.ping_interval),
                 ..Deadlines::default()
             },
@@ -162,6 +166,8 @@ impl<S: Transport> ConnectionTask<S> {
                 ConnectionStep::Subscribe => self.continue_subscribe(),
                 ConnectionStep::Presence => self.send_presence(),
                 ConnectionStep::Waited => self.carry_out_waiting(),
+                ConnectionStep::Revocation => self.carry_out_revocation(),
+                ConnectionStep::TokenVerified(verified) => self.finish_renewal(*verified),
                 ConnectionStep::MessageRead(read) => self.handle_read_message(read),
                 ConnectionStep::Ending(ending) => self.begin_close(ending),
                 ConnectionStep::Expired(DeadlineKind::Token) => {
@@ -239,7 +245,7 @@ impl<S: Transport> ConnectionTask<S> {
     }
 
     fn dispatch_message(&mut self, message: Message) {
-        let spoken = self.account.outbox.encoding();
+        let spoken = self.account.outbox().encoding();
         match message {
             Message::Close(_) => self.on_client_close(),
             _ if !self.is_open() => {}
@@ -263,16 +269,32 @@ impl<S: Transport> ConnectionTask<S> {
     fn on_written(&mut self, advanced: WriteProgress) {
         self.account.record_write(advanced);
         if advanced.frames > 0 {
-            self.deadlines.write = None;
+            self.end_waiting_for_client();
             self.final_check.clear(DeadlineKind::Write);
         }
-        if !self.is_open() && self.account.outbox.is_empty() {
+        if !self.is_open() && self.account.outbox().is_empty() {
             let answered = Instant::now() + CLOSE_ANSWER_TIMEOUT;
             let end = self
                 .deadlines
                 .close
                 .map_or(answered, |end| end.min(answered));
             self.deadlines.close = Some(end);
+        }
+    }
+
+    /// Notes that the kernel does not take what is queued: the client does not read it in time.
+    fn begin_waiting_for_client(&mut self) {
+        if self.deadlines.write.is_none() {
+            let now = Instant::now();
+            self.deadlines.write = Some(now + self.write_timeout());
+            self.account.record_blocked(Some(now));
+        }
+    }
+
+    /// Notes that the kernel has taken a frame, or that none will be written any more.
+    fn end_waiting_for_client(&mut self) {
+        if self.deadlines.write.take().is_some() {
+            self.account.record_blocked(None);
         }
     }
 

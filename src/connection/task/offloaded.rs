@@ -45,7 +45,7 @@ impl<S: Transport> ConnectionTask<S> {
         // The message counts towards the memory limit, because any number of connections may wait
         // for the thread.
         let messages = shard.hub.begun_messages();
-        let Ok(held) = messages.reserve(&self.account.outbox, len) else {
+        let Ok(held) = messages.reserve(self.account.outbox(), len) else {
             shard.relay.metrics.limit_exceeded(Limit::Memory);
             return self.begin_close(CloseReason::NoMemory);
         };

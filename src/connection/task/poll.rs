@@ -5,7 +5,10 @@ use std::task::{Context, Poll};
 use sidewire_protocol::close::CloseReason;
 use tokio::time::Instant;
 
-use super::{ConnectionPhase, ConnectionTask, DeadlineKind, offloaded::ReadMessage};
+use super::{
+    ConnectionPhase, ConnectionTask, DeadlineKind, offloaded::ReadMessage,
+    token_renewal::VerifiedToken,
+};
 use crate::{alarms::Alarm, connection::stream::Transport, outbox::WriteProgress, scheduler::Cost};
 
 /// Maximum number of queued bytes that are written without waiting for the tenant's quantum. Up
@@ -22,7 +25,11 @@ pub(super) enum ConnectionStep {
     /// Send presence messages that are owed.
     Presence,
     Waited,
+    /// Carry out a revocation that a backend has requested.
+    Revocation,
     MessageRead(ReadMessage),
+    /// Answer an Authenticate.
+    TokenVerified(Box<VerifiedToken>),
     Ending(CloseReason),
     Expired(DeadlineKind),
     Finished,
@@ -33,9 +40,9 @@ impl<S: Transport> ConnectionTask<S> {
     /// a client that never stops sending cannot put them off; then writing, since
     /// a connection stops reading when its outbox fills up.
     pub(super) fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
-        self.account.outbox.signals().register_waker(context);
+        self.account.outbox().signals().register_waker(context);
         if let ConnectionPhase::Open(open) = &self.phase
-            && let Some(ending) = self.account.outbox.signals().ending()
+            && let Some(ending) = self.account.outbox().signals().ending()
             && !open.must_finish_before(ending)
         {
             return Poll::Ready(ConnectionStep::Ending(ending));
@@ -71,12 +78,25 @@ impl<S: Transport> ConnectionTask<S> {
     /// order in which they came.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
         if let ConnectionPhase::Open(open) = &mut self.phase {
+            if let Poll::Ready(verified) = open.poll_renewal(context) {
+                return Poll::Ready(ConnectionStep::TokenVerified(Box::new(verified)));
+            }
+            if self.account.outbox().has_revocation() {
+                // The connection's own tickets may stand before this one, and would not be used
+                // until it is served.
+                open.hub.postpone_own_work();
+                return match open.may_work() {
+                    true => Poll::Ready(ConnectionStep::Revocation),
+                    false => Poll::Pending,
+                };
+            }
             if open.hub.has_reached_head() {
                 return Poll::Ready(ConnectionStep::Subscribe);
             }
+            open.poll_question(context);
             if open.has_ready_request() {
-                // It may be behind the connection's own place.
-                open.hub.postpone_presence();
+                // As above.
+                open.hub.postpone_own_work();
                 return match open.may_work() {
                     true => Poll::Ready(ConnectionStep::Waited),
                     false => Poll::Pending,
@@ -94,7 +114,7 @@ impl<S: Transport> ConnectionTask<S> {
         {
             return Poll::Ready(ConnectionStep::Subscribe);
         }
-        if self.account.outbox.owes_presence()
+        if self.account.outbox().owes_presence()
             && let ConnectionPhase::Open(open) = &self.phase
             && open
                 .hub
@@ -107,7 +127,7 @@ impl<S: Transport> ConnectionTask<S> {
 
     /// Returns an expired deadline, if there is one. Otherwise sets an alarm for the earliest.
     fn check_deadlines(&mut self) -> Option<DeadlineKind> {
-        if self.account.outbox.signals().take_alarm() {
+        if self.account.outbox().signals().take_alarm() {
             self.alarm = None;
             self.refresh_settings();
         }
@@ -122,7 +142,7 @@ impl<S: Transport> ConnectionTask<S> {
                 self.account
                     .shard
                     .alarms
-                    .set_alarm(next, &self.account.outbox)
+                    .set_alarm(next, self.account.outbox())
             });
         }
         None
@@ -135,7 +155,7 @@ impl<S: Transport> ConnectionTask<S> {
         self.tighten_idle_deadline();
         if self.is_key_removed() {
             self.account
-                .outbox
+                .outbox()
                 .signals()
                 .request_end(CloseReason::KeyRemoved);
         }
@@ -164,7 +184,7 @@ impl<S: Transport> ConnectionTask<S> {
         let ConnectionPhase::Open(open) = &mut self.phase else {
             return true;
         };
-        if self.account.outbox.unwritten_bytes() > WRITTEN_AT_ONCE_MAX {
+        if self.account.outbox().unwritten_bytes() > WRITTEN_AT_ONCE_MAX {
             return open.hub.may_write(&mut open.write_ticket);
         }
         open.write_ticket = None;
@@ -173,12 +193,12 @@ impl<S: Transport> ConnectionTask<S> {
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
         if self.stream.has_unwritten() {
-            let before = self.account.outbox.unwritten_bytes();
+            let before = self.account.outbox().unwritten_bytes();
             let polled = self.stream.poll_write(context);
             if before > WRITTEN_AT_ONCE_MAX
                 && let ConnectionPhase::Open(open) = &mut self.phase
             {
-                let written = before - self.account.outbox.unwritten_bytes();
+                let written = before - self.account.outbox().unwritten_bytes();
                 open.hub.charge_write(Cost::BYTE.times(written));
                 // Gives up the slot: others need not wait for a client that does not read.
                 open.write_ticket = None;
@@ -187,10 +207,7 @@ impl<S: Transport> ConnectionTask<S> {
                 Poll::Ready(Ok(advanced)) => Poll::Ready(ConnectionStep::Wrote(advanced)),
                 Poll::Ready(Err(_)) => Poll::Ready(self.on_connection_lost()),
                 Poll::Pending => {
-                    let timeout = self.write_timeout();
-                    self.deadlines
-                        .write
-                        .get_or_insert_with(|| Instant::now() + timeout);
+                    self.begin_waiting_for_client();
                     Poll::Pending
                 }
             };
@@ -218,7 +235,7 @@ impl<S: Transport> ConnectionTask<S> {
     /// full.
     pub(super) fn accepts_input(&self) -> bool {
         let is_stopped = matches!(&self.phase, ConnectionPhase::Open(open) if open.stops_reading());
-        !is_stopped && self.account.outbox.is_half_free()
+        !is_stopped && self.account.outbox().is_half_free()
     }
 
     /// Returns true if the relay waits for the client, and the client waits neither for its
@@ -245,6 +262,8 @@ impl<S: Transport> ConnectionTask<S> {
                         false => Poll::Pending,
                     };
                 }
+                // What the slot was held for is done, or cannot be done now.
+                self.leave_queue();
                 match self
                     .stream
                     .poll_read(context, &self.account.shard.read_buffer)

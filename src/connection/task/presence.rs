@@ -60,11 +60,12 @@ impl<S: Transport> ConnectionTask<S> {
         let now = relay.clock.unix_seconds();
         let user = &self.account.user_key().user;
         let (payload, topics) = (request.payload_number, request.topics);
+        let bytes = event.frame().len();
         let set = open
             .hub
             .set_presence(user, payload, Arc::new(event), topics, &limits, now);
         let refused = match set {
-            Ok(()) => return relay.metrics.client_event_accepted(),
+            Ok(()) => return relay.metrics.client_event_accepted(bytes),
             Err(refused) => refused,
         };
         let (limit, message) = match refused {

@@ -1,8 +1,10 @@
 //! Carries out the requests of a client: replies and subscriptions.
 
-use sidewire_protocol::{close::CloseReason, reply::Reply};
+use std::mem;
 
-use super::{ConnectionPhase, ConnectionTask};
+use sidewire_protocol::{ErrorCode, close::CloseReason, reply::Reply};
+
+use super::{ConnectionPhase, ConnectionTask, open::UnansweredSubscribe};
 use crate::{
     connection::{
         conversation::{
@@ -10,7 +12,7 @@ use crate::{
             TopicsAnswer, TopicsRequest, rate_limit_refusal,
         },
         stream::Transport,
-        waiting::WAITING_MAX,
+        waiting::{WAITING_MAX, WaitingMessage},
     },
     hub::{SubscribeConfirmation, SubscribeError, SubscribeProgress},
     limits::Limit,
@@ -36,7 +38,9 @@ impl<S: Transport> ConnectionTask<S> {
             .charge_message(parsed.kind(), self.account.user_key(), relay);
         match charged {
             Ok(()) => self.handle_charged_message(parsed),
-            Err(exceeded) => self.carry_out_or_queue(parsed.rate_limit_reply(exceeded)),
+            Err(exceeded) => {
+                self.carry_out_or_queue(parsed.rate_limit_reply(exceeded), parsed.len());
+            }
         }
     }
 
@@ -47,47 +51,104 @@ impl<S: Transport> ConnectionTask<S> {
         };
         let relay = self.account.relay();
         let limits = (&relay.live().config).into();
-        let action = Conversation::new(&self.account.user_key().user, &open.grant, limits)
-            .decide_action(parsed, relay.clock.unix_seconds());
-        self.carry_out_or_queue(action);
+        let len = parsed.len();
+        let mut conversation =
+            Conversation::new(&self.account.user_key().user, &open.grant, limits);
+        if open.holds_everything() {
+            // What waits is judged by the grant when it is carried out.
+            conversation = conversation.without_grant();
+        }
+        let action = conversation.decide_action(parsed, relay.clock.unix_seconds());
+        self.carry_out_or_queue(action, len);
     }
 
-    fn carry_out_or_queue(&mut self, action: ConversationAction) {
+    /// Does what a message of `len` bytes requires, or queues it behind a Subscribe that is under
+    /// way.
+    pub(super) fn carry_out_or_queue(&mut self, action: ConversationAction, len: usize) {
         let ConnectionPhase::Open(open) = &mut self.phase else {
             return;
         };
-        let request = match action {
-            ConversationAction::Reply(reply) => return self.push_immediate_reply(reply),
-            ConversationAction::Relay(request) => return self.relay_client_event(request),
-            ConversationAction::ReadClientEvent {
-                envelope,
-                message_id,
-            } => return self.read_client_event(envelope, message_id),
-            ConversationAction::Request(request) => request,
-        };
-        if open.hub.is_live() && open.waiting.is_empty() {
-            self.carry_out(request);
-        } else if open.waiting.has_room() {
-            open.waiting.push(request);
-        } else {
-            let answer = &request.contents().answer;
-            let metrics = &self.account.relay().metrics;
-            metrics.limit_exceeded(Limit::Waiting);
-            self.push_reply(&answer.too_many_waiting_reply(WAITING_MAX));
+        match action {
+            action if !open.must_wait(&action) => self.carry_out_action(action),
+            action if open.waiting.has_room() => self.queue_message(action, len),
+            action => {
+                let refusal = match open.holds_everything() {
+                    true => action.too_many_waiting_refusal(WAITING_MAX),
+                    false => action.too_many_requests_refusal(WAITING_MAX),
+                };
+                self.account.relay().metrics.limit_exceeded(Limit::Waiting);
+                self.push_reply(&Reply::Error(refusal));
+            }
         }
     }
 
-    /// Carries out waiting requests while the tenant's quantum lasts.
+    /// Queues a message. Of those that wait for the answer to a question, which may be events, the
+    /// memory is counted.
+    fn queue_message(&mut self, action: ConversationAction, len: usize) {
+        let ConnectionPhase::Open(open) = &mut self.phase else {
+            return;
+        };
+        let is_counted = open.holds_everything();
+        let messages = self.account.shard.hub.begun_messages();
+        let memory = is_counted.then(|| messages.reserve(self.account.outbox(), len));
+        match memory.transpose() {
+            Ok(memory) => open.waiting.push(WaitingMessage::new(action, memory)),
+            Err(MemoryExceeded) => {
+                self.account.relay().metrics.limit_exceeded(Limit::Memory);
+                self.begin_close(CloseReason::NoMemory);
+            }
+        }
+    }
+
+    fn carry_out_action(&mut self, action: ConversationAction) {
+        match action {
+            ConversationAction::Reply(reply) => self.push_immediate_reply(reply),
+            ConversationAction::Relay(request) => self.relay_client_event(request),
+            ConversationAction::ReadClientEvent {
+                envelope,
+                message_id,
+            } => self.read_client_event(envelope, message_id),
+            ConversationAction::RenewToken(request) => self.begin_renewal(request),
+            ConversationAction::Request(request) => self.carry_out(request),
+        }
+    }
+
+    /// Carries out waiting messages while the tenant's quantum lasts.
     pub(super) fn carry_out_waiting(&mut self) {
         while let ConnectionPhase::Open(open) = &mut self.phase
-            && open.hub.is_live()
+            && open.has_ready_request()
             && open.hub.has_quota()
-            && let Some(request) = open.waiting.pop()
         {
-            self.carry_out(request);
+            if let Some(answered) = open.take_answered_question() {
+                self.conclude_question(answered);
+            } else if let Some(message) = open.waiting.pop() {
+                self.carry_out_waited(message.action);
+            }
         }
         // If there is more, it queues behind the tenant's other work.
         self.leave_queue();
+    }
+
+    /// Carries out a message that has waited, and is judged again by the grant.
+    fn carry_out_waited(&mut self, action: ConversationAction) {
+        let ConnectionPhase::Open(open) = &mut self.phase else {
+            return;
+        };
+        let limits = (&self.account.relay().live().config).into();
+        let user = &self.account.user_key().user;
+        let judged = match &action {
+            ConversationAction::Request(request) => {
+                Conversation::new(user, &open.grant, limits).judge_again(request)
+            }
+            ConversationAction::Relay(event) => event.check_grant(&open.grant),
+            ConversationAction::Reply(_)
+            | ConversationAction::ReadClientEvent { .. }
+            | ConversationAction::RenewToken(_) => Ok(()),
+        };
+        match judged {
+            Ok(()) => self.carry_out_action(action),
+            Err(refusal) => self.push_reply(&Reply::Error(refusal)),
+        }
     }
 
     /// Sends a reply at once. A Pong gets the position of the connection, which is not settled
@@ -96,7 +157,7 @@ impl<S: Transport> ConnectionTask<S> {
         if let Reply::Pong(pong) = &mut reply
             && let ConnectionPhase::Open(open) = &self.phase
         {
-            pong.position = open.hub.position().map(Into::into);
+            pong.position = open.position().map(Into::into);
         }
         self.push_reply(&reply);
     }
@@ -148,23 +209,12 @@ impl<S: Transport> ConnectionTask<S> {
     }
 
     fn carry_out(&mut self, request: ClientRequest) {
-        let topics_max = self.topics_max();
-        let ConnectionPhase::Open(open) = &mut self.phase else {
-            return;
-        };
         match request {
-            ClientRequest::Subscribe(TopicsRequest {
-                topics,
-                resume_from,
-                answer,
-            }) => match open.hub.request_subscribe(topics, topics_max, resume_from) {
-                Some(result) => self.answer_subscribe(answer, result),
-                None => {
-                    open.unanswered = Some(Box::new(answer));
-                    self.continue_subscribe();
-                }
-            },
+            ClientRequest::Subscribe(contents) => self.authorize(contents),
             ClientRequest::Unsubscribe(mut contents) => {
+                let ConnectionPhase::Open(open) = &mut self.phase else {
+                    return;
+                };
                 let done = open.hub.unsubscribe(&contents.topics);
                 if done < contents.topics.len() {
                     contents.topics.drain(..done);
@@ -173,6 +223,26 @@ impl<S: Transport> ConnectionTask<S> {
                         .push_front(ClientRequest::Unsubscribe(contents));
                 }
                 self.push_reply(&contents.answer.unsubscribe_confirmation());
+            }
+        }
+    }
+
+    /// Subscribes the client to topics that it may have.
+    pub(super) fn subscribe(&mut self, request: TopicsRequest) {
+        let topics_max = self.topics_max();
+        let ConnectionPhase::Open(open) = &mut self.phase else {
+            return;
+        };
+        let TopicsRequest {
+            topics,
+            resume_from,
+            answer,
+        } = request;
+        match open.hub.request_subscribe(topics, topics_max, resume_from) {
+            Some(result) => self.answer_subscribe(answer, result),
+            None => {
+                open.unanswered = Some(Box::new(UnansweredSubscribe::Requested(answer)));
+                self.continue_subscribe();
             }
         }
     }
@@ -194,8 +264,8 @@ impl<S: Transport> ConnectionTask<S> {
                 !matches!(progress, SubscribeProgress::Answer(_)) || !open.hub.is_live();
             match progress {
                 SubscribeProgress::Answer(result) => {
-                    if let Some(answer) = open.unanswered.take() {
-                        self.answer_subscribe(*answer, result);
+                    if let Some(answer) = open.take_unanswered() {
+                        self.answer_subscribe(answer, result);
                     }
                 }
                 SubscribeProgress::More => return,
@@ -215,7 +285,8 @@ impl<S: Transport> ConnectionTask<S> {
         let reply = match result {
             Ok(SubscribeConfirmation { position, resumed }) => {
                 if let Some(resumed) = resumed {
-                    metrics.resume_answered(resumed.map(drop));
+                    let has_reconnected = mem::take(&mut self.may_resume_reconnect);
+                    metrics.resume_answered(resumed.map(drop), has_reconnected);
                 }
                 answer.subscribe_confirmation(position, resumed.and_then(Result::ok))
             }
@@ -231,10 +302,11 @@ impl<S: Transport> ConnectionTask<S> {
         self.push_reply(&reply);
     }
 
-    /// Sends a reply. A client that is refused too often is disconnected.
+    /// Sends a reply. A client that is refused too often is disconnected, unless it is by the
+    /// relay's fault or that of a backend.
     pub(super) fn push_reply(&mut self, reply: &Reply) {
         self.queue_reply(reply);
-        if matches!(reply, Reply::Error(_))
+        if matches!(reply, Reply::Error(refusal) if refusal.code != ErrorCode::InternalError)
             && let ConnectionPhase::Open(open) = &mut self.phase
             && open.pace.record_refusal(self.account.relay())
         {

@@ -20,32 +20,34 @@ use crate::{
     tls,
 };
 
-struct Certified {
+pub(super) struct Certified {
     cert: CertificateDer<'static>,
-    cert_pem: String,
-    live: LiveSettings,
+    pub(super) cert_pem: String,
+    pub(super) live: LiveSettings,
 }
 
 /// A self-made certificate, and what a reload would make of it.
-fn certified() -> Certified {
+pub(super) fn certified() -> Certified {
     let made = generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
     let key = tls::parse_private_key(made.signing_key.serialize_pem().as_bytes()).unwrap();
     let cert = made.cert.der().clone();
     Certified {
         cert_pem: made.cert.pem(),
         live: LiveSettings {
+            subscribe_backend: None,
             config: Config::default(),
             schema: Arc::new(Schema::bundled().unwrap()),
             authenticator: Authenticator::Open,
             ingest_keys: IngestKeys::default(),
             tls: Some(tls::server_config(vec![cert.clone()], key).unwrap()),
+            certificate_expiry: None,
         },
         cert,
     }
 }
 
 /// Connects as a client that trusts these certificates. Returns the one it is shown.
-async fn connect(
+pub(super) async fn connect(
     fixture: &ConnectionFixture,
     trusted: &str,
 ) -> (TlsStream<TcpStream>, CertificateDer<'static>) {

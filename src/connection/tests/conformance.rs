@@ -31,7 +31,7 @@ use crate::{
     config::Config,
     connection::{
         Transport,
-        handshake::{ConnectingPeer, run_handshake},
+        handshake::{ConnectingPeer, UpgradeVerdict, run_handshake},
         task::ConnectionTask,
         testing::ConnectionFixture,
     },
@@ -60,9 +60,9 @@ fn echo_message<S: Transport>(connection: &mut ConnectionTask<S>, message: Messa
         echo[0] = frame::TEXT;
     }
     let head = echo.iter().copied().take(HEADER_BYTES_MAX).collect();
-    let outbox = Rc::as_ptr(&connection.account.outbox);
+    let outbox = Rc::as_ptr(connection.account.outbox());
     QUEUED.with_borrow_mut(|queued| queued.entry(outbox).or_default().push_back(head));
-    connection.account.outbox.push_reply(echo);
+    connection.account.outbox().push_reply(echo);
 }
 
 #[test]
@@ -129,7 +129,9 @@ fn echo(fixture: &ConnectionFixture, stream: TcpStream, peer: IpAddr, sent: &Rc<
             is_address_counted: false,
         };
         let handshake = run_handshake(Rc::clone(&shard), stream, newcomer).await;
-        let (admitted, stream, read_ahead) = handshake.expect("the client is let in");
+        let Some((UpgradeVerdict::Admitted(admitted), stream, read_ahead)) = handshake else {
+            panic!("the client is not let in");
+        };
         let outbox = Rc::as_ptr(&admitted.outbox);
         let wire = Wire {
             stream,

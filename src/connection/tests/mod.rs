@@ -1,6 +1,7 @@
 //! A client's conversation over a stream in memory, under paused time.
 
 mod any_schema;
+mod authorization;
 mod certificates;
 mod claimed_topics;
 mod client_events;
@@ -14,10 +15,14 @@ mod heartbeat;
 mod json;
 mod json_events;
 mod limits;
+mod measures;
 mod memory;
 mod presence;
+mod refused_handshakes;
 mod resume;
+mod revocation;
 mod schedules;
 mod slow;
 mod tls_handshakes;
+mod token_renewal;
 mod turns;

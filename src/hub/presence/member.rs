@@ -27,8 +27,9 @@ impl TenantMember {
         self.here.tenant.presence()
     }
 
+    /// Returns the id of the connection in the process.
     pub(in crate::hub) fn key(&self) -> ConnectionKey {
-        self.hub().connection_key(self.id())
+        self.record().key()
     }
 
     /// Takes a presence message of the client. `named` are the topics that it names, of which the

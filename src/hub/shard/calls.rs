@@ -2,19 +2,28 @@
 
 use std::{
     future::poll_fn,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
-use sidewire_protocol::{TenantName, Topic, UserName, close::CloseReason};
+use sidewire_protocol::{TenantName, Topic, UserName};
 use tokio::{sync::oneshot, task::yield_now};
 
-use super::ShardHub;
-use crate::hub::admin::DisconnectRequest;
+use super::{ShardHub, ShardTenant};
+use crate::{
+    hub::{
+        admin::{PageRequest, TenantRequest, UserAction, UserRequest, send_answer},
+        revocation::RevocationCall,
+        subscribers::ConnectionId,
+    },
+    outbox::Outbox,
+    scheduler::Cost,
+};
 
 /// A call to the shard.
 enum ShardCall {
     Ping(oneshot::Sender<()>),
-    Disconnect(DisconnectRequest),
+    Tenant(TenantRequest),
 }
 
 impl ShardHub {
@@ -23,8 +32,11 @@ impl ShardHub {
         while let Some(call) = poll_fn(|context| self.poll_call(context)).await {
             match call {
                 ShardCall::Ping(answer) => send_answer(answer, ()),
-                ShardCall::Disconnect(call) => {
-                    self.answer_disconnect(call);
+                ShardCall::Tenant(call) => {
+                    match call {
+                        TenantRequest::User(request) => self.act_on_user(request),
+                        TenantRequest::Page(request) => self.list_page(request),
+                    }
                     yield_now().await;
                 }
             }
@@ -37,46 +49,79 @@ impl ShardHub {
         if let Poll::Ready(ping) = calls.pings.poll_recv(context) {
             return Poll::Ready(ping.map(ShardCall::Ping));
         }
-        let disconnect = ready!(calls.disconnects.poll_recv(context));
-        Poll::Ready(disconnect.map(ShardCall::Disconnect))
+        let call = ready!(calls.tenants.poll_recv(context));
+        Poll::Ready(call.map(ShardCall::Tenant))
     }
 
-    fn answer_disconnect(&self, call: DisconnectRequest) {
-        let DisconnectRequest {
+    fn list_page(&self, request: PageRequest) {
+        if request.answer.is_closed() {
+            return;
+        }
+        let tenants = self.tenants.borrow();
+        let page = tenants.get(&request.tenant).map(|here| {
+            let index = here.index.borrow();
+            let (filter, after) = (&request.filter, request.after);
+            let page = here.roster.page(&index, filter, after, request.limit);
+            here.work.charge(Cost::STEP.times(page.touched));
+            page
+        });
+        send_answer(request.answer, page.unwrap_or_default());
+    }
+
+    fn act_on_user(&self, call: UserRequest) {
+        let UserRequest {
             tenant,
             user,
+            action,
             answer,
         } = call;
         // The caller has timed out; a late disconnect would end connections that joined since.
-        if !answer.is_closed() {
-            send_answer(answer, self.disconnect_user(&tenant, &user));
+        if answer.is_closed() {
+            return;
+        }
+        match action {
+            UserAction::Disconnect(reason) => {
+                let mut ended = 0;
+                self.nudge_user(&tenant, &user, |_, _, outbox| {
+                    let is_first = outbox.signals().set_ending(reason);
+                    ended += u64::from(is_first);
+                    is_first
+                });
+                send_answer(answer, ended);
+            }
+            UserAction::EndSubscriptions(topics) => {
+                let call = Rc::new(RevocationCall::new(topics, answer));
+                self.nudge_user(&tenant, &user, |here, id, outbox| {
+                    here.revocations.add((id, outbox), &call);
+                    true
+                });
+            }
         }
     }
 
-    /// Ends the connections of a user, as their tenant is scheduled. Returns the number of
-    /// connections that were not ending already.
-    fn disconnect_user(&self, tenant: &TenantName, user: &UserName) -> u64 {
+    /// Calls `f` with every connection of a user, and nudges those for which it returns true, as
+    /// their tenant is scheduled.
+    fn nudge_user(
+        &self,
+        tenant: &TenantName,
+        user: &UserName,
+        mut f: impl FnMut(&ShardTenant, ConnectionId, &Outbox) -> bool,
+    ) {
         let tenants = self.tenants.borrow();
         let Some(here) = tenants.get(tenant) else {
-            return 0;
+            return;
         };
-        let mut ended = 0;
+        let mut is_any = false;
         here.index
             .borrow()
-            .for_each_subscriber(&Topic::of_user(user), |_, outbox| {
-                if outbox.signals().set_ending(CloseReason::Disconnected) {
+            .for_each_subscriber(&Topic::of_user(user), |id, outbox| {
+                if f(here, id, outbox) {
                     here.due.queue().borrow_mut().push_nudge(outbox);
-                    ended += 1;
+                    is_any = true;
                 }
             });
-        if ended > 0 {
+        if is_any {
             self.wake_nudged(here);
         }
-        ended
     }
-}
-
-/// Answers a call. The answer is dropped if the caller no longer waits for it.
-fn send_answer<T>(answer: oneshot::Sender<T>, value: T) {
-    drop(answer.send(value));
 }

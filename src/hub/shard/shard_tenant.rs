@@ -14,7 +14,8 @@ use crate::planted::fault;
 use crate::{
     hub::{
         inbox::InboxItem, index::TenantIndex, large_json::ReplayJsonCache,
-        presence::PresenceBacklogs, subscribers::ConnectionId, tenant::Tenant, wakes::TenantWakes,
+        presence::PresenceBacklogs, revocation::PendingRevocations, roster::ConnectionRoster,
+        subscribers::ConnectionId, tenant::Tenant, wakes::TenantWakes,
     },
     outbox::Outbox,
     scheduler::{Cost, Flow, QUANTUM, TenantWork},
@@ -31,6 +32,7 @@ pub(in crate::hub) struct ShardTenant {
     /// The last position that has been delivered here, or that need not be.
     pub(in crate::hub) taken: Cell<Position>,
     pub(in crate::hub) index: RefCell<TenantIndex>,
+    pub(in crate::hub) roster: ConnectionRoster,
     /// Items from the inbox that wait until the tenant is scheduled.
     pub(super) waiting: RefCell<VecDeque<PendingItem>>,
     /// The tenant's flow in the deliveries queue.
@@ -55,6 +57,8 @@ pub(in crate::hub) struct ShardTenant {
     pub(super) is_presence_next: Cell<bool>,
     /// What connections have not been sent yet of the presence that they see.
     pub(in crate::hub) presence_backlogs: PresenceBacklogs,
+    /// Revocations that connections have not carried out yet.
+    pub(in crate::hub) revocations: PendingRevocations,
     /// Events rendered recently for resuming connections.
     pub(in crate::hub) replayed_json: ReplayJsonCache,
     /// The tenant's flow of work for its connections, apart from deliveries.
@@ -88,6 +92,7 @@ impl ShardTenant {
             tenant,
             taken: Cell::new(head),
             index: RefCell::default(),
+            roster: ConnectionRoster::default(),
             waiting: RefCell::default(),
             deliveries: Flow::default(),
             due: Rc::default(),
@@ -99,6 +104,7 @@ impl ShardTenant {
             has_presence_changes: Cell::default(),
             is_presence_next: Cell::default(),
             presence_backlogs: PresenceBacklogs::default(),
+            revocations: PendingRevocations::default(),
             replayed_json: ReplayJsonCache::default(),
             work,
             writes,
@@ -122,6 +128,7 @@ impl ShardTenant {
     /// Removes a connection, except for the topics that it subscribed to.
     pub(in crate::hub) fn remove_connection(&self, user: &Topic, id: ConnectionId) {
         self.unsubscribe(user, id);
+        self.roster.remove(id);
         self.index.borrow_mut().remove_connection(id);
         self.tenant.audience().remove_connection();
     }

@@ -55,7 +55,7 @@ async fn a_connection_that_is_already_closing_is_not_counted_or_closed_again() {
         asked(
             &fixture,
             &[0, 1],
-            admin.disconnect_user(&acme, &ann, SECOND),
+            admin.disconnect_user(&acme, &ann, false, SECOND),
         )
     };
     assert_eq!(disconnect().await, Ok(2));
@@ -76,7 +76,11 @@ async fn a_ping_does_not_wait_behind_other_calls() {
     let mut context = Context::from_waker(Waker::noop());
     // More calls than the inbox has slots.
     let mut asked: Vec<_> = (0..200)
-        .map(|_| Box::pin(unconstrained(admin.disconnect_user(&acme, &ann, SECOND))))
+        .map(|_| {
+            Box::pin(unconstrained(
+                admin.disconnect_user(&acme, &ann, false, SECOND),
+            ))
+        })
         .collect();
     for question in &mut asked {
         assert!(question.as_mut().poll(&mut context).is_pending());

@@ -250,12 +250,13 @@ fn a_tenant_over_the_limit_is_refused_until_another_has_left() {
     let a = fixture.connect(0, "acme", "ann");
     let outbox = Rc::new(Outbox::new(&OutboxPool::new(ROOMY)));
     let user = UserName::parse("bob").unwrap();
-    let refused = fixture.shards[0].join_tenant(&name("other"), &user, Rc::clone(&outbox));
+    let refused =
+        fixture.shards[0].join_tenant(&name("other"), profile(user.clone()), Rc::clone(&outbox));
     assert_eq!(refused.err(), Some(TenantsFull));
     drop(a);
     assert!(
         fixture.shards[0]
-            .join_tenant(&name("other"), &user, outbox)
+            .join_tenant(&name("other"), profile(user), outbox)
             .is_ok()
     );
 }

@@ -290,12 +290,7 @@ proptest! {
             1..20,
         ),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        simulate(async {
             let fixture = HubFixture::new(2, WIDE);
             let a = fixture.connect(1, "acme", "ann");
             let (mut taken, mut expected_ids) = (Vec::new(), Vec::new());

@@ -52,16 +52,11 @@ impl Seen {
     }
 }
 
-#[test]
-fn nothing_crosses_from_one_tenant_to_another_in_200_000_random_operations() {
+#[tokio::test(start_paused = true)]
+async fn nothing_crosses_from_one_tenant_to_another_in_200_000_random_operations() {
     let operations = std::env::var("SIDEWIRE_OPERATIONS")
         .map_or(OPERATIONS, |text| text.parse().expect("a number"));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    let seen = runtime.block_on(operate(operations));
+    let seen = operate(operations).await;
     assert_eq!(seen.operations, operations);
     assert!(seen.events > operations / 2, "{seen:?}");
     assert!(seen.replayed > operations / 100, "{seen:?}");
@@ -135,7 +130,11 @@ fn connect(fixture: &HubFixture, random: &mut StdRng) -> Option<Member> {
     let shard = random.random_range(0..2);
     let user = UserName::parse(["ann", "bob"][random.random_range(0..2)]).unwrap();
     let outbox = Rc::new(Outbox::new(&OutboxPool::new(ROOMY)));
-    let joined = fixture.shards[shard].join_tenant(&tenant_name(tenant), &user, Rc::clone(&outbox));
+    let joined = fixture.shards[shard].join_tenant(
+        &tenant_name(tenant),
+        profile(user.clone()),
+        Rc::clone(&outbox),
+    );
     let hub = RefCell::new(joined.ok()?);
     Some(Member {
         tenant,

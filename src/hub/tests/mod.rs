@@ -13,6 +13,7 @@ mod places;
 mod presence;
 mod replay_turns;
 mod resume;
+mod roster;
 mod turns;
 mod wakes;
 mod wildcards;
@@ -20,6 +21,7 @@ mod wildcards;
 use std::{
     cell::{RefCell, RefMut},
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     pin::pin,
     rc::Rc,
     sync::Arc,
@@ -40,6 +42,7 @@ use tokio::{task::unconstrained, time::Instant};
 
 use super::{inbox::HeldPermit, read_slice::ReadSlice, submission::Submission, *};
 use crate::{
+    connection::testing::simulate,
     event::{EventDraft, tests::draft},
     log::{LogWindow, MessageIdLimits},
     memory::{MemoryExceeded, MemoryLimits, MemoryUse},
@@ -47,7 +50,8 @@ use crate::{
     scheduler::{Cost, QUANTUM},
 };
 
-const WIDE: RegistryLimits = RegistryLimits {
+/// Limits that a test reaches only if it replaces one of them.
+pub(crate) const WIDE: RegistryLimits = RegistryLimits {
     tenants: 100,
     log_bytes: u64::MAX,
     memory: MemoryLimits::UNBOUNDED,
@@ -128,7 +132,7 @@ impl HubFixture {
         let hub = self.shards[shard]
             .join_tenant(
                 &name(tenant),
-                &UserName::parse(user).unwrap(),
+                profile(UserName::parse(user).unwrap()),
                 Rc::clone(&outbox),
             )
             .unwrap();
@@ -152,6 +156,15 @@ impl HubFixture {
             () = shards => unreachable!("the publisher keeps the inboxes open"),
             published = append(&self.publisher, &tenant, drafts) => published.unwrap(),
         }
+    }
+}
+
+/// A connection of this user, from the same address as all others.
+fn profile(user: UserName) -> ConnectionProfile {
+    ConnectionProfile {
+        user,
+        address: Ipv4Addr::LOCALHOST.into(),
+        since: 1_800_000_000,
     }
 }
 

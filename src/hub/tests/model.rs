@@ -104,12 +104,7 @@ fn check_counts<'a>(
 proptest! {
     #[test]
     fn deliveries_match_a_naive_model(steps in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        simulate(async {
             let fixture = HubFixture::new(3, WIDE);
             let mut clients: BTreeMap<usize, (HubClient, ModelClient)> = BTreeMap::new();
             let mut heads = [0_u64; 2];

@@ -108,6 +108,6 @@ async fn a_connection_that_unsubscribes_gives_up_its_place_to_send_presence() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_with_another_request_gives_up_its_place_to_send_presence() {
     let fixture = PresenceFixture::new().await;
-    fixture.receiver.hub().postpone_presence();
+    fixture.receiver.hub().postpone_own_work();
     fixture.assert_other_works();
 }

@@ -1,7 +1,7 @@
 //! Resuming connections, against a naive model of what they should receive.
 
 use super::*;
-use crate::log::ReplayGap;
+use crate::{log::ReplayGap, scheduler::QUANTUM};
 
 /// The topics that a client may subscribe to.
 const TOPICS: [&str; 4] = ["a:1", "a:2", "b:1", "a:*"];
@@ -22,6 +22,12 @@ enum Step {
         client: usize,
         topics: Vec<usize>,
     },
+    /// A backend ends subscriptions. `is_busy`: true if the tenant's quantum is used up.
+    Revoke {
+        client: usize,
+        topics: Vec<usize>,
+        is_busy: bool,
+    },
     /// Runs one step of the client's catch-up.
     Advance(usize),
     /// The client reads everything queued.
@@ -40,7 +46,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => prop::collection::vec(0..5_usize, 1..3).prop_map(Step::Publish),
         4 => (client.clone(), topics.clone(), prop::option::of(0..14_u64))
             .prop_map(|(client, topics, back)| Step::Subscribe { client, topics, back }),
-        1 => (client.clone(), topics).prop_map(|(client, topics)| Step::Unsubscribe { client, topics }),
+        1 => (client.clone(), topics.clone())
+            .prop_map(|(client, topics)| Step::Unsubscribe { client, topics }),
+        2 => (client.clone(), topics, any::<bool>())
+            .prop_map(|(client, topics, is_busy)| Step::Revoke { client, topics, is_busy }),
         4 => client.clone().prop_map(Step::Advance),
         3 => client.prop_map(Step::Read),
     ];
@@ -161,6 +170,49 @@ impl Resuming {
         }
     }
 
+    /// Ends the subscriptions to these topics. Events that the client has yet to catch up with are
+    /// those of its other topics.
+    fn revoke(&mut self, topics: &[&'static str], is_busy: bool, log: &Model) {
+        // What is queued already still goes out.
+        self.read();
+        let is_revoked = |topic: &str| topics.contains(&topic);
+        let mut lost: Vec<_> = self.brought.keys().copied().collect();
+        lost.retain(|topic| is_revoked(topic));
+        let revoked = self.client.hub().revoke(|topic| is_revoked(topic.as_str()));
+        self.brought.retain(|topic, _| !is_revoked(topic));
+        self.claimed.retain(|topic| !is_revoked(topic));
+        let Ok(revoked) = revoked else {
+            let behind = self.behind.take().expect("there is a replay");
+            assert!(lost.iter().any(|topic| behind.asked.contains(topic)));
+            self.is_closed = true;
+            return;
+        };
+        let mut revoked: Vec<_> = revoked.iter().map(Topic::as_str).collect();
+        revoked.sort_unstable();
+        assert_eq!(revoked, lost);
+        if is_busy {
+            self.client.hub().charge(QUANTUM);
+        }
+        self.client.hub().clear_lost();
+        if let Some(behind) = &mut self.behind {
+            let kept: BTreeSet<_> = self.brought.keys().copied().collect();
+            let kept = log.after(0, &kept);
+            let kept: BTreeSet<_> = kept.iter().map(|(offset, _)| *offset).collect();
+            let received = &self.received;
+            behind
+                .later
+                .retain(|offset| kept.contains(offset) || received.contains(offset));
+        } else if !self.client.hub().is_live() {
+            self.behind = Some(Behind {
+                from: log.head(),
+                asked: BTreeSet::new(),
+                replay: Vec::new(),
+                confirmed: true,
+                later: Vec::new(),
+            });
+        }
+    }
+
     /// Runs one step, unless the resume is over. Nothing is replayed after a refusal.
     fn advance(&mut self, log: &Model) {
         let Some(mut behind) = self.behind.take() else {
@@ -197,16 +249,14 @@ impl Resuming {
         self.behind = Some(behind);
     }
 
-    /// Records the replayed events for each of the resumed topics.
+    /// Records for each of the resumed topics the events since: the client has those that were
+    /// replayed, and those that another of its subscriptions had brought.
     fn note_brought(&mut self, behind: &Behind, log: &Model) {
         for (topic, brought) in &mut self.brought {
-            if !behind.asked.contains(topic) {
-                continue;
+            if behind.asked.contains(topic) {
+                let relating = log.after(behind.from, &[*topic].into());
+                brought.extend(relating.into_iter().map(|(offset, _)| offset));
             }
-            let asked = [*topic].into();
-            let relating = log.after(behind.from, &asked);
-            let replayed = relating.into_iter().map(|(offset, _)| offset);
-            brought.extend(replayed.filter(|offset| behind.replay.contains(offset)));
         }
     }
 }
@@ -257,35 +307,64 @@ proptest! {
         claims in [topics(), topics()],
         steps in steps(),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let window = LogWindow { events: WINDOW_EVENTS, ..WIDE.window };
-            let fixture = HubFixture::new(1, RegistryLimits { window, ..WIDE });
-            let encodings = EnvelopeEncoding::ALL.iter().zip(&claims);
-            let clients = encodings.map(|(encoding, claim)| Resuming::new(&fixture, *encoding, claim));
-            let Ok(mut clients) = <[Resuming; 2]>::try_from(clients.collect::<Vec<_>>()) else {
-                panic!("there are two encodings");
-            };
-            let mut log = Model::default();
-            let epoch = clients[0].client.subscribe(&[]).epoch;
-            for step in steps {
-                take(step, &fixture, &mut clients, &mut log, epoch).await;
-            }
-            for resuming in &mut clients {
-                finish(resuming, &log);
-            }
-            let tally = fixture.shards[0].tally();
-            drop(clients);
-            // Events neither written nor dropped here are dropped with the outboxes, which this
-            // test does not count.
-            assert!(fixture.shards[0].is_empty());
-            assert_eq!(tally.subscriptions.get(), 0);
-        });
+        play(&claims, steps);
     }
+}
+
+#[test]
+fn a_topic_that_was_resumed_has_the_events_that_another_one_had_brought() {
+    let steps = [
+        Step::Publish(vec![0, 2]),
+        Step::Subscribe {
+            client: 1,
+            topics: vec![2],
+            back: Some(1),
+        },
+        Step::Advance(1),
+        Step::Advance(1),
+        Step::Revoke {
+            client: 1,
+            topics: vec![3],
+            is_busy: false,
+        },
+        Step::Subscribe {
+            client: 1,
+            topics: vec![0],
+            back: Some(1),
+        },
+        Step::Publish(vec![0]),
+    ];
+    play(&[vec![], vec![3]], steps);
+}
+
+/// Runs the steps with two clients whose tokens subscribe to these topics.
+fn play(claims: &[Vec<usize>; 2], steps: impl IntoIterator<Item = Step>) {
+    simulate(async {
+        let window = LogWindow {
+            events: WINDOW_EVENTS,
+            ..WIDE.window
+        };
+        let fixture = HubFixture::new(1, RegistryLimits { window, ..WIDE });
+        let encodings = EnvelopeEncoding::ALL.iter().zip(claims);
+        let clients = encodings.map(|(encoding, claim)| Resuming::new(&fixture, *encoding, claim));
+        let Ok(mut clients) = <[Resuming; 2]>::try_from(clients.collect::<Vec<_>>()) else {
+            panic!("there are two encodings");
+        };
+        let mut log = Model::default();
+        let epoch = clients[0].client.subscribe(&[]).epoch;
+        for step in steps {
+            take(step, &fixture, &mut clients, &mut log, epoch).await;
+        }
+        for resuming in &mut clients {
+            finish(resuming, &log);
+        }
+        let tally = fixture.shards[0].tally();
+        drop(clients);
+        // Events neither written nor dropped here are dropped with the outboxes, which this test
+        // does not count.
+        assert!(fixture.shards[0].is_empty());
+        assert_eq!(tally.subscriptions.get(), 0);
+    });
 }
 
 async fn take(
@@ -333,6 +412,17 @@ async fn take(
                 resuming.client.unsubscribe(&names);
                 resuming.brought.retain(|topic, _| !names.contains(topic));
                 resuming.claimed.retain(|topic| !names.contains(topic));
+            }
+        }
+        Step::Revoke {
+            client,
+            topics,
+            is_busy,
+        } => {
+            let resuming = &mut clients[client];
+            if !resuming.is_closed {
+                let names: Vec<_> = topics.iter().map(|topic| TOPICS[*topic]).collect();
+                resuming.revoke(&names, is_busy, log);
             }
         }
         Step::Advance(client) => clients[client].advance(log),

@@ -198,7 +198,7 @@ async fn many_connections_of_a_user_are_closed_a_quantum_at_a_time() {
     let ended = asked(
         &fixture,
         &[0],
-        admin.disconnect_user(&acme, &ann, Duration::from_secs(1)),
+        admin.disconnect_user(&acme, &ann, false, Duration::from_secs(1)),
     )
     .await;
     assert_eq!(ended, Ok(1000));
@@ -231,12 +231,7 @@ proptest! {
         steps in prop::collection::vec((0..3_usize, 0..90_usize), 1..60),
     ) {
         const TENANTS: [&str; 3] = ["acme", "other", "third"];
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        simulate(async {
             let fixture = HubFixture::new(1, WIDE);
             let limits = OutboxLimits { frames: 100_000, bytes: 1 << 30 };
             let clients = TENANTS.map(|tenant| fixture.connect_with(0, tenant, "ann", limits));

@@ -3,7 +3,10 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sidewire_protocol::{Topic, UserName, topic::TopicSet};
 
-use super::{QueryParameter, invalid_parameter, invalid_query, topic_parameter, unknown_parameter};
+use super::{
+    QueryParameter, invalid_parameter, invalid_query, parse_limit, set_once, topic_parameter,
+    unknown_parameter,
+};
 use crate::{
     http::{HttpProblem, query_pairs},
     hub::PageCursor,
@@ -41,7 +44,9 @@ impl PresenceParameters {
         for pair in query_pairs(query) {
             let (name, value) = pair.map_err(invalid_query)?;
             match PARAMETERS.into_iter().find(|it| it.name() == name) {
-                Some(QueryParameter::Limit) => set_once("limit", &mut limit, parse_limit(&value)?)?,
+                Some(QueryParameter::Limit) => {
+                    set_once("limit", &mut limit, parse_limit(&value, USERS_MAX)?)?;
+                }
                 Some(QueryParameter::After) => {
                     set_once("after", &mut after, parse_cursor(&value)?)?;
                 }
@@ -76,23 +81,6 @@ impl PresenceParameters {
             after,
         })
     }
-}
-
-fn set_once<T>(name: &str, parameter: &mut Option<T>, value: T) -> Result<(), HttpProblem> {
-    match parameter.replace(value) {
-        Some(_) => Err(invalid_parameter(name, "is given twice")),
-        None => Ok(()),
-    }
-}
-
-fn parse_limit(value: &str) -> Result<usize, HttpProblem> {
-    let limit = value.parse().ok();
-    limit
-        .filter(|limit| (1..=USERS_MAX).contains(limit))
-        .ok_or_else(|| {
-            let reason = format!("is a number from 1 to {USERS_MAX}");
-            invalid_parameter("limit", &reason)
-        })
 }
 
 /// Returns the text of a cursor, which is opaque to backends.
@@ -163,6 +151,7 @@ mod tests {
             ("topic=a:1&limit=0", "limit"),
             ("topic=a:1&limit=1001", "limit"),
             ("topic=a:1&limit=ten", "limit"),
+            ("topic=a:1&limit=%2B5", "limit"),
             ("topic=a:1&limit=1&limit=1", "limit"),
             ("topic=a:1&after=", "after"),
             ("topic=a:1&after=$", "after"),

@@ -9,16 +9,15 @@ use std::{
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::super::{parameters::cursor_text, parts::DocumentParts};
+use super::super::{
+    parameters::cursor_text,
+    parts::{DocumentParts, PART_BYTES},
+};
 use crate::{
     hub::{ListedPresence, PageCursor, PresenceMessage, PresentUser, TopicPage},
     memory::MemoryReservation,
     scheduler::Cost,
 };
-
-/// Size of a part, in bytes; a part may exceed it by one user or message. Making one takes about a
-/// quantum.
-const PART_BYTES: usize = 16 * 1024;
 
 /// The answer, made while the backend reads it: 1,000 users with messages of 2 KiB each have 4 MB
 /// of JSON.

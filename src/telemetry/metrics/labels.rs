@@ -76,6 +76,62 @@ named_values! {
 }
 
 named_values! {
+    /// What a start found at `replay.keep_file`, for the label `result`.
+    pub enum WindowFileResult {
+        /// The window of the last run, which was used.
+        Loaded = "loaded",
+        /// No file.
+        Missing = "missing",
+        /// A file that could not be used.
+        Rejected = "rejected",
+    }
+}
+
+named_values! {
+    /// The result of a question to the backend, for the label `result`.
+    pub enum BackendResult {
+        /// It was answered.
+        Answered = "answered",
+        /// The connection, the TLS handshake or the HTTP exchange failed.
+        Unreachable = "unreachable",
+        /// The answer took too long.
+        TimedOut = "timed_out",
+        /// The answer had another status than 200.
+        Status = "status",
+        /// The answer was too big.
+        TooBig = "too_big",
+        /// The answer was not the JSON that was asked for.
+        Invalid = "invalid",
+        /// Too many questions waited.
+        TooMany = "too_many",
+        /// The backend did not answer earlier questions, and was not asked.
+        NotAsked = "not_asked",
+    }
+}
+
+named_values! {
+    /// The result of the authorization of a Subscribe by the backend, for the label `result`.
+    pub enum AuthorizationResult {
+        /// Every topic is allowed.
+        Allowed = "allowed",
+        /// A topic is not allowed.
+        Denied = "denied",
+        /// There is no answer.
+        Failed = "failed",
+    }
+}
+
+named_values! {
+    /// The source of the answer for a topic, for the label `source`.
+    pub enum AnswerSource {
+        /// An earlier answer that was remembered.
+        Cache = "cache",
+        /// The backend.
+        Backend = "backend",
+    }
+}
+
+named_values! {
     /// The result of reloading the schema, for the label `result`.
     pub enum SchemaReloadResult {
         /// The new schema is in force.
@@ -104,6 +160,16 @@ named_values! {
         Malformed = "malformed",
         /// The key is none of the configured ones.
         UnknownKey = "unknown_key",
+    }
+}
+
+named_values! {
+    /// The source of an event, for the label `source`.
+    pub(super) enum EventOrigin {
+        /// A backend.
+        Backend = "backend",
+        /// A client.
+        Client = "client",
     }
 }
 

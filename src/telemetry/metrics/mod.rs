@@ -2,13 +2,18 @@
 //! This module has the metrics that are updated as things happen; `scraped` has those that are
 //! computed at each scrape.
 //!
-//! Label values come from closed sets, never from names that a client or backend sends.
+//! Label values come from closed sets, never from names that a client or backend sends, but for the
+//! names of a bounded number of tenants.
 
+mod backend;
+mod histograms;
 mod labels;
+mod process;
+mod reconnects;
 mod register;
 mod revision;
 mod scraped;
-mod turns;
+mod tenants;
 
 use std::sync::Arc;
 
@@ -18,16 +23,25 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sidewire_protocol::{ErrorCode, schema::SchemaRevision};
 
 use crate::{
-    auth::TokenError, hub::TenantRegistry, limits::Limit, log::ReplayGap, tally::ShardTally,
+    auth::TokenError,
+    hub::TenantRegistry,
+    limits::{Limit, UserKey},
+    log::ReplayGap,
+    tally::ShardTally,
 };
-use labels::{ConfigReloadResult, ResumeResult};
+use histograms::append_shard_histograms;
+use labels::{ConfigReloadResult, EventOrigin, ResumeResult};
+use process::append_process;
+use reconnects::ReconnectMetrics;
 use register::{CounterFamily, SeriesRegistry, StatusFamily};
 use revision::ServingRevision;
 use scraped::ScrapedMetrics;
-use turns::append_turns;
+use tenants::append_tenants;
 
+pub use backend::{AuthorizationMetrics, BackendMetrics};
 pub use labels::{
-    CloseLabel, ConflictReason, IngestKeyRefusal, KeySetFetchResult, SchemaReloadResult,
+    AnswerSource, AuthorizationResult, BackendResult, CloseLabel, ConflictReason, IngestKeyRefusal,
+    KeySetFetchResult, SchemaReloadResult, WindowFileResult,
 };
 
 /// HTTP statuses with which a handshake can be refused.
@@ -60,10 +74,27 @@ const INGEST_STATUSES: &[StatusCode] = &[
     StatusCode::SERVICE_UNAVAILABLE,
 ];
 
+/// What a scrape shows that is kept elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct ScrapeSources<'a> {
+    /// The counters of each shard.
+    pub tallies: &'a [Arc<ShardTally>],
+    /// The tenants.
+    pub registry: &'a TenantRegistry,
+    /// Number of items that wait for the shards.
+    pub inbox_items: usize,
+    /// Number of tenants whose connections are a series of their own.
+    pub tenant_labels: usize,
+    /// Time at which that key set was fetched that was fetched longest ago, in Unix seconds; 0 if
+    /// there is none.
+    pub key_sets_fetched_at: u64,
+}
+
 /// The metrics of one relay.
 pub struct Metrics {
     handle: PrometheusHandle,
     closed: CounterFamily<CloseLabel>,
+    reconnects: ReconnectMetrics,
     refused: CounterFamily<ErrorCode>,
     resumes: CounterFamily<ResumeResult>,
     handshakes_refused: StatusFamily,
@@ -75,6 +106,7 @@ pub struct Metrics {
     ingest_requests: StatusFamily,
     events_ingested: Counter,
     client_events: Counter,
+    received_bytes: CounterFamily<EventOrigin>,
     ingest_duplicates: Counter,
     ingest_conflicts: CounterFamily<ConflictReason>,
     limits_exceeded: CounterFamily<Limit>,
@@ -84,9 +116,16 @@ pub struct Metrics {
     reloads: CounterFamily<ConfigReloadResult>,
     reload_successful: Gauge,
     reload_success_timestamp: Gauge,
+    draining: Gauge,
+    certificate_expiry: Gauge,
     schema_revision: ServingRevision,
     schema_reloads: CounterFamily<SchemaReloadResult>,
     key_set_fetches: CounterFamily<KeySetFetchResult>,
+    window_files: CounterFamily<WindowFileResult>,
+    /// The questions to the backend about subscriptions.
+    pub backend: Arc<BackendMetrics>,
+    /// The authorization of subscriptions by the backend.
+    pub authorization: Arc<AuthorizationMetrics>,
     scraped: ScrapedMetrics,
 }
 
@@ -122,6 +161,16 @@ impl Metrics {
                 "Time at which the config in force was read, in Unix seconds.",
                 &[],
             ),
+            draining: register.gauge(
+                "sidewire_draining",
+                "1 if the relay is shutting down, else 0. sidewire_connections are then those that are still to be closed.",
+                &[],
+            ),
+            certificate_expiry: register.gauge(
+                "sidewire_tls_certificate_expiry_timestamp_seconds",
+                "Time at which the certificate of the client listener, or another of its chain, expires, in Unix seconds; 0 without TLS.",
+                &[],
+            ),
             schema_revision: ServingRevision::default(),
             schema_reloads: register.family(
                 "sidewire_schema_reloads_total",
@@ -133,12 +182,18 @@ impl Metrics {
                 "Attempts to fetch a jwks_url, by result: fetched, or the reason why not.",
                 "result",
             ),
+            window_files: register.family(
+                "sidewire_window_files_total",
+                "Starts with `replay.keep_file`, by what was found there: the window of the last run, no file, or one that could not be used.",
+                "result",
+            ),
             handle: recorder.handle(),
             closed: register.family(
                 "sidewire_connections_closed_total",
                 "WebSocket connections that have ended, by reason.",
                 "reason",
             ),
+            reconnects: ReconnectMetrics::register(&register),
             refused: register.family_without(
                 "sidewire_messages_refused_total",
                 "Messages of clients that were answered with an ErrorResponse, by its code.",
@@ -153,7 +208,7 @@ impl Metrics {
             ),
             handshakes_refused: register.statuses(
                 "sidewire_handshakes_refused_total",
-                "Requests of clients that did not become a WebSocket, by HTTP status.",
+                "Handshakes of clients that were refused, by HTTP status, those refused after the upgrade included.",
                 HANDSHAKE_REFUSALS,
             ),
             handshakes_timed_out: register.counter(
@@ -188,6 +243,11 @@ impl Metrics {
                 "Events that were accepted from clients, to be relayed to other clients.",
                 &[],
             ),
+            received_bytes: register.family(
+                "sidewire_events_received_bytes_total",
+                "Bytes of the events that were accepted, as frames of Protocol Buffers, by source: backend, or client.",
+                "source",
+            ),
             ingest_duplicates: register.counter(
                 "sidewire_ingest_duplicates_total",
                 "Events that backends posted again under their message_id, and that were not accepted twice.",
@@ -208,6 +268,8 @@ impl Metrics {
                 "Failed attempts to accept a connection, for example for lack of file descriptors.",
                 &[],
             ),
+            backend: Arc::new(BackendMetrics::register(&register)),
+            authorization: Arc::new(AuthorizationMetrics::register(&register)),
             scraped: ScrapedMetrics::register(&register),
         };
         metrics.set_authentication_required(tokens, keys);
@@ -242,6 +304,17 @@ impl Metrics {
         }
     }
 
+    /// Records that the relay is shutting down.
+    pub fn drain_begun(&self) {
+        self.draining.set(1.0);
+    }
+
+    /// Sets the time at which the certificate of the client listener expires, in Unix seconds.
+    pub fn set_certificate_expiry(&self, at: Option<i64>) {
+        self.certificate_expiry
+            .set(as_gauge_seconds(at.unwrap_or_default()));
+    }
+
     /// Sets the revision of the schema in force.
     pub fn set_schema_revision(&self, revision: SchemaRevision) {
         self.schema_revision.set(revision);
@@ -257,9 +330,21 @@ impl Metrics {
         self.key_set_fetches.increment(&result);
     }
 
-    /// Counts a connection that ended.
-    pub fn connection_closed(&self, closed: CloseLabel) {
+    /// Counts what a start found at `replay.keep_file`.
+    pub fn window_file_found(&self, result: WindowFileResult) {
+        self.window_files.increment(&result);
+    }
+
+    /// Counts a connection that was opened, if it is a reconnect. Returns true if it is.
+    #[must_use]
+    pub fn connection_opened(&self, user: &UserKey) -> bool {
+        self.reconnects.count_if_reconnect(user)
+    }
+
+    /// Counts a connection of the user that ended.
+    pub fn connection_closed(&self, closed: CloseLabel, user: &UserKey) {
         self.closed.increment(&closed);
+        self.reconnects.record_departure(user);
     }
 
     /// Counts a client's message that was answered with an ErrorResponse.
@@ -267,9 +352,13 @@ impl Metrics {
         self.refused.increment(&code);
     }
 
-    /// Counts a resume, which was complete or found a gap.
-    pub fn resume_answered(&self, result: Result<(), ReplayGap>) {
+    /// Counts a resume, which was complete or found a gap. `has_reconnected` is true for the first
+    /// of a reconnect.
+    pub fn resume_answered(&self, result: Result<(), ReplayGap>, has_reconnected: bool) {
         let result = result.map_or_else(ResumeResult::Gap, |()| ResumeResult::Recovered);
+        if has_reconnected {
+            self.reconnects.count_resumed(&result);
+        }
         self.resumes.increment(&result);
     }
 
@@ -308,15 +397,17 @@ impl Metrics {
         self.ingest_requests.increment(status);
     }
 
-    /// Counts events that were accepted, and duplicates of events accepted before.
-    pub fn events_ingested(&self, new: u64, duplicates: u64) {
+    /// Counts events that were accepted, with their bytes, and duplicates of events accepted before.
+    pub fn events_ingested(&self, new: u64, bytes: u64, duplicates: u64) {
         self.events_ingested.increment(new);
+        self.received_bytes.add(&EventOrigin::Backend, bytes);
         self.ingest_duplicates.increment(duplicates);
     }
 
-    /// Counts an event that was accepted from a client.
-    pub fn client_event_accepted(&self) {
+    /// Counts an event of this many bytes that was accepted from a client.
+    pub fn client_event_accepted(&self, bytes: usize) {
         self.client_events.increment(1);
+        self.received_bytes.add(&EventOrigin::Client, bytes as u64);
     }
 
     /// Counts a backend's call that was answered with 409.
@@ -334,14 +425,30 @@ impl Metrics {
         self.accept_errors.increment(1);
     }
 
+    /// Returns the value of a series, given by name and labels.
+    #[cfg(test)]
+    pub(crate) fn value(&self, series: &str) -> u64 {
+        let scrape = self.handle.render();
+        let mut lines = scrape.lines().filter_map(|line| line.split_once(' '));
+        let value = lines.find_map(|(name, value)| (name == series).then_some(value));
+        value.expect("there is such a series").parse().unwrap()
+    }
+
     /// Renders the metrics in Prometheus' text format.
     #[must_use]
-    pub fn render(&self, tallies: &[Arc<ShardTally>], registry: &TenantRegistry) -> String {
-        self.scraped.update(tallies, registry);
+    pub fn render(&self, sources: &ScrapeSources<'_>) -> String {
+        self.scraped.update(sources);
         self.handle.run_upkeep();
         let mut scrape = self.handle.render();
         self.schema_revision.append_to(&mut scrape);
-        append_turns(&mut scrape, tallies);
+        append_shard_histograms(&mut scrape, sources.tallies);
+        self.backend.append_to(&mut scrape);
+        let labels = sources.tenant_labels;
+        if labels > 0 {
+            let connections = sources.registry.connections_by_tenant();
+            append_tenants(&mut scrape, connections, labels);
+        }
+        append_process(&mut scrape);
         scrape
     }
 }

@@ -123,10 +123,14 @@ pub(super) struct CounterFamily<L>(Vec<Option<Counter>>, PhantomData<fn(&L)>);
 
 impl<L: NamedValues> CounterFamily<L> {
     pub(super) fn increment(&self, value: &L) {
+        self.add(value, 1);
+    }
+
+    pub(super) fn add(&self, value: &L, count: u64) {
         let counter = self.0.get(value.index()).and_then(Option::as_ref);
         debug_assert!(counter.is_some(), "{} has no counter", value.name());
         if let Some(counter) = counter {
-            counter.increment(1);
+            counter.increment(count);
         }
     }
 }

@@ -1,14 +1,11 @@
 //! Metrics that other modules count, mostly on the path of an event, and that are copied into
 //! the registry at each scrape.
 
-use crate::memory::MemoryUse;
-use std::sync::Arc;
-
 use metrics::{Counter, Gauge};
 
-use super::register::SeriesRegistry;
+use super::{ScrapeSources, register::SeriesRegistry};
 use crate::{
-    hub::TenantRegistry,
+    memory::MemoryUse,
     tally::ShardTally,
     telemetry::{logging, panics},
 };
@@ -16,6 +13,8 @@ use crate::{
 /// The metrics that each scrape updates.
 pub(super) struct ScrapedMetrics {
     connections: Gauge,
+    connections_blocked: Gauge,
+    connections_blocked_longest: Gauge,
     json_connections: Gauge,
     connections_opened: Counter,
     subscriptions: Gauge,
@@ -25,6 +24,7 @@ pub(super) struct ScrapedMetrics {
     written: Counter,
     dropped_slow: Counter,
     dropped_closed: Counter,
+    dropped_revoked: Counter,
     dropped_catching_up: Counter,
     dropped_outbox: Counter,
     dropped_inbox: Counter,
@@ -33,7 +33,10 @@ pub(super) struct ScrapedMetrics {
     json_replayed: Counter,
     client_writes: Counter,
     client_frames_written: Counter,
+    client_bytes_written: Counter,
     client_reads: Counter,
+    inbox_items: Gauge,
+    key_sets_fetched: Gauge,
     event_bytes: Gauge,
     memory_bytes: [Gauge; MemoryUse::ALL.len()],
     message_ids_memory: Gauge,
@@ -49,7 +52,7 @@ pub(super) struct ScrapedMetrics {
 fn memory_bytes(register: &SeriesRegistry<'_>, what: &'static str) -> Gauge {
     register.gauge(
         "sidewire_memory_bytes",
-        "Memory held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, backend calls that are being answered; subscriptions, topics of clients; presence, presence messages of clients; begun_messages, client messages that are incomplete or wait to be read; decoding, events that a worker thread reads or renders; client_connections and backend_connections; tls, TLS sessions; handshakes, client handshakes in progress; message_ids, remembered message ids.",
+        "Memory held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, backend calls that are being answered; subscriptions, topics of clients; presence, presence messages of clients; authorization, questions to the backend about subscriptions and its remembered answers; begun_messages, client messages that are incomplete or wait to be read; decoding, events that a worker thread reads or renders; client_connections and backend_connections; tls, TLS sessions; handshakes, client handshakes in progress; message_ids, remembered message ids.",
         &[("use", what)],
     )
 }
@@ -57,13 +60,23 @@ fn memory_bytes(register: &SeriesRegistry<'_>, what: &'static str) -> Gauge {
 impl ScrapedMetrics {
     pub(super) fn register(register: &SeriesRegistry<'_>) -> Self {
         const DROPPED: &str = "sidewire_events_dropped_total";
-        const DROPPED_HELP: &str = "Events that were to reach a connection and were not written to it, by reason: too_slow, it was closed with 4003; closed, it ended before. Events of clients also for: catching_up, the connection was; outbox_full; inbox_full, that of a shard, counted once for all of its connections.";
+        const DROPPED_HELP: &str = "Events that were to reach a connection and were not written to it, by reason: too_slow, it was closed with 4003; closed, it ended before; revoked, it lost the topic before it had caught up. Events of clients also for: catching_up, the connection was; outbox_full; inbox_full, that of a shard, counted once for all of its connections.";
         const JSON: &str = "sidewire_events_rendered_total";
         const JSON_HELP: &str = "Events whose JSON was made, by purpose: delivery, at most once for each event that is posted while a connection of its tenant speaks JSON, including duplicates and events that are then refused with 409 or 503; replay, once for each connection that catches up, and for events of more than 4 KiB once for several that catch up at the same time.";
         Self {
             connections: register.gauge(
                 "sidewire_connections",
                 "WebSocket connections that are open.",
+                &[],
+            ),
+            connections_blocked: register.gauge(
+                "sidewire_connections_blocked",
+                "Of the WebSocket connections that are open, those whose client does not take what waits for it: the kernel's buffers are full. Each is closed unless it takes a whole frame within client.write_timeout.",
+                &[],
+            ),
+            connections_blocked_longest: register.gauge(
+                "sidewire_connections_blocked_longest_seconds",
+                "Time since the kernel last took a frame of the connection that is blocked longest, in seconds; 0 if none is. Frames have waited in its outbox for as long.",
                 &[],
             ),
             json_connections: register.gauge(
@@ -103,6 +116,7 @@ impl ScrapedMetrics {
             ),
             dropped_slow: register.counter(DROPPED, DROPPED_HELP, &[("reason", "too_slow")]),
             dropped_closed: register.counter(DROPPED, DROPPED_HELP, &[("reason", "closed")]),
+            dropped_revoked: register.counter(DROPPED, DROPPED_HELP, &[("reason", "revoked")]),
             dropped_catching_up: register.counter(
                 DROPPED,
                 DROPPED_HELP,
@@ -125,6 +139,21 @@ impl ScrapedMetrics {
             client_frames_written: register.counter(
                 "sidewire_client_frames_written_total",
                 "Frames that were handed to the kernel whole: events, replies, pongs and closes.",
+                &[],
+            ),
+            client_bytes_written: register.counter(
+                "sidewire_client_bytes_written_total",
+                "Bytes that these writes handed over, without those of TLS.",
+                &[],
+            ),
+            inbox_items: register.gauge(
+                "sidewire_inbox_items",
+                "Appends and events of clients that wait until a shard delivers them, summed over all shards. A shard has room for 1,024 of them, 256 of which may be of one tenant.",
+                &[],
+            ),
+            key_sets_fetched: register.gauge(
+                "sidewire_jwks_fetched_timestamp_seconds",
+                "Time of the last successful fetch of a jwks_url, in Unix seconds; of several, that which was fetched longest ago. 0 if one has not been fetched yet, or there is none.",
                 &[],
             ),
             client_reads: register.counter(
@@ -177,7 +206,8 @@ impl ScrapedMetrics {
         }
     }
 
-    pub(super) fn update(&self, tallies: &[Arc<ShardTally>], registry: &TenantRegistry) {
+    pub(super) fn update(&self, sources: &ScrapeSources<'_>) {
+        let (tallies, registry) = (sources.tallies, sources.registry);
         let sum =
             |cell: fn(&ShardTally) -> u64| -> u64 { tallies.iter().map(|tally| cell(tally)).sum() };
         self.connections_opened
@@ -185,6 +215,8 @@ impl ScrapedMetrics {
         self.matched.absolute(sum(|tally| tally.matched.get()));
         self.replayed.absolute(sum(|tally| tally.replayed.get()));
         self.relayed.absolute(sum(|tally| tally.relayed.get()));
+        self.dropped_revoked
+            .absolute(sum(|tally| tally.dropped_revoked.get()));
         self.dropped_catching_up
             .absolute(sum(|tally| tally.dropped_catching_up.get()));
         self.dropped_outbox
@@ -199,11 +231,24 @@ impl ScrapedMetrics {
         self.client_writes.absolute(sum(|tally| tally.writes.get()));
         self.client_frames_written
             .absolute(sum(|tally| tally.frames_written.get()));
+        self.client_bytes_written
+            .absolute(sum(|tally| tally.bytes_written.get()));
         self.client_reads.absolute(sum(|tally| tally.reads.get()));
         self.panics.absolute(panics::panic_count());
         self.log_lines_lost.absolute(logging::lines_lost());
         self.connections
             .set(as_gauge(sum(|tally| tally.connections.get())));
+        self.connections_blocked
+            .set(as_gauge(sum(|tally| tally.blocked.count())));
+        let tallies = sources.tallies.iter();
+        let longest = tallies
+            .filter_map(|tally| tally.blocked.longest_since())
+            .min();
+        self.connections_blocked_longest
+            .set(longest.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+        self.inbox_items.set(as_gauge(sources.inbox_items as u64));
+        self.key_sets_fetched
+            .set(as_gauge(sources.key_sets_fetched_at));
         self.subscriptions
             .set(as_gauge(sum(|tally| tally.subscriptions.get())));
         self.queued.set(as_gauge(sum(|tally| tally.queued.get())));

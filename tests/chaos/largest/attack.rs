@@ -27,6 +27,8 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use super::items::{CONNECTION_TOPICS, loud};
+
 /// Unexpected answers are shown if they are at most this long.
 const SHOWN_BYTES: usize = 400;
 
@@ -58,8 +60,11 @@ pub(super) enum Attack {
     },
     /// Opens a WebSocket as the next user, and then sends frames.
     WebSocket(WebSocket),
-    /// Opens a WebSocket, and then has a backend close the connection.
+    /// Opens a WebSocket, and then has a backend close the connection, so that the client comes
+    /// back.
     Disconnected(WebSocket),
+    /// Opens a WebSocket, and then has a backend end its subscriptions to all topics of a kind.
+    Revoked(WebSocket, &'static str),
     /// Sends a ClientHello and leaves, either at once or when the relay has answered it.
     Hello { bytes: Arc<[u8]>, is_awaited: bool },
     /// Completes a TLS handshake and opens a WebSocket.
@@ -76,6 +81,8 @@ pub(super) struct WebSocket {
     pub(super) headers: String,
     pub(super) is_json: bool,
     pub(super) frames: Arc<[u8]>,
+    /// Sent after the frames: the frame of each user, if there are any.
+    pub(super) last_frames: Arc<[Vec<u8>]>,
     pub(super) expected: Expected,
 }
 
@@ -171,6 +178,7 @@ impl Lane {
                 Ok(outcome)
             }
             Attack::Disconnected(it) => self.disconnected(it, target).await,
+            Attack::Revoked(it, kind) => self.revoked(it, kind, target).await,
             Attack::Hello { bytes, is_awaited } => {
                 let mut stream = connect(target.client, None).await?;
                 stream.write_all(bytes).await.map_err(text)?;
@@ -222,25 +230,54 @@ impl Lane {
         let Some((user, mut socket)) = opened else {
             return Ok(outcome);
         };
-        let delete = format!(
-            "DELETE /v1/tenants/{}/users/user-{user:03}/connections HTTP/1.1\r\nHost: localhost\r\n\
-             Authorization: Bearer {}\r\n\r\n",
-            super::items::loud(user),
-            target.ingest_key
-        );
-        let answer = self.http(target.ingest, delete.as_bytes()).await?;
+        let answer = self
+            .delete(target, user, "connections?reconnect=true")
+            .await?;
         if judge(&answer, 200)? == Outcome::Limited {
             return Ok(Outcome::Limited);
         }
         loop {
             match socket.frame().await? {
-                Some(frame) if frame.opcode == CLOSE && frame.close_code() == 4002 => {
+                Some(frame) if frame.opcode == CLOSE && frame.close_code() == 4006 => {
                     return Ok(Outcome::Expected);
                 }
-                None | Some(Frame { opcode: CLOSE, .. }) => return Err("no 4002".to_owned()),
+                None | Some(Frame { opcode: CLOSE, .. }) => return Err("no 4006".to_owned()),
                 Some(_) => {}
             }
         }
+    }
+
+    async fn revoked(
+        &mut self,
+        it: &WebSocket,
+        kind: &str,
+        target: &Target,
+    ) -> Result<Outcome, String> {
+        let (outcome, opened) = it.round(target).await?;
+        let Some((user, _socket)) = opened else {
+            return Ok(outcome);
+        };
+        let topics = format!("subscriptions?topic={kind}:*");
+        let answer = self.delete(target, user, &topics).await?;
+        if judge(&answer, 200)? == Outcome::Limited {
+            return Ok(Outcome::Limited);
+        }
+        let counted: serde_json::Value = serde_json::from_slice(&answer.body).map_err(text)?;
+        match counted["revoked"].as_u64() {
+            Some(revoked) if revoked >= CONNECTION_TOPICS as u64 => Ok(Outcome::Expected),
+            _ => Err(format!("{counted} of {CONNECTION_TOPICS} topics")),
+        }
+    }
+
+    /// Makes a DELETE call about a user.
+    async fn delete(&mut self, target: &Target, user: usize, of: &str) -> Result<Answer, String> {
+        let delete = format!(
+            "DELETE /v1/tenants/{}/users/user-{user:03}/{of} HTTP/1.1\r\nHost: localhost\r\n\
+             Authorization: Bearer {}\r\n\r\n",
+            loud(user),
+            target.ingest_key
+        );
+        self.http(target.ingest, delete.as_bytes()).await
     }
 
     /// Sends a request and reads the whole answer.
@@ -331,6 +368,9 @@ impl WebSocket {
         let writing = async {
             // If the relay stops reading, it says why.
             drop(writer.write_all(&self.frames).await);
+            if let Some(last) = self.last_frames.get(user) {
+                drop(writer.write_all(last).await);
+            }
             pending::<Infallible>().await
         };
         let outcome = tokio::select! {
@@ -411,12 +451,13 @@ impl WebSocket {
 }
 
 /// Payload names, their field numbers, and their names in JSON.
-const TOLD: [(&str, u32, &str); 5] = [
+const TOLD: [(&str, u32, &str); 6] = [
     ("work_item_updated", 3, "\"workItemUpdated\""),
     ("subscription_confirmed", 11, "\"subscriptionConfirmed\""),
     ("unsubscribe_confirmed", 13, "\"unsubscribeConfirmed\""),
     ("pong", 15, "\"pong\""),
     ("error", 16, "\"error\""),
+    ("authenticated", 20, "\"authenticated\""),
 ];
 
 /// Returns true if an envelope has this payload. Inspects only its beginning.

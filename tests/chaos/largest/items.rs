@@ -43,6 +43,7 @@ const UPDATED: u32 = 3;
 const SUBSCRIBE: u32 = 10;
 const UNSUBSCRIBE: u32 = 12;
 const PING: u32 = 14;
+const AUTHENTICATE: u32 = 19;
 const BATCH: u32 = 17;
 const TOPICS: u32 = 18;
 /// Field number in Subscribe and Unsubscribe.
@@ -310,6 +311,17 @@ pub(super) fn ping(encoding: Encoding) -> Vec<u8> {
         Encoding::Json => {
             let spaces = " ".repeat(MESSAGE_BYTES - 27);
             format!(r#"{{"ping":{{"timestamp":"1"}}{spaces}}}"#).into_bytes()
+        }
+    }
+}
+
+/// Returns an Authenticate with this token.
+pub(super) fn authenticate(encoding: Encoding, token: &str) -> Vec<u8> {
+    match encoding {
+        Encoding::Protobuf => bytes(AUTHENTICATE, &text(1, token)),
+        Encoding::Json => {
+            let message = json!({"authenticate": {"token": token}});
+            message.to_string().into_bytes()
         }
     }
 }

@@ -146,6 +146,8 @@ pub(super) struct World {
     filled_tokens: Arc<[String]>,
     long_tokens: Arc<[String]>,
     too_long_tokens: Arc<[String]>,
+    /// Tokens that grant nothing.
+    empty_tokens: Arc<[String]>,
     forged: Arc<[String]>,
     payloads: Vec<PayloadType>,
 }
@@ -163,6 +165,7 @@ impl World {
             filled_tokens: tokens(&|_| FILLED.to_owned(), None, USERS),
             long_tokens: tokens(&loud, Some(most_granted()), USERS),
             too_long_tokens: ["x".repeat(TOKEN_BYTES_MAX + 1)].into(),
+            empty_tokens: tokens(&loud, Some(Vec::new()), USERS),
             forged: [items::forged_token()].into(),
             payloads: Schema::bundled().unwrap().payloads().to_vec(),
         }
@@ -175,6 +178,7 @@ impl World {
             headers: String::new(),
             is_json: encoding == Encoding::Json,
             frames: frames.into(),
+            last_frames: Arc::default(),
             expected,
         }
     }
@@ -257,6 +261,7 @@ pub(super) fn rows(world: &World) -> Vec<Row> {
     rows.extend(calls::parameters());
     rows.extend(calls::other_calls(world));
     rows.extend(calls::presence_calls());
+    rows.extend(calls::connection_calls());
     rows.extend(calls::ops_calls());
     for encoding in Encoding::ALL {
         rows.extend(messages::messages(world, encoding));

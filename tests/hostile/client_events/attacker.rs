@@ -2,7 +2,7 @@
 
 use prost::Message;
 use serde_json::{Value, json};
-use sidewire_protocol::wire::{ErrorResponse, Pong};
+use sidewire_protocol::wire::{Authenticated, ErrorResponse, Pong};
 use sidewire_testing::{
     protobuf::{self, Envelope},
     socket::Socket,
@@ -13,13 +13,13 @@ use super::PayloadType;
 
 /// The encoding of the messages of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Encoding {
+pub(crate) enum Encoding {
     Binary,
     Json,
 }
 
 impl Encoding {
-    pub(super) fn subprotocol(self) -> &'static str {
+    pub(crate) fn subprotocol(self) -> &'static str {
         match self {
             Self::Binary => "sidewire.v1.protobuf",
             Self::Json => "sidewire.v1.json",
@@ -27,7 +27,7 @@ impl Encoding {
     }
 
     /// Returns the frame with an envelope.
-    pub(super) fn frame(self, envelope: &[u8]) -> Vec<u8> {
+    pub(crate) fn frame(self, envelope: &[u8]) -> Vec<u8> {
         match self {
             Self::Binary => binary(envelope),
             Self::Json => text(str::from_utf8(envelope).unwrap()),
@@ -35,7 +35,7 @@ impl Encoding {
     }
 
     /// Returns the frame with a Ping.
-    pub(super) fn ping(self, stamp: u64) -> Vec<u8> {
+    pub(crate) fn ping(self, stamp: u64) -> Vec<u8> {
         match self {
             Self::Binary => binary(&protobuf::bytes(14, &protobuf::number(1, stamp))),
             Self::Json => text(&json!({"ping": {"timestamp": stamp}}).to_string()),
@@ -43,7 +43,7 @@ impl Encoding {
     }
 
     /// Returns the frame with a Subscribe.
-    pub(super) fn subscribe(self, topics: &[&str]) -> Vec<u8> {
+    pub(crate) fn subscribe(self, topics: &[&str]) -> Vec<u8> {
         let list: Vec<_> = topics.iter().map(|it| protobuf::text(16, it)).collect();
         match self {
             Self::Binary => binary(&protobuf::bytes(10, &list.concat())),
@@ -52,7 +52,7 @@ impl Encoding {
     }
 
     /// Returns the frame with a payload that names a project's topic.
-    pub(super) fn event(self, payload: &PayloadType, id: &str, project: &str) -> Vec<u8> {
+    pub(crate) fn event(self, payload: &PayloadType, id: &str, project: &str) -> Vec<u8> {
         match self {
             Self::Binary => {
                 let field = payload.field(&payload.project(project));
@@ -66,7 +66,7 @@ impl Encoding {
     }
 
     /// Reads an answer of the relay.
-    pub(super) fn answer(self, frame: &Frame) -> Result<Envelope, String> {
+    pub(crate) fn answer(self, frame: &Frame) -> Result<Envelope, String> {
         let told = || format!("answered with {frame:?}");
         match (self, frame.opcode) {
             (Self::Binary, BINARY) => Envelope::decode(&frame.payload[..]).map_err(|_| told()),
@@ -84,6 +84,7 @@ fn from_json(envelope: &Value) -> Envelope {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let number = |value: &Value| value.as_str().and_then(|it| it.parse().ok());
     let (pong, error) = (&envelope["pong"], &envelope["error"]);
+    let authenticated = &envelope["authenticated"];
     Envelope {
         message_id: text(&envelope["messageId"]),
         pong: pong.is_object().then(|| Pong {
@@ -97,12 +98,20 @@ fn from_json(envelope: &Value) -> Envelope {
             field_name: error["fieldName"].as_str().map(str::to_owned),
             retry_after_ms: number(&error["retryAfterMs"]).and_then(|it| u64::try_from(it).ok()),
         }),
+        authenticated: authenticated.is_object().then(|| Authenticated {
+            expires_at: number(&authenticated["expiresAt"]).unwrap_or_default(),
+            revoked_topics: authenticated["revokedTopics"]
+                .as_array()
+                .map(|topics| topics.iter().map(text).collect())
+                .unwrap_or_default(),
+            request_message_id: text(&authenticated["requestMessageId"]),
+        }),
         ..Envelope::default()
     }
 }
 
 /// Reads the answer to a Ping, before which an error may come. Returns the error.
-pub(super) async fn read_answers(
+pub(crate) async fn read_answers(
     socket: &mut Socket,
     encoding: Encoding,
     stamp: u64,

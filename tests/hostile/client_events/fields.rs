@@ -201,7 +201,7 @@ pub(super) fn relay_fields(payload: &'static PayloadType) -> Vec<Mutator<Case>> 
             },
         ),
     ];
-    for number in 19..=31 {
+    for number in 21..=31 {
         let name = format!("reserved field {number}");
         let refusal = Refusal::invalid_somewhere();
         mutators.push(refused_envelope(

@@ -17,8 +17,8 @@ type Field = (u32, Vec<u8>);
 
 /// An event as another client receives it.
 #[derive(Debug)]
-pub(super) struct Heard {
-    pub(super) id: String,
+pub(crate) struct Heard {
+    pub(crate) id: String,
     /// The number of the payload's field, and its fields.
     number: u32,
     payload: Vec<Field>,
@@ -26,7 +26,7 @@ pub(super) struct Heard {
 
 impl Heard {
     /// Reads an event, which must have nothing but an id, the time and a payload, each once.
-    pub(super) fn from_frame(frame: &Frame) -> Result<Self, String> {
+    pub(crate) fn from_frame(frame: &Frame) -> Result<Self, String> {
         let told = || format!("received {frame:x?}");
         if frame.opcode != BINARY {
             return Err(told());
@@ -62,7 +62,7 @@ impl Heard {
     }
 
     /// Checks that the payload has these fields, and the sender's name once.
-    pub(super) fn check(&self, payload: &PayloadType, kept: &[u8]) -> Result<(), String> {
+    pub(crate) fn check(&self, payload: &PayloadType, kept: &[u8]) -> Result<(), String> {
         self.check_sender(payload)?;
         let others = |fields: &[Field]| {
             let kept = fields.iter().filter(|field| field.0 != payload.sender);
@@ -78,7 +78,7 @@ impl Heard {
     }
 
     /// Checks that it is this payload, with the name of its sender, and no other's.
-    pub(super) fn check_sender(&self, payload: &PayloadType) -> Result<(), String> {
+    pub(crate) fn check_sender(&self, payload: &PayloadType) -> Result<(), String> {
         let sender = (payload.sender, protobuf::text(payload.sender, ATTACKER));
         let senders = self.payload.iter().filter(|field| field.0 == sender.0);
         if self.number == payload.number && senders.eq([&sender]) {
@@ -90,7 +90,7 @@ impl Heard {
 }
 
 /// Returns a presence payload with the value that says that its user is absent.
-pub(super) fn absent(payload: &PayloadType, kept: &[u8]) -> Result<Vec<u8>, String> {
+pub(crate) fn absent(payload: &PayloadType, kept: &[u8]) -> Result<Vec<u8>, String> {
     let is_kept = |field: &Field| payload.presence.is_none_or(|it| it.number != field.0);
     let others = fields(kept)?.into_iter().filter(is_kept);
     let others: Vec<_> = others.map(|(_, bytes)| bytes).collect();

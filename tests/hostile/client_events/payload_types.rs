@@ -9,36 +9,36 @@ use crate::forge::Site;
 
 /// A bundled schema, each of which has a relay of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum BundledSchema {
+pub(crate) enum BundledSchema {
     Tracker,
     Generic,
 }
 
 /// A payload that clients may send.
 #[derive(Debug)]
-pub(super) struct PayloadType {
-    pub(super) schema: BundledSchema,
-    pub(super) name: &'static str,
-    pub(super) json_name: &'static str,
-    pub(super) number: u32,
+pub(crate) struct PayloadType {
+    pub(crate) schema: BundledSchema,
+    pub(crate) name: &'static str,
+    pub(crate) json_name: &'static str,
+    pub(crate) number: u32,
     /// The number of the field that receives the sender.
-    pub(super) sender: u32,
+    pub(crate) sender: u32,
     /// The number of the field that names a project, or a whole topic.
     topic: u32,
     /// Most bytes of an envelope with it.
-    pub(super) bytes_max: usize,
-    pub(super) presence: Option<PresenceField>,
+    pub(crate) bytes_max: usize,
+    pub(crate) presence: Option<PresenceField>,
 }
 
 /// The field that says whether a user is present.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PresenceField {
-    pub(super) number: u32,
-    pub(super) present: u64,
-    pub(super) absent: u64,
+pub(crate) struct PresenceField {
+    pub(crate) number: u32,
+    pub(crate) present: u64,
+    pub(crate) absent: u64,
 }
 
-pub(super) static TYPING: PayloadType = PayloadType {
+pub(crate) static TYPING: PayloadType = PayloadType {
     schema: BundledSchema::Tracker,
     name: "user_typing",
     json_name: "userTyping",
@@ -49,7 +49,7 @@ pub(super) static TYPING: PayloadType = PayloadType {
     presence: None,
 };
 
-pub(super) static USER_PRESENCE: PayloadType = PayloadType {
+pub(crate) static USER_PRESENCE: PayloadType = PayloadType {
     schema: BundledSchema::Tracker,
     name: "user_presence",
     json_name: "userPresence",
@@ -64,7 +64,7 @@ pub(super) static USER_PRESENCE: PayloadType = PayloadType {
     }),
 };
 
-pub(super) static MESSAGE: PayloadType = PayloadType {
+pub(crate) static MESSAGE: PayloadType = PayloadType {
     schema: BundledSchema::Generic,
     name: "message",
     json_name: "message",
@@ -75,7 +75,7 @@ pub(super) static MESSAGE: PayloadType = PayloadType {
     presence: None,
 };
 
-pub(super) static PRESENCE: PayloadType = PayloadType {
+pub(crate) static PRESENCE: PayloadType = PayloadType {
     schema: BundledSchema::Generic,
     name: "presence",
     json_name: "presence",
@@ -91,11 +91,11 @@ pub(super) static PRESENCE: PayloadType = PayloadType {
 };
 
 /// All of them.
-pub(super) static ALL: [&PayloadType; 4] = [&TYPING, &USER_PRESENCE, &MESSAGE, &PRESENCE];
+pub(crate) static ALL: [&PayloadType; 4] = [&TYPING, &USER_PRESENCE, &MESSAGE, &PRESENCE];
 
 impl BundledSchema {
     /// Returns the address for clients of its relay.
-    pub(super) fn client(self, site: &Site) -> SocketAddr {
+    pub(crate) fn client(self, site: &Site) -> SocketAddr {
         match self {
             Self::Tracker => site.client,
             Self::Generic => site.generic,
@@ -103,7 +103,7 @@ impl BundledSchema {
     }
 
     /// Returns the payload that is not remembered.
-    pub(super) fn event(self) -> &'static PayloadType {
+    pub(crate) fn event(self) -> &'static PayloadType {
         match self {
             Self::Tracker => &TYPING,
             Self::Generic => &MESSAGE,
@@ -113,7 +113,7 @@ impl BundledSchema {
 
 impl PayloadType {
     /// Returns the field that names a project's topic.
-    pub(super) fn project(&self, id: &str) -> Vec<u8> {
+    pub(crate) fn project(&self, id: &str) -> Vec<u8> {
         match self.schema {
             BundledSchema::Tracker => protobuf::text(self.topic, id),
             BundledSchema::Generic => protobuf::text(self.topic, &format!("project:{id}")),
@@ -121,7 +121,7 @@ impl PayloadType {
     }
 
     /// Returns the path of that field, when it is the payload's field of this index.
-    pub(super) fn topic_path(&self, index: usize) -> String {
+    pub(crate) fn topic_path(&self, index: usize) -> String {
         match self.schema {
             BundledSchema::Tracker => format!("{}.project_id", self.name),
             BundledSchema::Generic => format!("{}.topics[{index}]", self.name),
@@ -129,7 +129,7 @@ impl PayloadType {
     }
 
     /// Returns the JSON of a payload that names a project's topic.
-    pub(super) fn project_json(&self, id: &str) -> Value {
+    pub(crate) fn project_json(&self, id: &str) -> Value {
         match self.schema {
             BundledSchema::Tracker => json!({"projectId": id}),
             BundledSchema::Generic => json!({"topics": [format!("project:{id}")]}),
@@ -137,14 +137,14 @@ impl PayloadType {
     }
 
     /// Returns the field that says that the user is absent; empty if it is no presence payload.
-    pub(super) fn absent(&self) -> Vec<u8> {
+    pub(crate) fn absent(&self) -> Vec<u8> {
         self.presence.map_or_else(Vec::new, |presence| {
             protobuf::number(presence.number, presence.absent)
         })
     }
 
     /// Returns the JSON of the payload that withdraws an earlier one.
-    pub(super) fn absent_json(&self) -> Value {
+    pub(crate) fn absent_json(&self) -> Value {
         match self.schema {
             BundledSchema::Tracker => json!({"status": "PRESENCE_STATUS_OFFLINE"}),
             BundledSchema::Generic => json!({"absent": true}),
@@ -152,12 +152,12 @@ impl PayloadType {
     }
 
     /// Returns true if it is another payload of the same schema.
-    pub(super) fn is_beside(&self, other: &Self) -> bool {
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
         self.schema == other.schema && self.number != other.number
     }
 
     /// Returns the envelope's field with this payload.
-    pub(super) fn field(&self, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn field(&self, payload: &[u8]) -> Vec<u8> {
         protobuf::bytes(self.number, payload)
     }
 }

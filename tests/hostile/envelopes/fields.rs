@@ -37,7 +37,7 @@ pub(super) fn relay_fields() -> Vec<Mutator<Said>> {
         let stamp = forge.pick(&[0, u64::MAX, 1 << 63, i64::MAX as u64]);
         vec![protobuf::number(TIMESTAMP, stamp), ping()]
     }));
-    for number in 19..=31 {
+    for number in 21..=31 {
         let wanted = Wanted::Refused(Refusal::invalid_somewhere());
         mutators.push(said(
             format!("reserved field {number}"),
@@ -126,6 +126,7 @@ pub(super) fn payloads() -> Vec<Mutator<Said>> {
         (13, "unsubscribe_confirmed"),
         (15, "pong"),
         (16, "error"),
+        (20, "authenticated"),
     ] {
         let mutator = said(
             format!("{name} from a client"),

@@ -125,14 +125,14 @@ pub(super) fn envelopes() -> Vec<Mutator<Call>> {
             forge.mutated(&event)
         }),
     ];
-    for number in 10..=17 {
+    for number in (10..=17).chain(19..=20) {
         mutators.push(envelope(
             format!("control message {number}"),
             is(&[400]),
             move |_| protobuf::bytes(number, b""),
         ));
     }
-    for number in 19..=31 {
+    for number in 21..=31 {
         mutators.push(envelope(
             format!("reserved field {number}"),
             is(&[400]),

@@ -135,6 +135,8 @@ export class Session {
         return this.#confirmed(message);
       case "unsubscribed":
         return this.#unsubscribed(message);
+      case "authenticated":
+        return this.#revoked(message.topics);
       case "pong":
         if (message.position !== undefined) this.#raiseAll(message.position);
         return [];
@@ -234,10 +236,7 @@ export class Session {
   }
 
   #unsubscribed({ requestMessageId, topics }: Unsubscribed): Effect[] {
-    if (requestMessageId === "") {
-      this.#topics.removeRevoked(topics);
-      return this.#revoked(new Set(topics));
-    }
+    if (requestMessageId === "") return this.#revoked(topics);
     const request = this.#takePendingRequest(requestMessageId);
     this.#topics.removeSubscribed(request?.topics ?? []);
     return [];
@@ -247,7 +246,9 @@ export class Session {
    * Ends the subscriptions that have one of these topics. One whose Subscribe has no answer yet goes on:
    * the relay judges it after this, and refuses it if need be.
    */
-  #revoked(topics: ReadonlySet<string>): Effect[] {
+  #revoked(names: readonly string[]): Effect[] {
+    this.#topics.removeRevoked(names);
+    const topics = new Set(names);
     const effects: Effect[] = [];
     for (const follower of [...this.#followers]) {
       const isSubscribed = follower.state === "live" || follower.state === "replaying";

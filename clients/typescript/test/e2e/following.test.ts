@@ -153,10 +153,41 @@ describe.each([
     expect(codes).toContain(4003);
   });
 
-  test("a token that expires is replaced, and nothing is missed", async () => {
-    const exp = () => Math.floor(Date.now() / 1000) + 2;
-    const tokens = [server.token("ann", { exp: exp() }), server.token("ann")];
+  test("a token is renewed on the open connection, and topics that it does not cover end", async () => {
+    const exp = Math.floor(Date.now() / 1000) + 3;
+    const topics = ["order:7", "order:8"];
+    const tokens = [
+      server.token("ann", { exp, topics }),
+      server.token("ann", { topics: ["order:7"] }),
+    ];
     const relay = client({ getToken: () => tokens.shift() ?? "" });
+    const states: string[] = [];
+    relay.on("state", (it) => states.push(it.name));
+    const { got, subscription } = follow(relay, ["order:7"]);
+    const revoked: string[] = [];
+    const onRevoked = (lost: readonly string[]) => revoked.push(...lost);
+    const lost = follow(relay, ["order:8"], { onRevoked });
+    await Promise.all([subscription.ready, lost.subscription.ready]);
+    await until("the renewal", () => revoked.length > 0);
+    await until("the end of the old token", () => Date.now() / 1000 > exp + 1);
+    await post("order:8", "not for ann");
+    await post("order:7", "shipped");
+    await until("the event", () => got.length > 0);
+    expect(got).toEqual(["shipped"]);
+    expect(revoked).toEqual(["order:8"]);
+    expect(tokens).toEqual([]);
+    expect(states).not.toContain("waiting");
+  });
+
+  test("a token that expires is replaced, and nothing is missed", async () => {
+    const exp = Math.floor(Date.now() / 1000) + 2;
+    const tokens = [server.token("ann", { exp }), server.token("ann")];
+    // The application keeps its token until the relay refuses it.
+    let isExpired = false;
+    const relay = client({ getToken: () => tokens[isExpired ? 1 : 0] ?? "" });
+    relay.on("state", (it) => {
+      isExpired ||= it.name === "waiting";
+    });
     const codes: unknown[] = [];
     relay.on("state", (it) => it.name === "waiting" && codes.push(it.reason.closeCode));
     const { got, subscription } = follow(relay, ["order:7"]);
@@ -165,7 +196,6 @@ describe.each([
     await post("order:7", "missed");
     await until("the event", () => got.length > 0);
     expect(codes).toEqual([4001]);
-    expect(tokens).toEqual([]);
   });
 
   test("a user whom the backend disconnects stays away until the application connects", async () => {

@@ -36,6 +36,10 @@ test("requests are read by generated code", () => {
     messageId: "b",
     payload: { case: "unsubscribe", value: { topics } },
   });
+  expect(sent({ kind: "authenticate", messageId: "c", token: "jwt" })).toMatchObject({
+    messageId: "c",
+    payload: { case: "authenticate", value: { token: "jwt" } },
+  });
   expect(sent({ kind: "ping" })).toMatchObject({ messageId: "", payload: { case: "ping" } });
 });
 
@@ -95,6 +99,15 @@ test("answers are read", () => {
   expect(received({ payload: { case: "pong", value: {} } })).toEqual({
     kind: "pong",
     position: undefined,
+  });
+  const authenticated = { requestMessageId: "d", expiresAt: 9n, revokedTopics: ["a:1", "b:*"] };
+  const payload = { case: "authenticated", value: authenticated } as const;
+  expect(received({ timestamp: 7n, payload })).toEqual({
+    kind: "authenticated",
+    requestMessageId: "d",
+    expiresAt: 9,
+    topics: ["a:1", "b:*"],
+    sentAt: 7,
   });
   const error = {
     errorCode: "RATE_LIMIT_EXCEEDED",

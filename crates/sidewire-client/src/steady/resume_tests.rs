@@ -1,5 +1,7 @@
 //! The client after a reconnect: its Subscribes and the events that it returns.
 
+use std::time::Duration;
+
 use prost::Message as _;
 use tokio::join;
 use tokio_tungstenite::tungstenite::Message;
@@ -196,17 +198,19 @@ async fn an_event_without_a_position_does_not_move_the_position() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_limited_subscribe_is_repeated_after_the_given_delay() {
-    let (mut client, mut listener) = client(&["kind:1"]);
-    let mut peer = connect(&mut client, &mut listener).await;
-    let refusing = peer.refuse("RATE_LIMIT_EXCEEDED", Some(5_000));
-    let (refused, topics) = join!(client.next_event(), refusing);
-    assert!(matches!(refused, Ok(ClientEvent::Refused(_))));
-    let refused_at = Instant::now();
-    let (_, again) = join!(client.next_event(), peer.confirm());
-    assert_eq!(again, topics);
-    let late = refused_at.elapsed() - SECOND * 5;
-    assert!(late < SECOND, "{late:?}");
+async fn a_subscribe_that_is_refused_for_a_while_is_repeated_after_the_given_delay() {
+    for code in ["RATE_LIMIT_EXCEEDED", "INTERNAL_ERROR"] {
+        let (mut client, mut listener) = client(&["kind:1"]);
+        let mut peer = connect(&mut client, &mut listener).await;
+        let refusing = peer.refuse(code, Some(5_000));
+        let (refused, topics) = join!(client.next_event(), refusing);
+        assert!(matches!(refused, Ok(ClientEvent::Refused(_))));
+        let refused_at = Instant::now();
+        let (_, again) = join!(client.next_event(), peer.confirm());
+        assert_eq!(again, topics);
+        let late = refused_at.elapsed() - SECOND * 5;
+        assert!(late < SECOND, "{code}: {late:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

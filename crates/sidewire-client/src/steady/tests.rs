@@ -1,5 +1,7 @@
 //! The reconnecting client against a fake relay, in paused time.
 
+use std::time::Duration;
+
 use tokio::{join, select};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -273,6 +275,13 @@ async fn a_close_reason_sets_the_reconnect_delay() {
         (4003, "too slow", (500, 1000)),
         (4004, "idle", (500, 1000)),
         (4005, "kept being refused", (60_000, 61_000)),
+        (4006, "a fresh token is wanted", (500, 1000)),
+        (
+            4429,
+            "RATE_LIMIT_EXCEEDED retry_after_ms=7000",
+            (7_500, 8_000),
+        ),
+        (4503, "INTERNAL_ERROR retry_after_ms=7000", (7_500, 8_000)),
     ] {
         let (mut client, mut listener) = client(&["kind:1"]);
         let (mut peer, _) = subscribe(&mut client, &mut listener).await;
@@ -292,6 +301,8 @@ async fn a_permanent_close_stops_the_client() {
     for (code, message) in [
         (4001, "the relay does not accept the token (it has expired)"),
         (4002, "a backend disconnected this client (\"bye\")"),
+        (4401, "the relay does not accept the token (bye)"),
+        (4403, "the relay refused the origin or the host (bye)"),
         (1002, "the relay closed with 1002"),
         (1003, "the relay closed with 1003"),
         (1007, "the relay closed with 1007"),
@@ -393,7 +404,7 @@ async fn without_topics_an_empty_subscribe_is_confirmed() {
 async fn an_unusable_url_or_token_stops_the_client() {
     let (mut wss, mut newline) = (options(), options());
     wss.url = "wss://relay.test/ws".to_owned();
-    newline.token = Some(crate::Credential::new("a\nb"));
+    newline.token = Some(Credential::new("a\nb"));
     for options in [wss, newline] {
         let (pipes, _listener) = pipes();
         let mut client = RelayClient::with_connector(options, pipes);

@@ -28,6 +28,7 @@ enum Step {
     Restart,
     Subscribe(BTreeSet<usize>),
     Unsubscribe(usize),
+    Revoke(usize),
     Connect,
     Cut,
     Ask,
@@ -45,6 +46,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => about().prop_map(Step::Publish),
         4 => topics().prop_map(Step::Subscribe),
         2 => (1..=TOPICS).prop_map(Step::Unsubscribe),
+        2 => (1..=TOPICS).prop_map(Step::Revoke),
         6 => Just(Step::Connect),
         4 => Just(Step::Cut),
         8 => Just(Step::Ask),
@@ -72,6 +74,7 @@ struct Counts {
     refused: Cell<u64>,
     deferred: Cell<u64>,
     stands: Cell<u64>,
+    revoked: Cell<u64>,
 }
 
 fn count(counter: &Cell<u64>) {
@@ -130,6 +133,7 @@ impl<'a> World<'a> {
                 self.owed.remove(&number);
                 self.client.unsubscribe(&[topic_name(number)]);
             }
+            Step::Revoke(number) => drop(self.link.as_mut().map(|link| link.revoke(number))),
             Step::Connect => self.connect(),
             Step::Cut => self.cut(),
             Step::Ask => while self.ask() {},
@@ -199,6 +203,9 @@ impl<'a> World<'a> {
         match frame {
             Some(RelayMessage::Event(event)) => self.event(&event),
             Some(RelayMessage::SubscriptionConfirmed(it)) => self.confirmed(&it),
+            Some(RelayMessage::UnsubscribeConfirmed(it)) if it.request_message_id.is_empty() => {
+                self.revoked(&it.topics);
+            }
             Some(RelayMessage::UnsubscribeConfirmed(it)) => self.client.on_unsubscribed(&it),
             Some(RelayMessage::Pong(pong)) => {
                 if pong.position.is_some() {
@@ -216,6 +223,7 @@ impl<'a> World<'a> {
                 });
                 self.client.on_refused(&error, self.now);
             }
+            Some(RelayMessage::Authenticated(_)) => unreachable!("no Authenticate is sent"),
             None => return false,
         }
         true
@@ -255,6 +263,17 @@ impl<'a> World<'a> {
             {
                 owed.since
                     .get_or_insert(confirmed.position.clone().unwrap());
+            }
+        }
+    }
+
+    fn revoked(&mut self, topics: &[String]) {
+        count(&self.counts.revoked);
+        self.client.on_revoked(topics);
+        for topic in topics {
+            // It stays if it was subscribed again and the relay has not answered that yet.
+            if !self.client.topics.contains(topic) {
+                self.owed.remove(&topic_number(topic));
             }
         }
     }
@@ -327,6 +346,7 @@ fn no_event_is_lost_silently_or_returned_twice() {
         refused,
         deferred,
         stands,
+        revoked,
     } = &counts;
     let all = [
         replayed,
@@ -337,6 +357,7 @@ fn no_event_is_lost_silently_or_returned_twice() {
         refused,
         deferred,
         stands,
+        revoked,
     ];
     assert!(all.iter().all(|it| it.get() >= 10), "{counts:?}");
 }

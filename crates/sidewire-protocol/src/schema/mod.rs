@@ -180,6 +180,13 @@ impl Schema {
         source::compile_set(bytes, "the descriptor set", envelope)
     }
 
+    /// Returns the schema's files as an encoded FileDescriptorSet, from which it can be compiled
+    /// [again](Self::from_descriptor_set).
+    #[must_use]
+    pub fn to_descriptor_set(&self) -> Vec<u8> {
+        self.envelope.parent_pool().encode_to_vec()
+    }
+
     /// Returns the warnings and notes about the schema, sorted by file and line.
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {

@@ -75,10 +75,10 @@ impl PayloadKind {
     /// never suggests one.
     #[must_use]
     pub fn is_taken_from_clients(self) -> bool {
-        use ControlKind::{Ping, Subscribe, Unsubscribe};
+        use ControlKind::{Authenticate, Ping, Subscribe, Unsubscribe};
         matches!(
             self,
-            Self::Control(Subscribe | Unsubscribe | Ping)
+            Self::Control(Subscribe | Unsubscribe | Ping | Authenticate)
                 | Self::Event {
                     client_publish: true
                 }

@@ -121,7 +121,7 @@ pub(super) const PAYLOADS: [RelayField; 7] = [
 pub(super) const BATCH: RelayField =
     singular_field(number::BATCH, "batch", RelayFieldType::Own("BatchUpdate"));
 
-/// Payloads that a schema may omit.
+/// The payloads with which tokens are renewed in place. A schema has both or neither.
 pub(super) const OPTIONAL_PAYLOADS: [RelayField; 2] = [
     singular_field(
         number::AUTHENTICATE,
@@ -136,7 +136,7 @@ pub(super) const OPTIONAL_PAYLOADS: [RelayField; 2] = [
 ];
 
 /// The fields within the relay's messages, by the number of the message in the envelope.
-pub(super) const WITHIN: [(u32, &[RelayField]); 8] = [
+pub(super) const WITHIN: [(u32, &[RelayField]); 10] = [
     (
         number::POSITION,
         &[
@@ -191,6 +191,18 @@ pub(super) const WITHIN: [(u32, &[RelayField]); 8] = [
             singular_field(3, "request_message_id", RelayFieldType::String),
             singular_field(4, "field_name", RelayFieldType::String),
             singular_field(5, "retry_after_ms", RelayFieldType::Uint64),
+        ],
+    ),
+    (
+        number::AUTHENTICATE,
+        &[singular_field(1, "token", RelayFieldType::String)],
+    ),
+    (
+        number::AUTHENTICATED,
+        &[
+            singular_field(1, "expires_at", RelayFieldType::Int64),
+            repeated_strings(2, "revoked_topics"),
+            singular_field(3, "request_message_id", RelayFieldType::String),
         ],
     ),
 ];

@@ -26,7 +26,10 @@ pub(super) fn is_foreign(envelope: &MessageDescriptor) -> bool {
         let field = envelope.get_field(wanted.number);
         field.is_some_and(|field| field.name() == wanted.name)
     };
-    let known = || PLAIN.iter().chain(&PAYLOADS).chain([&BATCH]);
+    let known = || {
+        let optional = OPTIONAL_PAYLOADS.iter().chain([&BATCH]);
+        PLAIN.iter().chain(&PAYLOADS).chain(optional)
+    };
     let mut fields = envelope.fields();
     let conflicts = fields.any(|field| {
         is_relay_number(field.number()) && !known().any(|it| it.number == field.number() && has(it))
@@ -64,9 +67,9 @@ pub(super) fn check(
     for wanted in &PAYLOADS {
         rules.check_payload(wanted, report);
     }
-    let optional = OPTIONAL_PAYLOADS.iter().chain([&BATCH]);
-    for wanted in optional.filter(|it| envelope.get_field(it.number).is_some()) {
-        rules.check_payload(wanted, report);
+    rules.check_renewal(report);
+    if envelope.get_field(number::BATCH).is_some() {
+        rules.check_payload(&BATCH, report);
     }
     rules.check_batch(report);
     rules.check_own_fields(report);
@@ -122,9 +125,10 @@ impl EnvelopeRules<'_> {
         self.check_within(wanted.number, report);
     }
 
-    fn check_payload(&self, wanted: &RelayField, report: &mut SchemaReport) {
+    /// Returns true if the field is there and has the right name and type.
+    fn check_payload(&self, wanted: &RelayField, report: &mut SchemaReport) -> bool {
         let Some(field) = check_field(self.envelope, wanted, FREE_IN_ENVELOPE, report) else {
-            return;
+            return false;
         };
         if self.has_payload && real_oneof(&field).as_deref() != Some(PAYLOAD) {
             report.error(
@@ -137,6 +141,20 @@ impl EnvelopeRules<'_> {
             );
         }
         self.check_within(wanted.number, report);
+        true
+    }
+
+    /// Checks the payloads with which tokens are renewed. Neither is of use without the other.
+    fn check_renewal(&self, report: &mut SchemaReport) {
+        let is_declared = |it: &&RelayField| self.envelope.get_field(it.number).is_some();
+        let (declared, missing): (Vec<_>, Vec<_>) = OPTIONAL_PAYLOADS.iter().partition(is_declared);
+        for wanted in declared {
+            if self.check_payload(wanted, report) {
+                for counterpart in &missing {
+                    self.check_payload(counterpart, report);
+                }
+            }
+        }
     }
 
     /// Checks that a message that the relay reads or writes has the relay's fields and
@@ -280,6 +298,7 @@ fn missing_hint(message: &MessageDescriptor, wanted: &RelayField) -> String {
     }
     let place = if PAYLOADS
         .iter()
+        .chain(&OPTIONAL_PAYLOADS)
         .any(|it| it.number == wanted.number && it.name == wanted.name)
     {
         " to its oneof `payload`"

@@ -12,9 +12,9 @@ use sidewire_testing::websocket::{BINARY, TEXT};
 
 use super::{
     client_messages::{WirePresence, WireTyping},
-    history::{ConnectionEnd, RequestKind, SentRequest},
     messages::{CommentDeleted, EventPlace, WireEnvelope, WirePing, WirePosition, WireTopics},
     pipe::link,
+    record::{ConnectionEnd, RequestKind, SentRequest},
     session::ClientSession,
     socket::ClientSocket,
     stage::StagePhase,
@@ -43,9 +43,9 @@ impl ClientSession<'_> {
             self.next_act = Instant::now() + self.client.dice.millis(10..1500);
         }
         let dice = &self.client.dice;
-        match dice.weighted(&[30, 10, 12, 8, 10, 6, 2, 4, 4, 18, 14, 18]) {
-            0 => self.subscribe(TopicBits::drawn(dice, dice.below(4)), None),
-            1 => self.resume_from_anywhere(),
+        match dice.weighted(&[30, 10, 12, 8, 10, 6, 2, 4, 4, 18, 14, 18, 10]) {
+            0 => self.subscribe_to_some(),
+            1 => self.resume_from_anywhere(TopicBits::drawn(dice, dice.below(4))),
             2 => self.unsubscribe(TopicBits::drawn(dice, dice.within(1..4))),
             3 => self.ping(),
             4 => self.stalled_until = Instant::now() + dice.millis(100..5000),
@@ -55,12 +55,13 @@ impl ClientSession<'_> {
             8 => self.send_events(),
             9 => return self.leave(),
             10 => self.type_to_others(),
-            _ => self.show_presence(),
+            11 => self.show_presence(),
+            _ => self.renew_token(),
         }
         false
     }
 
-    fn request(&mut self, envelope: WireEnvelope, what: RequestKind) {
+    pub(super) fn request(&mut self, envelope: WireEnvelope, what: RequestKind) {
         let history = &self.client.history;
         let sent = SentRequest {
             id: envelope.message_id.clone(),
@@ -78,7 +79,7 @@ impl ClientSession<'_> {
         }
     }
 
-    fn next_id(&mut self) -> String {
+    pub(super) fn next_id(&mut self) -> String {
         self.requests += 1;
         format!("{}.{}", self.connection, self.requests)
     }
@@ -97,10 +98,14 @@ impl ClientSession<'_> {
         self.request(envelope, RequestKind::Subscribe(asked));
     }
 
-    /// Resumes from a random position, which the client may never have had.
-    fn resume_from_anywhere(&mut self) {
+    pub(super) fn subscribe_to_some(&mut self) {
         let dice = &self.client.dice;
-        let topics = TopicBits::drawn(dice, dice.below(4));
+        self.subscribe(TopicBits::drawn(dice, dice.below(4)), None);
+    }
+
+    /// Resumes from a random position, which the client may never have had.
+    pub(super) fn resume_from_anywhere(&mut self, topics: TopicBits) {
+        let dice = &self.client.dice;
         let known = self.client.known.groups.first().map(|group| group.at);
         let Some(mut place) = known else {
             return self.subscribe(topics, None);
@@ -153,7 +158,8 @@ impl ClientSession<'_> {
 
     /// Sends more requests at once than may wait for a replay.
     fn burst(&mut self) {
-        self.resume_from_anywhere();
+        let dice = &self.client.dice;
+        self.resume_from_anywhere(TopicBits::drawn(dice, dice.below(4)));
         for _ in 0..self.client.dice.within(2..24) {
             let dice = &self.client.dice;
             match dice.below(3) {

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// Upper bound of the time until a call is answered, whatever is held up.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Relative numbers of events of the tenants.
 const TENANT_WEIGHTS: [usize; TENANTS.len()] = [34, 22, 16, 28];
@@ -69,15 +69,7 @@ impl SimulatedBackend {
     }
 
     fn connect(&self) -> PipeStream {
-        let kind = LinkKind {
-            room_bytes: *self.dice.pick(&[300, 64 * 1024]),
-            latency: self.dice.millis(0..10),
-            piece_bytes: *self.dice.pick(&[100, 64 * 1024]),
-        };
-        let (ours, theirs, _) = link(kind);
-        let shard = self.dice.within(self.first_shard..SHARDS);
-        self.world.shards[shard].serve_backend(theirs);
-        ours
+        connect(&self.world, &self.dice, self.first_shard)
     }
 
     /// Makes the calls. Returns true if all were answered. Occasionally disconnects before.
@@ -203,6 +195,19 @@ impl SimulatedBackend {
     }
 }
 
+/// Connects to a shard that serves backends.
+pub(super) fn connect(world: &SimulatedWorld, dice: &Dice, first_shard: usize) -> PipeStream {
+    let kind = LinkKind {
+        room_bytes: *dice.pick(&[300, 64 * 1024]),
+        latency: dice.millis(0..10),
+        piece_bytes: *dice.pick(&[100, 64 * 1024]),
+    };
+    let (ours, theirs, _) = link(kind);
+    let shard = dice.within(first_shard..SHARDS);
+    world.shards[shard].serve_backend(theirs);
+    ours
+}
+
 /// Returns the call as an HTTP request. The extra topics of a single event may be in the query.
 fn request(call: &BackendCall, by_query: bool) -> Vec<u8> {
     let is_batch = call.is_batch;
@@ -247,7 +252,10 @@ fn request(call: &BackendCall, by_query: bool) -> Vec<u8> {
 }
 
 /// Reads one response and returns its status and body.
-async fn response(wire: &mut PipeStream, unparsed: &mut Vec<u8>) -> Option<(u16, Vec<u8>)> {
+pub(super) async fn response(
+    wire: &mut PipeStream,
+    unparsed: &mut Vec<u8>,
+) -> Option<(u16, Vec<u8>)> {
     loop {
         if let Some(found) = take_response(unparsed) {
             return Some(found);

@@ -7,14 +7,16 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     dice::Dice,
-    history::{CompletenessClaim, ConnectionRecord, History, Timestamp},
+    history::{CompletenessClaim, History, Timestamp},
     known::{ResumeModel, SubscriptionGroup},
     pipe::{LinkKind, link},
+    record::ConnectionRecord,
     session::ClientSession,
     socket::ClientSocket,
     stage::{PhaseSwitch, StagePhase},
+    tokens::{ClientToken, TopicGrant},
     topics::{TopicBits, USERS},
-    world::{SHARDS, SimulatedWorld},
+    world::{BEGIN, SHARDS, SimulatedWorld},
 };
 
 pub(super) struct SimulatedClient {
@@ -71,7 +73,13 @@ impl SimulatedClient {
             true => self.dice.within(1..5) as u64,
             false => 3600,
         };
-        let token_end = asked.time.as_secs() + lifetime;
+        let token = ClientToken {
+            tenant: self.tenant,
+            user: self.user(),
+            expires_at: BEGIN + Duration::from_secs(asked.time.as_secs() + lifetime),
+            grant: TopicGrant::of_user(self.user()),
+            claim: self.topics_of_token,
+        };
         let (ours, theirs, link) = link(self.link_kind());
         if self.dice.percent(50) && !self.is_restless {
             self.shard = self.dice.below(SHARDS);
@@ -81,13 +89,12 @@ impl SimulatedClient {
         self.world.shards[shard].serve_client(theirs);
         let pieces = [64 * 1024, 64 * 1024, 100, 1000];
         let mut socket = ClientSocket::new(ours, *self.dice.pick(&pieces));
-        let claim = self.topics_of_token;
-        let token = self.world.token(self.tenant, self.user(), token_end, claim);
+        let signed = self.world.token(&token);
         let subprotocol = match self.speaks_json {
             true => "sidewire.v1.json",
             false => "sidewire.v1.protobuf",
         };
-        let shaken = socket.shake_hands(&token, subprotocol);
+        let shaken = socket.shake_hands(&signed, subprotocol);
         let status = timeout(Duration::from_secs(15), shaken).await;
         let status = status.unwrap_or_default();
         self.history.trace(&(self.number, status));
@@ -95,7 +102,7 @@ impl SimulatedClient {
             self.history.count("handshake refused");
             return;
         }
-        let connection = self.opened(asked, Duration::from_secs(token_end), shard);
+        let connection = self.opened(asked, &token, shard);
         let session = ClientSession {
             socket,
             link,
@@ -128,7 +135,7 @@ impl SimulatedClient {
         }
     }
 
-    fn opened(&self, asked: Timestamp, token_end: Duration, shard: usize) -> usize {
+    fn opened(&self, asked: Timestamp, token: &ClientToken, shard: usize) -> usize {
         let opened = self.history.now();
         let mut connections = self.history.connections.borrow_mut();
         connections.push(ConnectionRecord {
@@ -139,8 +146,7 @@ impl SimulatedClient {
             shard,
             asked,
             opened,
-            token_end,
-            claim: self.topics_of_token,
+            token: *token,
             sent: Vec::new(),
             heard: Vec::new(),
             signs: vec![opened.time],

@@ -11,9 +11,9 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    client_messages::{WirePresence, WireTyping},
     events::{Serial, SimulatedEvent},
-    messages::{EventPlace, WireTopics},
+    messages::EventPlace,
+    record::{ConnectionEnd, ConnectionRecord, FrameContent, FrameRecord},
     topics::TopicBits,
 };
 
@@ -67,205 +67,62 @@ pub(super) struct PostResult {
     pub(super) is_duplicate: bool,
 }
 
-/// An admitted connection of a client.
+/// A call of a backend that takes rights from a user.
 #[derive(Debug)]
-pub(super) struct ConnectionRecord {
-    pub(super) client: usize,
+pub(super) struct RightsCall {
     pub(super) tenant: usize,
     pub(super) user: usize,
-    pub(super) speaks_json: bool,
-    pub(super) shard: usize,
-    /// When the handshake was sent, and when its answer was received.
-    pub(super) asked: Timestamp,
-    pub(super) opened: Timestamp,
-    /// When its token expires.
-    pub(super) token_end: Duration,
-    /// The topics that its token subscribes to, if it says so.
-    pub(super) claim: Option<TopicBits>,
-    pub(super) sent: Vec<SentRequest>,
-    pub(super) heard: Vec<FrameRecord>,
-    /// The times at which it sent anything.
-    pub(super) signs: Vec<Duration>,
-    /// True if the network has held up data.
-    pub(super) is_held: bool,
-    /// True if the network has broken the connection.
-    pub(super) is_cut: bool,
-    pub(super) end: Option<(Timestamp, ConnectionEnd)>,
-}
-
-impl ConnectionRecord {
-    /// Returns the longest time without anything sent on it, up to `until`.
-    pub(super) fn longest_silence(&self, until: Duration) -> Duration {
-        let mut last = self.asked.time;
-        let mut longest = Duration::ZERO;
-        for sign in self.signs.iter().filter(|it| **it <= until).chain([&until]) {
-            longest = longest.max(sign.saturating_sub(last));
-            last = *sign;
-        }
-        longest
-    }
-
-    /// Returns the topics to which it was certainly subscribed when the relay took the request
-    /// with this index: their Subscribe was confirmed before the request was sent, and no
-    /// Unsubscribe was sent in between.
-    pub(super) fn subscribed_when_sent(&self, index: usize) -> TopicBits {
-        let sent = self.sent[index].sent.moment;
-        let heard = self.heard.iter().filter(|it| it.when.moment < sent);
-        let confirmed = heard.filter_map(|it| match &it.what {
-            FrameContent::Subscribed(said) => Some(said.0.request.as_str()),
-            _ => None,
-        });
-        let confirmed: Vec<_> = confirmed.collect();
-        let before = self.sent[..index].iter();
-        let claim = self.claim.unwrap_or_default();
-        before.fold(claim, |held, request| match &request.what {
-            RequestKind::Subscribe(asked) if confirmed.contains(&request.id.as_str()) => {
-                held | asked.all()
-            }
-            RequestKind::Unsubscribe(asked) => held.less(asked.all()),
-            _ => held,
-        })
-    }
-
-    /// Returns all topics that it may have had at any time.
-    pub(super) fn possible_topics(&self) -> TopicBits {
-        let asked = self.sent.iter().filter_map(|request| match &request.what {
-            RequestKind::Subscribe(topics) if topics.may_be_asked_for() => Some(topics.all()),
-            _ => None,
-        });
-        let implicit = TopicBits::implicit(self.user) | self.claim.unwrap_or_default();
-        asked.fold(implicit, |all, topics| all | topics)
-    }
-}
-
-/// A request of a client.
-#[derive(Debug, Clone)]
-pub(super) struct SentRequest {
-    pub(super) id: String,
-    /// Taken before its first byte was sent.
+    pub(super) what: RightsChange,
     pub(super) sent: Timestamp,
-    pub(super) what: RequestKind,
+    /// When it was answered, and the number in the answer. `None` if the answer was lost or has not
+    /// arrived yet, or if a shard did not respond.
+    pub(super) answer: Option<(Timestamp, u64)>,
 }
 
-#[derive(Debug, Clone)]
-pub(super) enum RequestKind {
-    /// The field `position` is `resume_from`.
-    Subscribe(WireTopics),
-    Unsubscribe(WireTopics),
-    Ping(i64),
-    /// An event, which a client may not send.
-    Event,
-    Typing(WireTyping),
-    Presence(WirePresence),
+impl RightsCall {
+    /// Returns true if it was answered before this moment.
+    pub(super) fn is_done_before(&self, moment: Moment) -> bool {
+        self.answer.is_some_and(|(done, _)| done.moment < moment)
+    }
 }
 
-impl RequestKind {
-    /// Returns true if it is answered at once, even while other requests wait for a replay.
-    pub(super) fn is_answered_at_once(&self) -> bool {
-        matches!(self, Self::Ping(_) | Self::Event) || self.is_client_event()
-    }
+/// A question of the relay whether a user may subscribe to topics.
+#[derive(Debug)]
+pub(super) struct QuestionRecord {
+    pub(super) tenant: usize,
+    pub(super) user: usize,
+    pub(super) topics: TopicBits,
+    /// When the backend got it and judged it.
+    pub(super) asked: Timestamp,
+    /// `None` if the backend did not answer in time.
+    pub(super) answer: Option<QuestionAnswer>,
+}
 
-    /// Returns true if others may receive something because of it.
-    pub(super) fn changes_views(&self) -> bool {
-        self.is_client_event() || matches!(self, Self::Unsubscribe(_))
-    }
-
-    /// Returns the number of topics that it subscribes to or unsubscribes from.
-    pub(super) fn topic_count(&self) -> usize {
-        match self {
-            Self::Subscribe(asked) if !asked.may_be_asked_for() => 0,
-            Self::Subscribe(asked) | Self::Unsubscribe(asked) => asked.all().indices().count(),
-            _ => 0,
-        }
-    }
-
-    /// Returns true if it is an event to other clients, which is not answered if it is taken.
-    pub(super) fn is_client_event(&self) -> bool {
-        matches!(self, Self::Typing(_) | Self::Presence(_))
+impl QuestionRecord {
+    /// Returns true if this call takes one of the topics from the user, and was sent after the
+    /// backend had judged the question.
+    pub(super) fn precedes(&self, call: &RightsCall, topics: TopicBits) -> bool {
+        (call.tenant, call.user) == (self.tenant, self.user)
+            && matches!(call.what, RightsChange::EndSubscriptions(ended) if ended.meets(topics))
+            && self.asked.moment < call.sent.moment
     }
 }
 
 #[derive(Debug)]
-pub(super) struct FrameRecord {
+pub(super) struct QuestionAnswer {
     pub(super) when: Timestamp,
-    pub(super) what: FrameContent,
+    /// Those of the topics that are allowed. `None` if it is no judgement.
+    pub(super) allowed: Option<TopicBits>,
+    /// Time for which the allowed topics may be remembered.
+    pub(super) ttl: Duration,
 }
 
-/// The scarce resource named by a RATE_LIMIT_EXCEEDED answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum ScarceResource {
-    /// A rate limit is exceeded.
-    Rate,
-    /// Too many requests wait for a replay.
-    Waiting,
-    /// There is no memory for more subscriptions or presence.
-    Memory,
-    /// A bound of presence is reached.
-    Presence,
-}
-
-/// The content of a frame from the relay.
-#[derive(Debug, Hash)]
-pub(super) enum FrameContent {
-    Event {
-        serial: Serial,
-        tenant: usize,
-        place: EventPlace,
-        /// For JSON, the first and the last revision of the schemas under which the posted event
-        /// is rendered like this.
-        shown_by: Option<(usize, usize)>,
-    },
-    /// What the token subscribes to.
-    Claimed(Confirmation),
-    Typing {
-        id: String,
-        typing: WireTyping,
-    },
-    Presence {
-        id: String,
-        presence: WirePresence,
-    },
-    Subscribed(Confirmation),
-    Unsubscribed(Confirmation),
-    Pong {
-        timestamp: i64,
-        /// The position of the connection.
-        place: Option<EventPlace>,
-    },
-    Refused {
-        code: String,
-        request: String,
-        /// The scarce resource, if that is the reason.
-        scarce: Option<ScarceResource>,
-    },
-    Close {
-        code: u16,
-        reason: String,
-    },
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Confirmation(pub(super) WireTopics);
-
-impl Hash for Confirmation {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        prost::Message::encode_to_vec(&self.0).hash(state);
-    }
-}
-
-/// The way in which a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum ConnectionEnd {
-    /// The client started the closing handshake after it had received everything.
-    Done,
-    /// The client aborted the connection or disappeared.
-    Left,
-    /// The relay sent a Close frame.
-    Closed,
-    /// The stream ended.
-    Ended { is_torn: bool },
-    /// The stream was reset.
-    Reset { is_torn: bool },
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RightsChange {
+    /// Ends these subscriptions.
+    EndSubscriptions(TopicBits),
+    /// Closes all connections. `reconnect`: true if the clients are to come back.
+    Disconnect { reconnect: bool },
 }
 
 /// A client's belief, by the contract's rule, that it has received all events of these topics
@@ -286,6 +143,8 @@ pub(super) struct History {
     last: Cell<Moment>,
     pub(super) events: RefCell<Vec<SimulatedEvent>>,
     pub(super) posts: RefCell<Vec<PostRecord>>,
+    pub(super) rights: RefCell<Vec<RightsCall>>,
+    pub(super) questions: RefCell<Vec<QuestionRecord>>,
     pub(super) connections: RefCell<Vec<ConnectionRecord>>,
     pub(super) claims: RefCell<Vec<CompletenessClaim>>,
     pub(super) counts: RefCell<BTreeMap<&'static str, u64>>,
@@ -301,6 +160,8 @@ impl History {
             last: Cell::new(0),
             events: RefCell::default(),
             posts: RefCell::default(),
+            rights: RefCell::default(),
+            questions: RefCell::default(),
             connections: RefCell::default(),
             claims: RefCell::default(),
             counts: RefCell::default(),

@@ -5,7 +5,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     client_messages::{WirePresence, WireTyping},
-    messages::{CommentDeleted, ErrorReply, WireEnvelope, WirePing, WirePosition, WireTopics},
+    messages::{
+        CommentDeleted, ErrorReply, WireAuthenticated, WireEnvelope, WirePing, WirePosition,
+        WireTopics,
+    },
     schemas::BLOWN_UP,
 };
 
@@ -22,6 +25,7 @@ impl WireEnvelope {
             unsubscribed: members.message("unsubscribeConfirmed", |it| topics(it, "unsubscribed")),
             pong: members.message("pong", pong),
             error: members.message("error", error),
+            authenticated: members.message("authenticated", authenticated),
             event: members.message("commentDeleted", event),
             typing: members.message("userTyping", WireTyping::from_json),
             presence: members.message("userPresence", WirePresence::from_json),
@@ -45,6 +49,9 @@ impl WireEnvelope {
         }
         if self.event.is_some() {
             json["commentDeleted"] = json!({});
+        }
+        if let Some(presented) = &self.authenticate {
+            json["authenticate"] = json!({"token": presented.token});
         }
         if let Some(typing) = &self.typing {
             json["userTyping"] = typing.to_json();
@@ -120,6 +127,16 @@ fn error(mut members: JsonMembers) -> ErrorReply {
     };
     members.end();
     error
+}
+
+fn authenticated(mut members: JsonMembers) -> WireAuthenticated {
+    let authenticated = WireAuthenticated {
+        expires_at: members.signed("expiresAt"),
+        revoked_topics: members.texts("revokedTopics"),
+        request: members.text("requestMessageId"),
+    };
+    members.end();
+    authenticated
 }
 
 fn event(mut members: JsonMembers) -> CommentDeleted {

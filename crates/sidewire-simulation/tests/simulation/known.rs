@@ -115,6 +115,22 @@ impl ResumeModel {
         had
     }
 
+    /// Loses subscriptions. Returns the groups that held them. A Subscribe that is not answered
+    /// yet had not been taken, and those of earlier connections have not begun.
+    pub(super) fn lost(&mut self, topics: TopicBits) -> Vec<SubscriptionGroup> {
+        let mut had = Vec::new();
+        for group in &mut self.groups {
+            let is_held = group.is_implicit || group.state != GroupState::Stale;
+            if is_held && group.topics.meets(topics) {
+                had.push(group.clone());
+                group.topics = group.topics.less(topics);
+            }
+        }
+        self.implicit_now = self.implicit_now.less(topics);
+        self.groups.retain(|group| !group.topics.is_empty());
+        had
+    }
+
     /// Returns true if every Subscribe is answered.
     pub(super) fn is_answered(&self) -> bool {
         self.pending.is_empty()

@@ -103,6 +103,17 @@ impl WireTopics {
             .fold(TopicBits::NONE, |set, name| set | TopicBits::named(&name))
     }
 
+    /// Returns the topics of a message that says which subscriptions a backend has ended. It names
+    /// each in full and once.
+    pub(super) fn revoked(&self) -> TopicBits {
+        let bare = Self {
+            topics: self.topics.clone(),
+            ..Self::default()
+        };
+        assert_eq!(*self, bare, "a client is told of ended subscriptions");
+        TopicBits::of_distinct(&self.topics)
+    }
+
     /// Returns true if a client may subscribe to each topic.
     pub(super) fn may_be_asked_for(&self) -> bool {
         self.names().all(|name| TopicBits::can_be_asked_for(&name))
@@ -126,6 +137,22 @@ pub(super) struct WirePing {
     /// The position in a Pong.
     #[prost(message, optional, tag = "3")]
     pub(super) position: Option<WirePosition>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireAuthenticate {
+    #[prost(string, tag = "1")]
+    pub(super) token: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WireAuthenticated {
+    #[prost(int64, tag = "1")]
+    pub(super) expires_at: i64,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) revoked_topics: Vec<String>,
+    #[prost(string, tag = "3")]
+    pub(super) request: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -199,6 +226,10 @@ pub(super) struct WireEnvelope {
     pub(super) error: Option<ErrorReply>,
     #[prost(string, repeated, tag = "18")]
     pub(super) topics: Vec<String>,
+    #[prost(message, optional, tag = "19")]
+    pub(super) authenticate: Option<WireAuthenticate>,
+    #[prost(message, optional, tag = "20")]
+    pub(super) authenticated: Option<WireAuthenticated>,
     #[prost(message, optional, tag = "38")]
     pub(super) event: Option<CommentDeleted>,
     #[prost(message, optional, tag = "45")]

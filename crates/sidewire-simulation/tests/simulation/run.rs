@@ -1,10 +1,11 @@
 //! Runs a simulation, from a seed to its outcome.
 
-use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use sidewire::{memory::MemoryUse, planted};
 use tokio::{
     runtime::{Builder, LocalOptions},
+    sync::mpsc::Receiver,
     task::{JoinHandle, spawn_local},
     time::{Instant, sleep, timeout},
 };
@@ -16,8 +17,10 @@ use super::{
     dice::Dice,
     history::History,
     known::ResumeModel,
+    rights::RightsBackend,
     schemas::REVISIONS,
     stage::{PhaseSwitch, StagePhase},
+    subscribe_backend::{PostedQuestion, QuestionTransport, SubscribeBackend, SubscribePolicy},
     topics::{TENANTS, TopicBits, USERS},
     world::{SHARDS, SimulatedShard, SimulatedWorld, SimulationSettings},
 };
@@ -55,14 +58,17 @@ pub(super) fn run(seed: u64) -> RunOutcome {
     simulate(async move {
         let dice = Dice::new(seed, 0);
         let settings = SimulationSettings::drawn(&dice);
+        let concurrency = settings.config.auth.subscribe.concurrency;
+        let (transport, questions) = QuestionTransport::new(concurrency);
         let run = SimulationRun {
-            world: Rc::new(SimulatedWorld::new(&settings, seed)),
+            world: Rc::new(SimulatedWorld::new(&settings, transport, seed)),
             history: Rc::new(History::new()),
             stage: PhaseSwitch::new(),
+            policy: Rc::default(),
             settings,
             seed,
         };
-        run.play(&dice).await;
+        run.play(&dice, questions).await;
         run.check_nothing_is_left().await;
         checker::check(&run.history, &run.settings, run.dropped_client_events());
         run.outcome()
@@ -73,31 +79,36 @@ struct SimulationRun {
     world: Rc<SimulatedWorld>,
     history: Rc<History>,
     stage: Rc<PhaseSwitch>,
+    policy: Rc<SubscribePolicy>,
     settings: SimulationSettings,
     seed: u64,
 }
 
 impl SimulationRun {
-    async fn play(&self, dice: &Dice) {
+    async fn play(&self, dice: &Dice, questions: Receiver<PostedQuestion>) {
         let world = Rc::clone(&self.world);
         let sweep = spawn_local(async move { world.sweep().await });
+        let relay = Arc::clone(&self.world.relay);
+        let asking = spawn_local(async move { relay.authorizer.run().await });
+        let answering = spawn_local(self.subscribe_backend(questions).run());
         let watch = spawn_local(watch_sums(Rc::clone(&self.world)));
         let clients: Vec<_> = (0..CLIENTS).map(|number| self.client(number)).collect();
         let left = Rc::new(Cell::new(EVENTS));
         let backends: Vec<_> = (0..BACKENDS).map(|it| self.backend(it, &left)).collect();
         let meddler = spawn_local(self.interfere());
+        let rights = spawn_local(self.rights_backend().run());
         let reloads = spawn_local(self.reload_schemas());
         if dice.percent(20) {
             sleep(dice.millis(3_000..20_000)).await;
             self.stage.enter(StagePhase::Drain);
-            meddler.await.unwrap();
+            join(vec![meddler, rights]).await;
             self.history.count("drain");
             assert!(self.world.drain().await, "the drain takes too long");
             join(backends).await;
         } else {
             join(backends).await;
             self.stage.enter(StagePhase::Quiet);
-            meddler.await.unwrap();
+            join(vec![meddler, rights]).await;
             // Time that the slowest link needs for a full outbox followed by a replay.
             sleep(Duration::from_secs(40)).await;
             self.stage.enter(StagePhase::Over);
@@ -107,6 +118,8 @@ impl SimulationRun {
         watch.abort();
         sweep.abort();
         reloads.abort();
+        // What is left of the questions ends with the connections that waited for it.
+        assert!(!asking.is_finished() && !answering.is_finished());
     }
 
     fn client(&self, number: usize) -> JoinHandle<()> {
@@ -145,6 +158,23 @@ impl SimulationRun {
             left: Rc::clone(left),
         };
         spawn_local(backend.run())
+    }
+
+    fn rights_backend(&self) -> RightsBackend {
+        RightsBackend {
+            world: Rc::clone(&self.world),
+            history: Rc::clone(&self.history),
+            stage: Rc::clone(&self.stage),
+            policy: Rc::clone(&self.policy),
+            dice: Dice::new(self.seed, 500),
+            first_shard: self.settings.first_for_backends,
+        }
+    }
+
+    fn subscribe_backend(&self, questions: Receiver<PostedQuestion>) -> SubscribeBackend {
+        let dice = Dice::new(self.seed, 600);
+        let (record, policy) = ((&self.history, &self.stage), &self.policy);
+        SubscribeBackend::new(record, dice, questions, policy, &self.settings)
     }
 
     /// Occasionally holds up a shard, or only the task that processes its inbox.
@@ -200,6 +230,7 @@ impl SimulationRun {
         let config = &self.settings.config;
         sleep(config.replay.age.max(config.ingest.message_id_age)).await;
         self.world.registry.sweep(Instant::now());
+        while self.world.relay.authorizer.sweep() {}
         let memory = self.world.registry.memory();
         let presence = memory.held_bytes(MemoryUse::Presence);
         if self.world.relay.is_draining() && presence > 0 {
@@ -208,6 +239,7 @@ impl SimulationRun {
         }
         assert_eq!(presence, 0, "presence is left");
         assert_eq!(memory.held_bytes(MemoryUse::Events), 0);
+        assert_eq!(memory.held_bytes(MemoryUse::Authorization), 0);
         assert!(self.world.registry.is_empty(), "a tenant is left");
     }
 

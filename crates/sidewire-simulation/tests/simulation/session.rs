@@ -9,13 +9,17 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     client::SimulatedClient,
     events::{Serial, SimulatedEvent},
-    history::{Confirmation, ConnectionEnd, FrameContent, ScarceResource},
     messages::{WireEnvelope, WirePosition},
     pipe::LinkControl,
+    record::{Confirmation, ConnectionEnd, FrameContent, ScarceResource},
     schemas::REVISIONS,
     socket::{ClientSocket, SocketRead},
     stage::StagePhase,
+    topics::TopicBits,
 };
+
+/// Time within which a client that connects is served completely while nothing goes wrong.
+const SETTLES_WITHIN: Duration = Duration::from_secs(5);
 
 /// An open connection of a client.
 pub(super) struct ClientSession<'a> {
@@ -110,9 +114,14 @@ impl ClientSession<'_> {
         self.pause = Duration::ZERO;
         self.phase = self.client.stage.phase();
         if self.phase == StagePhase::Over && !self.has_closed {
-            self.client
-                .history
-                .record_end(self.connection, ConnectionEnd::Done);
+            let history = &self.client.history;
+            let opened = history.connection(self.connection).opened.time;
+            // One that has only just connected cannot have been served yet.
+            let end = match history.now().time < opened + SETTLES_WITHIN {
+                true => ConnectionEnd::Left,
+                false => ConnectionEnd::Done,
+            };
+            history.record_end(self.connection, end);
             self.close(1000);
         }
     }
@@ -226,7 +235,27 @@ impl ClientSession<'_> {
             WireEnvelope {
                 unsubscribed: Some(topics),
                 ..
+            } if topics.request.is_empty() => {
+                let revoked = topics.revoked();
+                self.lose(revoked);
+                FrameContent::Revoked(revoked)
+            }
+            WireEnvelope {
+                unsubscribed: Some(topics),
+                ..
             } => FrameContent::Unsubscribed(Confirmation(topics.clone())),
+            WireEnvelope {
+                authenticated: Some(said),
+                ..
+            } => {
+                let revoked = TopicBits::of_distinct(&said.revoked_topics);
+                self.lose(revoked);
+                FrameContent::Authenticated {
+                    request: said.request.clone(),
+                    expires_at: said.expires_at,
+                    revoked,
+                }
+            }
             WireEnvelope {
                 pong: Some(pong), ..
             } => {
@@ -244,7 +273,8 @@ impl ClientSession<'_> {
             } => {
                 known.refused(&error.request);
                 let is_limited = error.code == "RATE_LIMIT_EXCEEDED";
-                assert_eq!(error.retry_after_ms.is_some_and(|it| it > 0), is_limited);
+                let may_retry = is_limited || error.code == "INTERNAL_ERROR";
+                assert_eq!(error.retry_after_ms.is_some_and(|it| it > 0), may_retry);
                 FrameContent::Refused {
                     code: error.code.clone(),
                     request: error.request.clone(),
@@ -258,6 +288,12 @@ impl ClientSession<'_> {
             }
             other => panic!("a client is told {other:?}"),
         })
+    }
+
+    /// Notes that the client has lost subscriptions.
+    fn lose(&mut self, topics: TopicBits) {
+        let had = self.client.known.lost(topics);
+        self.client.claim(had);
     }
 
     fn closed_by_relay(&mut self, payload: &[u8]) -> Option<FrameContent> {

@@ -53,10 +53,25 @@ const SCHEDULES: &[&str] = &[
     "presence",
     "absent",
     "a presence message beyond a bound",
+    "a newer token",
+    "a newer token that expires earlier",
+    "a newer token that ends subscriptions",
+    "a newer token that is refused",
+    "a Subscribe beyond a narrower grant",
+    "subscriptions that a backend has ended",
+    "4002",
+    "4006 for a new token",
+    "4006 for a replay that lost a topic",
+    "a Subscribe that a backend allowed",
+    "a Subscribe that an earlier answer allowed",
+    "a Subscribe that a backend denied",
+    "a Subscribe that no backend answered",
+    "an answer that is older than the end of a subscription",
+    "a newer token while a Subscribe waits for a backend",
     "a user who is seen at rest",
     "a user who is seen at rest and has several connections",
 ];
-const OCCURRENCES_MIN: u64 = 100;
+const OCCURRENCES_MIN: u64 = 75;
 
 fn from_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -167,6 +182,11 @@ planted! {
     json_rendered_by_the_current_schema_is_found: RendersByTheCurrentSchema,
     json_that_an_outbox_skips_is_found: SkipsJsonOnOverflow,
     json_that_is_counted_twice_is_found: CountsJsonTwice,
+    a_revoked_topic_that_is_kept_is_found: KeepsRevokedTopics,
+    an_old_tokens_expiry_that_is_kept_is_found: KeepsTheOldDeadline,
+    a_denied_topic_that_is_remembered_as_allowed_is_found: RemembersDenialsAsAllowed,
+    an_answer_about_another_user_that_is_used_is_found: UsesAnswersOfOthers,
+    an_answer_older_than_a_revocation_that_is_used_is_found: UsesOutdatedAnswers,
     an_event_that_its_sender_receives_is_found: EchoesToTheSender,
     an_event_without_its_sender_is_found: SkipsTheStamp,
     an_absence_that_is_told_to_those_who_see_the_user_is_found: SendsAbsentToThoseWhoSee,

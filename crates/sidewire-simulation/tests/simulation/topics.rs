@@ -54,6 +54,13 @@ impl TopicBits {
         Self::of(index.unwrap_or_else(|| panic!("nobody has spoken of {name}")))
     }
 
+    /// Returns the set of these topics, none of which may be there twice.
+    pub(super) fn of_distinct(names: &[String]) -> Self {
+        let set: Self = names.iter().map(String::as_str).collect();
+        assert_eq!(set.indices().count(), names.len(), "{names:?}");
+        set
+    }
+
     /// Returns the implicit topics of a user.
     pub(super) fn implicit(user: usize) -> Self {
         Self::of(EXACT + user) | Self::of(EVENT_TOPICS - 1)
@@ -69,6 +76,26 @@ impl TopicBits {
             };
             set | Self::of(index)
         })
+    }
+
+    /// Returns the topics that can be subscribed to.
+    pub(super) fn all_to_ask_for() -> Self {
+        let all = (0..TOPICS.len()).filter(|index| !(EXACT..EVENT_TOPICS).contains(index));
+        all.fold(Self::NONE, |set, index| set | Self::of(index))
+    }
+
+    /// Returns the subscriptions that end if a backend ends those to these topics: the wildcards
+    /// that cover one of them too, and for a wildcard all of its kind.
+    pub(super) fn subscriptions_ended(self) -> Self {
+        let kind_of = |name: &'static str| name.split_once(':').unwrap();
+        let is_ended = |index: &usize| {
+            let (kind, id) = kind_of(TOPICS[*index]);
+            self.names()
+                .map(kind_of)
+                .any(|(ended, its)| ended == kind && (id == "*" || its == "*" || its == id))
+        };
+        let ended = Self::all_to_ask_for().indices().filter(is_ended);
+        ended.fold(Self::NONE, |set, index| set | Self::of(index))
     }
 
     /// Returns true if clients can subscribe to the topic of this name.

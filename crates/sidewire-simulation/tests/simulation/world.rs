@@ -15,6 +15,7 @@ use sidewire::{
         Algorithm, Authenticator, NewToken, Secret, SigningKey, TokenRules, TokenVerifier,
         VerificationKey,
     },
+    backend::BackendTransport,
     config::Config,
     connection,
     http::ListenerKind,
@@ -25,7 +26,7 @@ use sidewire::{
     relay::{LiveSettings, Relay, RelayBuilder, ShardContext},
     scheduler::Cost,
 };
-use sidewire_protocol::{TenantName, Topic, UserName, clock::Clock, random::RandomSource};
+use sidewire_protocol::{TenantName, UserName, clock::Clock, random::RandomSource};
 use tokio::{
     task::{JoinHandle, spawn_local},
     time::{Instant, interval, timeout_at},
@@ -35,8 +36,9 @@ use super::{
     dice::Dice,
     gate::Gate,
     pipe::PipeStream,
-    schemas,
-    topics::{TENANTS, TOPICS, TopicBits, USERS},
+    schemas, subscribe_backend,
+    tokens::{ClientToken, LEEWAY, parsed},
+    topics::TENANTS,
 };
 
 /// The address that clients connect from.
@@ -73,6 +75,8 @@ pub(super) struct SimulationSettings {
     pub(super) first_for_backends: usize,
     /// Percentage of polls at which a task yields.
     pub(super) yields_percent: u64,
+    /// True if a backend is asked about each Subscribe.
+    pub(super) asks_backend: bool,
 }
 
 impl SimulationSettings {
@@ -128,8 +132,14 @@ impl SimulationSettings {
         limits.user_event_period = *dice.pick(&[2, 10].map(Duration::from_secs));
         config.presence.linger = *dice.pick(&[0, 300, 2_000, 5_000].map(Duration::from_millis));
         config.presence.messages_per_user = *dice.pick(&[16, 16, 1]);
-        config.presence.users_per_topic = *dice.pick(&[1_000, 1_000, 2]);
+        config.presence.users_per_topic = *dice.pick(&[1_000, 2, 1]);
         config.presence.owed = *dice.pick(&[1_000, 1_000, 2]);
+        let subscribe = &mut config.auth.subscribe;
+        subscribe.timeout = *dice.pick(&[300, 1_000, 2_000].map(Duration::from_millis));
+        subscribe.ttl = *dice.pick(&[0, 2, 60].map(Duration::from_secs));
+        subscribe.negative_ttl = *dice.pick(&[0, 500, 5_000].map(Duration::from_millis));
+        subscribe.entries = *dice.pick(&[100_000, 100_000, 3]);
+        subscribe.concurrency = *dice.pick(&[64, 64, 2]);
         Self {
             config,
             inbox: InboxLimits {
@@ -138,6 +148,7 @@ impl SimulationSettings {
             },
             first_for_backends: *dice.pick(&[0, 1, 1]),
             yields_percent: *dice.pick(&[0, 5, 20, 50]),
+            asks_backend: dice.percent(50),
         }
     }
 }
@@ -161,18 +172,24 @@ pub(super) struct SimulatedShard {
 }
 
 impl SimulatedWorld {
-    pub(super) fn new(settings: &SimulationSettings, seed: u64) -> Self {
+    pub(super) fn new(
+        settings: &SimulationSettings,
+        transport: Arc<dyn BackendTransport>,
+        seed: u64,
+    ) -> Self {
         let (key, rules, authenticator) = authentication();
         let schema = schemas::of_revision(0);
         note_schema(&schema);
         let live = LiveSettings {
             authenticator,
+            subscribe_backend: settings.asks_backend.then(subscribe_backend::target),
             ..LiveSettings::open(settings.config.clone(), schema)
         };
         let parts = RelayBuilder::new(live, RandomSource::from_seed(seed))
             .clock(Clock::simulated(BEGIN))
             .shards(SHARDS)
             .inbox_limits(settings.inbox)
+            .backend_transport(transport)
             .build();
         let relay = parts.relay;
         let shards = parts
@@ -208,28 +225,18 @@ impl SimulatedWorld {
         let mut ticks = interval(SWEEP_EVERY);
         loop {
             self.registry.sweep(ticks.tick().await);
+            while self.relay.authorizer.sweep() {}
         }
     }
 
-    /// Returns a token that expires `end_secs` seconds after the beginning and subscribes to these
-    /// topics. Some users' tokens list what they grant: every kind, also those that cannot be
-    /// granted.
-    pub(super) fn token(
-        &self,
-        tenant: usize,
-        user: usize,
-        end_secs: u64,
-        claim: Option<TopicBits>,
-    ) -> String {
-        let parse = |name: &str| Topic::parse(name).unwrap();
-        let kinds = TOPICS.iter().map(|name| name.split_once(':').unwrap().0);
-        let granted = || kinds.map(|kind| Topic::new(kind, "*").unwrap()).collect();
+    /// Returns a token with these claims as a client presents it.
+    pub(super) fn token(&self, token: &ClientToken) -> String {
         let token = NewToken {
-            tenant: TenantName::parse(TENANTS[tenant]).unwrap(),
-            user: UserName::parse(&format!("u{}", user % USERS)).unwrap(),
-            expires_at: Some(BEGIN + Duration::from_secs(end_secs)),
-            topics: (user % 2 == 1).then(granted),
-            subscribe: claim.map(|claim| claim.names().map(parse).collect()),
+            tenant: TenantName::parse(TENANTS[token.tenant]).unwrap(),
+            user: UserName::parse(&format!("u{}", token.user)).unwrap(),
+            expires_at: Some(token.expires_at),
+            topics: token.grant.list(),
+            subscribe: token.claim.map(parsed),
         };
         self.key.mint(&token, &self.rules).unwrap()
     }
@@ -368,7 +375,7 @@ impl SimulatedShard {
 fn authentication() -> (SigningKey, TokenRules, Authenticator) {
     let secret = Secret::new([7; 32]);
     let rules = TokenRules {
-        leeway: Duration::ZERO,
+        leeway: LEEWAY,
         ..TokenRules::default()
     };
     let algorithm = Algorithm::HS256;

@@ -21,6 +21,7 @@ fn a_message_is_classified_by_its_payload_and_all_else_is_other() {
             MessageKind::Subscribe,
         ),
         (named("unsubscribe", &json!({})), MessageKind::Unsubscribe),
+        (named("authenticate", &json!({})), MessageKind::Authenticate),
         (named("ping", &json!({})), MessageKind::Ping),
         other(named("pong", &json!({}))),
         (named("userPresence", &json!({})), MessageKind::Presence),

@@ -209,7 +209,7 @@ fn a_relay_field_that_is_set_twice_is_refused() {
 
 #[test]
 fn a_field_number_reserved_for_the_relay_is_refused() {
-    for number in 19..=31 {
+    for number in 21..=31 {
         let frame = [field(1, b"m"), field(number, &[]), field(14, &[])].concat();
         assert_invalid(&frame, "m", None, &number.to_string());
     }
@@ -219,10 +219,10 @@ fn a_field_number_reserved_for_the_relay_is_refused() {
 fn a_client_may_not_send_a_payload_of_the_relay_or_a_backend() {
     let mut refused = 0;
     for payload in SCHEMA.payloads() {
-        use ControlKind::{Ping, Subscribe, Unsubscribe};
+        use ControlKind::{Authenticate, Ping, Subscribe, Unsubscribe};
         if matches!(
             payload.kind,
-            PayloadKind::Control(Subscribe | Unsubscribe | Ping)
+            PayloadKind::Control(Subscribe | Unsubscribe | Ping | Authenticate)
         ) {
             continue;
         }
@@ -230,8 +230,8 @@ fn a_client_may_not_send_a_payload_of_the_relay_or_a_backend() {
         assert_invalid(&frame, "m", Some(&payload.name), &payload.name);
         refused += 1;
     }
-    // 11, 13 and 15 to 17, and the application's 20 events.
-    assert_eq!(refused, 5 + 20);
+    // 11, 13, 15 to 17 and 20, and the application's 20 events.
+    assert_eq!(refused, 6 + 20);
 }
 
 #[test]
@@ -243,4 +243,16 @@ fn the_topics_of_an_event_that_a_client_may_not_send_are_not_checked() {
         let typing = named("userTyping", &deleted);
         assert_invalid(&typing, "m", Some("user_typing.work_item_id"), id);
     }
+}
+
+#[test]
+fn the_token_of_an_authenticate_is_passed_on_and_is_not_in_debug_output() {
+    let frame = named("authenticate", &json!({"token": "secret.token"}));
+    let action = conversation().handle_frame(&SCHEMA, &frame, NOW);
+    assert!(!format!("{action:?}").contains("secret"));
+    let expected = RenewalRequest {
+        message_id: "m".to_owned(),
+        token: "secret.token".to_owned(),
+    };
+    assert_eq!(action, ConversationAction::RenewToken(expected));
 }

@@ -209,10 +209,18 @@ pub(super) fn parameters() -> Vec<Row> {
 
 pub(super) fn other_calls(world: &World) -> Vec<Row> {
     let look = ["GET, HEAD /v1/tenants/{tenant}"];
-    let disconnect = ["DELETE /v1/tenants/{tenant}/users/{user}/connections"];
+    let disconnect = [
+        "DELETE /v1/tenants/{tenant}/users/{user}/connections",
+        "?reconnect=",
+    ];
+    let revoke = ["DELETE /v1/tenants/{tenant}/users/{user}/subscriptions"];
     let query = vec!["%61=%61"; 8_000].join("&");
     let path = format!("/v1/tenants/{FILLED}");
     let connections = "/v1/tenants/loud/users/eve/connections";
+    let subscriptions = "/v1/tenants/loud/users/user-000/subscriptions";
+    // Each of the most topics that fit into a request's head is looked up once on each connection.
+    let topics: Vec<_> = (0..1_400).map(|it| format!("topic=k:{it}")).collect();
+    let topics = topics.join("&");
     let subscribed = subscribe_to_all(world);
     vec![
         Row::legal(
@@ -230,7 +238,25 @@ pub(super) fn other_calls(world: &World) -> Vec<Row> {
         Row::legal(
             &disconnect,
             "a connection with 10,000 topics",
-            Attack::Disconnected(subscribed),
+            Attack::Disconnected(subscribed.clone()),
+        ),
+        Row::legal(
+            &revoke,
+            "10,000 topics of a connection",
+            Attack::Revoked(subscribed, "k"),
+        ),
+        Row::refused(
+            &revoke,
+            "1,400 topics and one that nobody can have",
+            ingest(
+                call(
+                    "DELETE",
+                    &format!("{subscriptions}?{topics}&topic=user:a"),
+                    "",
+                    b"",
+                ),
+                400,
+            ),
         ),
         Row::refused(
             &disconnect,
@@ -278,6 +304,40 @@ pub(super) fn presence_calls() -> Vec<Row> {
             &list,
             "8,000 parameters",
             ingest(call("GET", &path, "", b""), 400),
+        ),
+    ]
+}
+
+pub(super) fn connection_calls() -> Vec<Row> {
+    let list = [
+        "GET, HEAD /v1/tenants/{tenant}/connections",
+        "?user=",
+        "?topic=",
+        "?limit=",
+        "?after=",
+    ];
+    let get = |query: &str, status: u16| {
+        let path = format!("/v1/tenants/{FILLED}/connections?{query}");
+        ingest(call("GET", &path, "", b""), status)
+    };
+    let topic = |bytes: usize| format!("{}:{}", "k".repeat(32), "x".repeat(bytes));
+    let filters = |user: usize, id: usize| {
+        let (user, topic) = ("u".repeat(user), topic(id));
+        format!("user={user}&topic={topic}&limit=1000&after=0-{}", u64::MAX)
+    };
+    vec![
+        Row::legal(&list, "a page of 1,000 connections", get("limit=1000", 200))
+            .beyond(get("limit=1001", 400)),
+        Row::legal(
+            &list,
+            "filters of maximal length, and the last cursor",
+            get(&filters(128, 256), 200),
+        )
+        .beyond(get(&filters(129, 256), 400)),
+        Row::refused(
+            &list,
+            "8,000 parameters",
+            get(&vec!["limit=1"; 8_000].join("&"), 400),
         ),
     ]
 }

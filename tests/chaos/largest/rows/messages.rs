@@ -91,6 +91,7 @@ pub(super) fn messages(world: &World, encoding: Encoding) -> Vec<Row> {
         ),
     ]);
     rows.extend(client_events(world, encoding));
+    rows.extend(renewals(world, encoding));
     rows.extend(never_taken(world, encoding));
     rows
 }
@@ -124,6 +125,36 @@ fn client_events(world: &World, encoding: Encoding) -> Vec<Row> {
     let typing = largest(&items::TYPING, "600 of 16 KiB");
     let presence = largest(&items::PRESENCE, "600 of 2 KiB");
     typing.into_iter().chain(presence).collect()
+}
+
+/// Returns tokens that take all topics from a connection, and tokens that are refused.
+fn renewals(world: &World, encoding: Encoding) -> [Row; 2] {
+    let entry = format!("message authenticate {}", encoding.name());
+    let message = |token: &String| encoding.frame(&items::authenticate(encoding, token));
+    let parts = CONNECTION_TOPICS / SUBSCRIBE_TOPICS;
+    let subscribes = topics_frames(encoding, "subscribe", parts);
+    let authenticated = Expected::Any("authenticated", parts + 1);
+    let talk = world.talk(encoding, subscribes, authenticated);
+    let last_frames = world.empty_tokens.iter().map(message).collect();
+    let too_long: Vec<u8> = world.too_long_tokens.iter().flat_map(message).collect();
+    let forged = world.forged.iter().flat_map(message).collect::<Vec<_>>();
+    let all_refused = Expected::Messages("error", 10);
+    [
+        Row::legal(
+            &[&entry],
+            "a token that grants none of 10,000 topics",
+            Attack::WebSocket(WebSocket {
+                last_frames,
+                ..talk
+            }),
+        )
+        .beyond(world.websocket(encoding, too_long, Expected::Messages("error", 1))),
+        Row::refused(
+            &[&entry],
+            "10 forged tokens",
+            world.websocket(encoding, forged.repeat(10), all_refused),
+        ),
+    ]
 }
 
 fn resumes(world: &World, encoding: Encoding, entry: &str) -> Vec<Row> {

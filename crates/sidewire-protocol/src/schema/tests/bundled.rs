@@ -34,7 +34,7 @@ const EVENTS: [(u32, &str); 20] = [
 ];
 
 #[test]
-fn the_bundled_schema_has_the_twenty_events_and_eight_control_messages() {
+fn the_bundled_schema_has_the_twenty_events_and_ten_control_messages() {
     let schema = Schema::bundled().unwrap();
     let (events, control): (Vec<_>, Vec<_>) = schema
         .payloads()
@@ -55,6 +55,8 @@ fn the_bundled_schema_has_the_twenty_events_and_eight_control_messages() {
         ControlKind::Pong,
         ControlKind::Error,
         ControlKind::Batch,
+        ControlKind::Authenticate,
+        ControlKind::Authenticated,
     ];
     assert_eq!(control, expected.map(PayloadKind::Control));
 }

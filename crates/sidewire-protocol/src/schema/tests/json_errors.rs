@@ -80,7 +80,7 @@ fn an_error_for_a_client_suggests_only_client_messages() {
     let listed = refused(br#"{"zzz": {}}"#);
     assert_eq!(
         listed,
-        "unknown message `zzz`; the messages are userPresence, subscribe, unsubscribe, ping, userTyping"
+        "unknown message `zzz`; the messages are userPresence, subscribe, unsubscribe, ping, authenticate, userTyping"
     );
 }
 

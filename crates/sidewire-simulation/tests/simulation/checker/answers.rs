@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{ReceivedEvents, conditions, logs::ModelLogs};
 use crate::{
     events::{Serial, SimulatedEvent},
-    history::{FrameContent, History, PostAnswer, PostRecord, PostResult},
+    history::{History, PostAnswer, PostRecord, PostResult},
     messages::EventPlace,
+    record::FrameContent,
 };
 
 pub(super) fn check(history: &History, logs: &ModelLogs, received: &ReceivedEvents) {
@@ -203,4 +204,4 @@ fn check_matched(
 }
 
 /// Time after which the relay has noticed that a client is gone, at the latest.
-const GONE_AFTER: std::time::Duration = std::time::Duration::from_secs(20);
+pub(super) const GONE_AFTER: std::time::Duration = std::time::Duration::from_secs(20);

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use super::connection::ConnectionChecker;
 use crate::{
     client_messages::{WirePresence, WireTyping},
-    history::{ConnectionRecord, History, RequestKind, Timestamp},
+    history::{History, Timestamp},
+    record::{ConnectionRecord, RequestKind},
     topics::TopicBits,
 };
 
@@ -39,7 +40,7 @@ struct SourceMessage<'a> {
 }
 
 impl<'a> ConnectionChecker<'a> {
-    pub(super) fn typing(&mut self, id: &str, typing: &WireTyping) {
+    pub(super) fn typing(&mut self, id: &str, typing: &WireTyping, when: Timestamp) {
         let source = self.source_of(id);
         let RequestKind::Typing(sent) = source.what else {
             panic!("{self}: {typing:?} was sent as {:?}", source.what);
@@ -50,7 +51,7 @@ impl<'a> ConnectionChecker<'a> {
             ..sent.clone()
         };
         assert_eq!(*typing, stamped, "{self}: an event has changed");
-        self.check_reaches(sent.topics(), &source);
+        self.check_reaches(sent.topics(), &source, when);
         let last = self
             .clients
             .last_typing
@@ -92,7 +93,7 @@ impl<'a> ConnectionChecker<'a> {
             ..sent.clone()
         };
         assert_eq!(*presence, stamped, "{self}: a presence message has changed");
-        self.check_reaches(sent.topics(), &source);
+        self.check_reaches(sent.topics(), &source, when);
         let last = self
             .clients
             .last_presence
@@ -140,10 +141,18 @@ impl<'a> ConnectionChecker<'a> {
         }
     }
 
-    /// Checks that the message names a topic of this connection and of the one that sent it, and
-    /// that no replay is under way.
-    fn check_reaches(&self, named: TopicBits, source: &SourceMessage<'_>) {
+    /// Checks that the message names a topic of this connection and of the one that sent it, only
+    /// topics that this one was granted, and that no replay is under way.
+    fn check_reaches(&self, named: TopicBits, source: &SourceMessage<'_>, when: Timestamp) {
         self.check_replay_is_over();
+        let sent = source.sender.sent[source.index].sent.moment;
+        assert!(
+            source
+                .sender
+                .may_be_granted(named.exact(), sent, when.moment),
+            "{self} hears {:?}, which its sender may not send",
+            source.what
+        );
         let shared = named.covered_by(source.sender.possible_topics());
         assert!(
             shared.meets(self.topics()),

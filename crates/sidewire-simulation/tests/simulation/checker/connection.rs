@@ -6,13 +6,14 @@ use super::{
     client_events::HeardClients,
     logs::{ModelLog, ModelLogs},
     presence::RestView,
+    rights::ConnectionRights,
 };
 use crate::{
-    history::{
-        ConnectionEnd, ConnectionRecord, FrameContent, FrameRecord, History, RequestKind,
-        SentRequest, Timestamp,
-    },
+    history::{History, RightsCall, Timestamp},
     messages::{EventPlace, WireTopics},
+    record::{
+        ConnectionEnd, ConnectionRecord, FrameContent, FrameRecord, RequestKind, SentRequest,
+    },
     topics::{TOPICS, TopicBits},
     world::SimulationSettings,
 };
@@ -44,6 +45,7 @@ pub(super) struct ConnectionChecker<'a> {
     pub(super) replay_unheard: u64,
     pub(super) has_resumed: bool,
     pub(super) is_answered: Vec<bool>,
+    pub(super) rights: ConnectionRights<'a>,
     pub(super) clients: HeardClients,
     pub(super) close: Option<(Timestamp, u16, &'a str)>,
 }
@@ -52,6 +54,7 @@ impl<'a> ConnectionChecker<'a> {
     pub(super) fn new(
         number: usize,
         connections: &'a [ConnectionRecord],
+        calls: &'a [RightsCall],
         logs: &'a ModelLogs,
         settings: &'a SimulationSettings,
     ) -> Self {
@@ -64,9 +67,9 @@ impl<'a> ConnectionChecker<'a> {
             logs,
             epoch: None,
             implicit: TopicBits::implicit(connection.user),
-            claimed: connection.claim.unwrap_or_default(),
-            is_claim_confirmed: connection.claim.is_none(),
-            subscribed: connection.claim.unwrap_or_default(),
+            claimed: connection.claim(),
+            is_claim_confirmed: connection.token.claim.is_none(),
+            subscribed: connection.claim(),
             served_from: [0; TOPICS.len()],
             at: None,
             replay: Vec::new(),
@@ -74,14 +77,18 @@ impl<'a> ConnectionChecker<'a> {
             replay_unheard: 0,
             has_resumed: false,
             is_answered: vec![false; connection.sent.len()],
+            rights: ConnectionRights::new(connection, calls),
             clients: HeardClients::default(),
             close: None,
         }
     }
 
     pub(super) fn log(&self) -> &'a ModelLog {
-        self.logs
-            .log_of(self.connection.tenant, self.epoch.unwrap_or_default())
+        self.log_in(self.epoch.unwrap_or_default())
+    }
+
+    pub(super) fn log_in(&self, epoch: u128) -> &'a ModelLog {
+        self.logs.log_of(self.connection.tenant, epoch)
     }
 
     pub(super) fn topics(&self) -> TopicBits {
@@ -98,13 +105,14 @@ impl<'a> ConnectionChecker<'a> {
         // A Close, with the error before it, may come first, since some drop what is queued.
         let comes_first = match &heard.what {
             FrameContent::Claimed(_) | FrameContent::Close { .. } => true,
-            FrameContent::Refused { code, .. } => code == "AUTHENTICATION_FAILED",
+            FrameContent::Refused { request, .. } => request.is_empty(),
             _ => false,
         };
         assert!(
             comes_first || self.is_claim_confirmed,
             "{self} hears something before what its token subscribes to"
         );
+        self.check_rights_when(&heard.what);
         match &heard.what {
             FrameContent::Claimed(topics) => self.claim_confirmed(&topics.0, history),
             FrameContent::Event { tenant, place, .. } => {
@@ -116,7 +124,7 @@ impl<'a> ConnectionChecker<'a> {
             }
             FrameContent::Typing { id, typing } => {
                 history.count("an event of another client");
-                self.typing(id, typing);
+                self.typing(id, typing, heard.when);
             }
             FrameContent::Presence { id, presence } => {
                 self.presence(id, presence, heard.when, history);
@@ -128,6 +136,12 @@ impl<'a> ConnectionChecker<'a> {
                 }
             }
             FrameContent::Unsubscribed(topics) => self.unsubscribed(&topics.0),
+            FrameContent::Revoked(topics) => self.revoked(*topics, heard.when, history),
+            FrameContent::Authenticated {
+                request,
+                expires_at,
+                revoked,
+            } => self.authenticated((request, *expires_at, *revoked), heard.when, history),
             FrameContent::Pong { timestamp, place } => {
                 self.pong(*timestamp, *place, heard.when, history);
             }
@@ -242,7 +256,7 @@ impl<'a> ConnectionChecker<'a> {
 
     fn claim_confirmed(&mut self, topics: &WireTopics, history: &History) {
         assert!(!self.is_claim_confirmed, "{self}: {topics:?} is confirmed");
-        let claim = self.connection.claim.unwrap_or_default();
+        let claim = self.connection.claim();
         let expected = WireTopics {
             topics: claim.names().map(str::to_owned).collect(),
             ..WireTopics::default()
@@ -261,10 +275,15 @@ impl<'a> ConnectionChecker<'a> {
             topics.repeats(asked),
             "{self}: {asked:?} comes back as {topics:?}"
         );
-        assert!(asked.may_be_asked_for(), "{self}: {asked:?} is granted");
+        assert!(
+            asked.may_be_asked_for() && self.rights.grant().refuses(asked.all()).is_empty(),
+            "{self}: {asked:?} is granted"
+        );
+        self.check_is_allowed(request, asked.all(), when, history);
         let place = topics.position.as_ref().unwrap().place();
         self.in_epoch(place);
         self.check_position(place.offset, request, when);
+        let asked = (asked, request.sent.moment);
         self.check_replay_and_subscribe(asked, topics, place, when, history);
         self.at = Some(place.offset);
     }
@@ -327,42 +346,23 @@ impl<'a> ConnectionChecker<'a> {
         when: Timestamp,
         history: &History,
     ) {
-        let mut pings = self.connection.sent.iter().zip(&mut self.is_answered);
-        let next =
-            pings.find(|(it, answered)| !**answered && matches!(it.what, RequestKind::Ping(_)));
-        let (ping, is_answered) = next.expect("a Ping");
-        assert!(matches!(ping.what, RequestKind::Ping(sent) if sent == timestamp));
-        *is_answered = true;
+        let ping = self.ping_of(timestamp).expect("a Ping");
+        let is_ping = |it: &&SentRequest| matches!(it.what, RequestKind::Ping(_));
+        let first = self.unanswered().find(is_ping);
+        // The refusal of an earlier one may wait for an answer of the backend.
+        assert!(
+            self.settings.asks_backend || first.is_some_and(|first| first.id == ping.id),
+            "{self} hears a Pong for {ping:?} before that for {first:?}"
+        );
+        let index = self.index_of(&ping.id);
+        self.is_answered[index] = true;
         if let Some(place) = place {
             history.count("a Pong with a position");
             self.in_epoch(place);
             self.check_stands_at(place.offset, when);
             self.at = Some(place.offset);
+            self.rights.is_live();
         }
-    }
-
-    pub(super) fn index_of(&self, request: &str) -> usize {
-        let index = self.connection.sent.iter().position(|it| it.id == request);
-        let index = index.unwrap_or_else(|| panic!("{self}: nobody asked {request:?}"));
-        assert!(
-            !self.is_answered[index],
-            "{self}: {request} is answered twice"
-        );
-        index
-    }
-
-    /// Returns the request that is confirmed, and checks that all before it are answered.
-    fn answered(&mut self, request: &str) -> &'a SentRequest {
-        let index = self.index_of(request);
-        let mut before = self.connection.sent[..index].iter().zip(&self.is_answered);
-        let earlier =
-            before.find(|(it, is_answered)| !**is_answered && !it.what.is_answered_at_once());
-        assert!(
-            earlier.is_none(),
-            "{self}: {request} is confirmed before {earlier:?}"
-        );
-        self.is_answered[index] = true;
-        &self.connection.sent[index]
     }
 }
 

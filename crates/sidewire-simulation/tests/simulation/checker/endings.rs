@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::connection::ConnectionChecker;
 use crate::{
-    history::{ConnectionEnd, FrameContent, History, RequestKind, Timestamp},
+    history::{History, Timestamp},
+    record::{ConnectionEnd, FrameContent, RequestKind},
     topics::USERS,
 };
 
@@ -62,12 +63,13 @@ impl ConnectionChecker<'_> {
             self.check_nothing_lacks(at, self.log().head());
         }
         assert!(
-            when.time < self.connection.token_end,
+            when.time < self.rights.token_end,
             "{self} outlives its token"
         );
+        self.check_may_stay();
     }
 
-    fn check_close(&self, code: u16, reason: &str, when: Timestamp, history: &History) {
+    fn check_close(&mut self, code: u16, reason: &str, when: Timestamp, history: &History) {
         match code {
             1001 => {
                 if let Some(at) = self.at {
@@ -77,8 +79,20 @@ impl ConnectionChecker<'_> {
             }
             4001 => {
                 history.count("4001");
-                let end = self.connection.token_end;
+                let end = self.token_end_min();
                 assert!(when.time >= end, "{self} is closed before its token ends");
+            }
+            4002 => {
+                history.count("4002");
+                self.check_is_disconnected(false, when);
+            }
+            4006 if reason.contains("replay") => {
+                history.count("4006 for a replay that lost a topic");
+                self.check_replay_is_cut(when);
+            }
+            4006 => {
+                history.count("4006 for a new token");
+                self.check_is_disconnected(true, when);
             }
             4003 => {
                 history.count("4003");
@@ -141,15 +155,19 @@ impl ConnectionChecker<'_> {
             most += sent.filter(|it| it.what.changes_views()).count();
             // When it has ended and lingered, its messages are shown no longer.
             most += usize::from(other.end.is_none_or(|(end, _)| end.time >= since));
+            most += self.rights.calls_for(other, since, when).count();
         }
         let own = self.connection.sent.iter();
         let own = own.filter(|it| is_since(&it.sent));
-        most + USERS * own.map(|it| it.what.topic_count()).sum::<usize>()
+        let begun: usize = own.map(|it| it.what.topic_count()).sum();
+        most + USERS * (begun + self.topics_lost_max(since, when))
     }
 
     /// Returns the number of its refused messages. A simulation is shorter than a minute.
     pub(super) fn refusals(&self) -> u32 {
-        let is_refusal = |said: &FrameContent| matches!(said, FrameContent::Refused { code, .. } if code != "AUTHENTICATION_FAILED");
+        // The one without a request says that the token has expired, and INTERNAL_ERROR is not the
+        // client's fault.
+        let is_refusal = |said: &FrameContent| matches!(said, FrameContent::Refused { request, code, .. } if !request.is_empty() && code != "INTERNAL_ERROR");
         let heard = self.connection.heard.iter();
         heard.map(|it| u32::from(is_refusal(&it.what))).sum()
     }
@@ -179,6 +197,11 @@ impl ConnectionChecker<'_> {
         let head = log.head_max(when.moment);
         let waiting = log.offsets_relating(behind..head, topics).count() + self.replay.len();
         let waiting = waiting + self.relayed_max(when);
+        let ended = self
+            .rights
+            .calls_for(self.connection, Duration::ZERO, when)
+            .count();
+        let answers = unanswered.len() + ended;
         let limits = &self.settings.config.limits;
         let event_bytes_max = if self.connection.speaks_json {
             JSON_BYTES_MAX
@@ -193,11 +216,10 @@ impl ConnectionChecker<'_> {
         assert!(
             limits.memory_max < 1 << 30
                 || self.may_be_owed_too_much(reason)
-                || waiting + unanswered.len() >= limits.outbox_frames
-                || waiting * event_bytes_max + unanswered.len() * 300 >= limits.outbox_bytes
+                || waiting + answers >= limits.outbox_frames
+                || waiting * event_bytes_max + answers * 300 >= limits.outbox_bytes
                 || log.may_be_evicted(next, when),
-            "{self} is closed ({reason}) with {waiting} events and {} answers to come",
-            unanswered.len()
+            "{self} is closed ({reason}) with {waiting} events and {answers} answers to come"
         );
     }
 }

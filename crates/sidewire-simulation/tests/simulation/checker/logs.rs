@@ -7,8 +7,9 @@ use std::{
 
 use crate::{
     events::Serial,
-    history::{FrameContent, History, Moment, PostRecord, Timestamp},
+    history::{History, Moment, PostRecord, Timestamp},
     messages::EventPlace,
+    record::FrameContent,
     topics::{TENANTS, TopicBits},
     world::{COST_MAX, SimulationSettings},
 };

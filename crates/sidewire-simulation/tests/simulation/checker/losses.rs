@@ -5,7 +5,8 @@ use super::{
     refusals::is_refused,
 };
 use crate::{
-    history::{ConnectionRecord, FrameContent, History, Moment, RequestKind},
+    history::{History, Moment},
+    record::{ConnectionRecord, FrameContent, RequestKind},
     topics::TopicBits,
 };
 
@@ -21,9 +22,11 @@ pub(super) fn check(history: &History, dropped: u64) {
             if is_refused(sender, &request.id) || taken_by(sender, index).is_none() {
                 continue;
             }
-            let topics = typing
-                .topics()
-                .covered_by(sender.subscribed_when_sent(index));
+            let topics = typing.topics().covered_by(
+                sender
+                    .subscribed_when_sent(index)
+                    .less(sender.lost_topics()),
+            );
             for (other, receiver) in connections.iter().enumerate() {
                 let is_due = other != number
                     && receiver.tenant == sender.tenant
@@ -41,13 +44,12 @@ pub(super) fn check(history: &History, dropped: u64) {
 }
 
 /// Returns the topics of the connection that were confirmed before this moment, and that it never
-/// unsubscribed from.
+/// unsubscribed from nor lost.
 fn subscribed_since(connection: &ConnectionRecord, moment: Moment) -> TopicBits {
-    let claim = connection
-        .claim
-        .filter(|_| connection.opened.moment < moment);
+    let claim = connection.token.claim;
+    let claim = claim.filter(|_| connection.opened.moment < moment);
     let requests = connection.sent.iter();
-    requests.fold(claim.unwrap_or_default(), |held, request| {
+    let held = requests.fold(claim.unwrap_or_default(), |held, request| {
         match &request.what {
             RequestKind::Subscribe(asked)
                 if confirmed_at(connection, request).is_some_and(|at| at < moment) =>
@@ -57,7 +59,8 @@ fn subscribed_since(connection: &ConnectionRecord, moment: Moment) -> TopicBits 
             RequestKind::Unsubscribe(asked) => held.less(asked.all()),
             _ => held,
         }
-    })
+    });
+    held.less(connection.lost_topics())
 }
 
 fn has_heard(connection: &ConnectionRecord, id: &str) -> bool {

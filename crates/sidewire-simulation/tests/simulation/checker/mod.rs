@@ -2,6 +2,7 @@
 //! contract, and uses only the recorded calls, answers and frames.
 
 mod answers;
+mod authorization;
 mod client_events;
 mod conditions;
 mod connection;
@@ -12,6 +13,9 @@ mod presence;
 mod rates;
 mod refusals;
 mod replay;
+mod requests;
+mod revocations;
+mod rights;
 mod shown;
 
 use std::collections::BTreeMap;
@@ -30,16 +34,22 @@ pub(super) fn check(history: &History, settings: &SimulationSettings, dropped: u
     let logs = ModelLogs::reconstruct(history, settings);
     let mut received = ReceivedEvents::default();
     let connections = history.connections.borrow();
-    let mut views = Vec::new();
+    let calls = history.rights.borrow();
+    let (mut views, mut told) = (Vec::new(), BTreeMap::new());
     for number in 0..connections.len() {
-        let mut follower = ConnectionChecker::new(number, &connections, &logs, settings);
+        let mut follower = ConnectionChecker::new(number, &connections, &calls, &logs, settings);
         for heard in &connections[number].heard {
             follower.follow(heard, &mut received, history);
         }
         follower.check_end(history);
+        for (call, count) in follower.rights.told.drain(..) {
+            *told.entry(call).or_default() += count;
+        }
         views.extend(follower.rest_view());
     }
     presence::check_at_rest(history, &views);
+    revocations::check_answers(history, &told);
+    authorization::check_asked_once(history, settings);
     losses::check(history, dropped);
     rates::check(history, settings);
     shown::check(history);

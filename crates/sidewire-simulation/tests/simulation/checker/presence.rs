@@ -15,9 +15,8 @@ use super::{
 };
 use crate::{
     client_messages::WirePresence,
-    history::{
-        ConnectionEnd, ConnectionRecord, FrameContent, History, Moment, RequestKind, SentRequest,
-    },
+    history::{History, Moment},
+    record::{ConnectionEnd, ConnectionRecord, FrameContent, RequestKind, SentRequest},
     topics::{TENANTS, TopicBits},
 };
 
@@ -175,12 +174,24 @@ fn last_presence(connection: &ConnectionRecord) -> Option<(usize, &WirePresence)
     presence.next()
 }
 
-/// Returns the time by which the relay had taken the request: a later Ping was answered.
+/// Returns the time by which the relay had taken the request: a later Ping was answered. A Ping
+/// overtakes what waits behind a Subscribe that a backend is asked about.
 pub(super) fn taken_by(connection: &ConnectionRecord, index: usize) -> Option<Duration> {
     let outcomes = outcomes(connection);
-    let later = connection.sent.iter().zip(outcomes).skip(index + 1);
+    let earlier = connection.sent.iter().zip(&outcomes).take(index);
+    let subscribes = earlier.filter(|(it, _)| matches!(it.what, RequestKind::Subscribe(_)));
+    let mut free_at = Duration::ZERO;
+    for (_, outcome) in subscribes {
+        match outcome {
+            ChargeOutcome::Taken(time)
+            | ChargeOutcome::Limited(time)
+            | ChargeOutcome::Unclear(time) => free_at = free_at.max(*time),
+            ChargeOutcome::Unknown => return None,
+        }
+    }
+    let later = connection.sent.iter().zip(&outcomes).skip(index + 1);
     let answered = later.filter_map(|(request, outcome)| match (&request.what, outcome) {
-        (RequestKind::Ping(_), ChargeOutcome::Taken(time)) => Some(time),
+        (RequestKind::Ping(_), ChargeOutcome::Taken(time)) if *time > free_at => Some(*time),
         _ => None,
     });
     answered.min()
@@ -196,34 +207,38 @@ fn topics_of(
     presence: &WirePresence,
 ) -> (TopicBits, TopicBits) {
     let sent = connection.sent[index].sent.moment;
-    let claim = connection.claim.unwrap_or_default();
+    let claim = connection.claim();
     let (mut certain, mut begun, mut held) = (claim, claim, claim);
-    for (number, request) in connection.sent.iter().enumerate() {
-        let Some(confirmed) = confirmed_at(connection, request) else {
-            continue;
+    for heard in &connection.heard {
+        let moment = heard.when.moment;
+        let ended = match &heard.what {
+            FrameContent::Subscribed(said) => {
+                let begins = said.0.all();
+                held |= begins;
+                if index_of(connection, &said.0.request) < index {
+                    begun |= begins;
+                }
+                if moment < sent {
+                    certain |= begins;
+                }
+                continue;
+            }
+            FrameContent::Unsubscribed(said) => said.0.all(),
+            what => what.lost_topics().unwrap_or_default(),
         };
-        match &request.what {
-            RequestKind::Subscribe(asked) => {
-                held |= asked.all();
-                if number < index {
-                    begun |= asked.all();
-                }
-                if confirmed < sent {
-                    certain |= asked.all();
-                }
-            }
-            RequestKind::Unsubscribe(ended) => {
-                held = held.less(ended.all());
-                if confirmed < sent {
-                    begun = begun.less(ended.all());
-                }
-                certain = certain.less(ended.all());
-            }
-            _ => {}
+        held = held.less(ended);
+        if moment < sent {
+            begun = begun.less(ended);
         }
+        certain = certain.less(ended);
     }
     let possible = presence.topics().covered_by(begun).covered_by(held);
     (presence.topics().covered_by(certain), possible)
+}
+
+fn index_of(connection: &ConnectionRecord, id: &str) -> usize {
+    let index = connection.sent.iter().position(|it| it.id == id);
+    index.expect("it was sent")
 }
 
 pub(super) fn confirmed_at(connection: &ConnectionRecord, request: &SentRequest) -> Option<Moment> {

@@ -5,8 +5,10 @@
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
+use super::requests::gets_pong;
 use crate::{
-    history::{ConnectionRecord, FrameContent, History, RequestKind, ScarceResource},
+    history::History,
+    record::{ConnectionRecord, FrameContent, RequestKind, ScarceResource},
     world::SimulationSettings,
 };
 
@@ -43,6 +45,9 @@ pub(super) enum ChargeOutcome {
     Taken(Duration),
     /// It was refused for its rate, by an answer received at this time.
     Limited(Duration),
+    /// It was refused because too many waited, by an answer received at this time. Its rate may
+    /// have been another reason.
+    Unclear(Duration),
 }
 
 /// The capacity of a bucket, and the period in which it refills completely.
@@ -116,7 +121,9 @@ fn charged(
     let user = RateBucket::User(connection.tenant, connection.user);
     match what {
         RequestKind::Subscribe(_) if is_first => vec![],
-        RequestKind::Subscribe(_) | RequestKind::Unsubscribe(_) => vec![user],
+        RequestKind::Subscribe(_) | RequestKind::Unsubscribe(_) | RequestKind::Authenticate(_) => {
+            vec![user]
+        }
         RequestKind::Ping(_) => vec![RateBucket::Heartbeat(number)],
         RequestKind::Event => vec![user, RateBucket::Tenant(connection.tenant)],
         RequestKind::Typing(_) | RequestKind::Presence(_) => vec![
@@ -153,34 +160,34 @@ pub(super) fn outcomes(connection: &ConnectionRecord) -> Vec<ChargeOutcome> {
             FrameContent::Subscribed(topics) | FrameContent::Unsubscribed(topics) => {
                 (place(&topics.0.request), ChargeOutcome::Taken(time))
             }
+            FrameContent::Authenticated { request, .. } => {
+                (place(request), ChargeOutcome::Taken(time))
+            }
             FrameContent::Refused {
                 request, scarce, ..
             } => {
-                // A request refused for lack of memory or waiting slots was charged before. Some
-                // client events are not charged at all.
+                // A request refused for lack of memory was charged before. Some client events are
+                // not charged at all.
                 let index = place(request);
                 let is_event = index.is_some_and(|it| connection.sent[it].what.is_client_event());
                 let outcome = match scarce {
                     Some(ScarceResource::Rate) => ChargeOutcome::Limited(time),
+                    Some(ScarceResource::Waiting) => ChargeOutcome::Unclear(time),
                     _ if is_event => ChargeOutcome::Unknown,
                     _ => ChargeOutcome::Taken(time),
                 };
                 (index, outcome)
             }
-            // Pongs arrive in the order of their Pings.
-            FrameContent::Pong { .. } => {
-                let next = connection
-                    .sent
-                    .iter()
-                    .zip(&outcomes)
-                    .position(|(it, outcome)| {
-                        matches!(it.what, RequestKind::Ping(_))
-                            && *outcome == ChargeOutcome::Unknown
-                    });
+            FrameContent::Pong { timestamp, .. } => {
+                let mut pings = connection.sent.iter().zip(&outcomes);
+                let next = pings.position(|(it, outcome)| {
+                    gets_pong(it, *timestamp) && *outcome == ChargeOutcome::Unknown
+                });
                 (next, ChargeOutcome::Taken(time))
             }
             FrameContent::Event { .. }
             | FrameContent::Claimed(_)
+            | FrameContent::Revoked(_)
             | FrameContent::Typing { .. }
             | FrameContent::Presence { .. }
             | FrameContent::Close { .. } => (None, ChargeOutcome::Unknown),
@@ -198,7 +205,7 @@ fn check_is_kept(bucket: RateBucket, charges: &[BucketCharge], rate: BucketRate)
         .iter()
         .filter_map(|it| match it.outcome {
             ChargeOutcome::Taken(heard) => Some((heard, it.sent)),
-            ChargeOutcome::Unknown | ChargeOutcome::Limited(_) => None,
+            ChargeOutcome::Unknown | ChargeOutcome::Limited(_) | ChargeOutcome::Unclear(_) => None,
         })
         .collect();
     taken.sort_unstable();

@@ -1,9 +1,11 @@
 //! Checks what a SubscriptionConfirmed says about a resume, and computes the replay that must
 //! follow it.
 
+use std::{iter, ops::Range};
+
 use super::connection::ConnectionChecker;
 use crate::{
-    history::{History, Timestamp},
+    history::{History, Moment, Timestamp},
     messages::{EventPlace, WireTopics},
     topics::TopicBits,
 };
@@ -12,7 +14,7 @@ impl ConnectionChecker<'_> {
     /// Checks and applies a confirmation, after its position has been checked.
     pub(super) fn check_replay_and_subscribe(
         &mut self,
-        asked: &WireTopics,
+        (asked, sent): (&WireTopics, Moment),
         said: &WireTopics,
         place: EventPlace,
         when: Timestamp,
@@ -21,7 +23,7 @@ impl ConnectionChecker<'_> {
         let mut topics = asked.all();
         let Some(from) = asked.position.as_ref().map(|from| from.place()) else {
             assert!(!said.recovered && said.replayed == 0, "{self}: {said:?}");
-            self.subscribe(topics, place.offset);
+            self.subscribe(topics, place.offset, when);
             return;
         };
         let implicit = if self.has_resumed {
@@ -32,11 +34,12 @@ impl ConnectionChecker<'_> {
         self.has_resumed = true;
         if said.recovered {
             topics |= implicit;
-            self.check_recovered(topics, from, place, said.replayed);
+            self.rights.resumes(topics);
+            self.check_recovered(topics, from..place, said.replayed, sent);
             if said.replayed > 0 && implicit.meets(self.claimed) {
                 history.count("a token whose topics were resumed");
             }
-            self.subscribe(topics, place.offset);
+            self.subscribe(topics, place.offset, when);
             for index in topics.indices() {
                 self.served_from[index] = self.served_from[index].min(from.offset);
             }
@@ -44,13 +47,16 @@ impl ConnectionChecker<'_> {
             assert_eq!(said.replayed, 0, "{self}: refused, and replays");
             self.check_refused(from, place, when);
             history.count("refused");
-            self.subscribe(topics, place.offset);
+            self.rights.resumes(TopicBits::NONE);
+            self.subscribe(topics, place.offset, when);
         }
     }
 
     /// Adds topics. Those that it already had keep their start.
-    fn subscribe(&mut self, topics: TopicBits, position: u64) {
-        for index in topics.less(self.topics()).indices() {
+    fn subscribe(&mut self, topics: TopicBits, position: u64, when: Timestamp) {
+        let new = topics.less(self.topics());
+        self.rights.subscribed(new, when);
+        for index in new.indices() {
             self.served_from[index] = position;
         }
         self.subscribed |= topics.less(self.implicit);
@@ -59,41 +65,49 @@ impl ConnectionChecker<'_> {
     fn check_recovered(
         &mut self,
         topics: TopicBits,
-        from: EventPlace,
-        place: EventPlace,
+        Range { start, end }: Range<EventPlace>,
         replayed: u64,
+        sent: Moment,
     ) {
         assert_eq!(
-            from.epoch, place.epoch,
+            start.epoch, end.epoch,
             "{self}: recovered from another epoch"
         );
         assert!(
-            from.offset <= place.offset,
+            start.offset <= end.offset,
             "{self}: recovered from the future"
         );
-        let wanted = self.log().range(from.offset..place.offset);
-        let wanted = wanted
-            .filter(|(_, logged)| logged.topics.meets(topics))
-            .filter(|(offset, logged)| !self.has_brought(*offset, logged.topics))
-            .map(|(offset, _)| offset);
-        self.replay = wanted.collect();
-        self.replay_after = from.offset;
-        let known = self.replay.len() as u64;
-        let unheard = self.log().unplaced_events(from.offset..place.offset);
-        assert!(
-            (known..=known + unheard).contains(&replayed),
-            "{self}: from {} to {} the replay should be {:?} and not {replayed}",
-            from.offset,
-            place.offset,
-            self.replay
-        );
-        self.replay_unheard = replayed - known;
+        let span = start.offset..end.offset;
+        // A subscription that was lost behind the Subscribe stood when that was taken, or not.
+        let lost = iter::once(TopicBits::NONE).chain(self.rights.lost_since(sent));
+        let possible = lost.map(|lost| self.replay_of(topics, &span, self.topics() | lost));
+        let possible: Vec<_> = possible.collect();
+        let unheard = self.log().unplaced_events(span.clone());
+        let lacks = |replay: &&Vec<u64>| replayed.checked_sub(replay.len() as u64);
+        let replay = possible
+            .iter()
+            .min_by_key(|replay| lacks(replay).unwrap_or(u64::MAX));
+        let replay = replay.filter(|replay| lacks(replay).is_some_and(|lacks| lacks <= unheard));
+        let replay = replay.unwrap_or_else(|| {
+            panic!("{self}: the replay of {span:?} should be {possible:?} and not {replayed}")
+        });
+        self.replay_unheard = replayed - replay.len() as u64;
+        self.replay.clone_from(replay);
+        self.replay_after = start.offset;
     }
 
-    /// Returns true if an existing subscription has already delivered the event.
-    fn has_brought(&self, offset: u64, topics: TopicBits) -> bool {
-        let mut standing = (topics & self.topics()).indices();
-        standing.any(|index| self.served_from[index] < offset)
+    /// Returns the offsets of the events of a replay, less what the subscriptions to `standing`
+    /// have brought.
+    fn replay_of(&self, topics: TopicBits, span: &Range<u64>, standing: TopicBits) -> Vec<u64> {
+        let has_brought = |offset: u64, of_event: TopicBits| {
+            let mut standing = (of_event & standing).indices();
+            standing.any(|index| self.served_from[index] < offset)
+        };
+        let wanted = self.log().range(span.clone());
+        let wanted = wanted
+            .filter(|(_, logged)| logged.topics.meets(topics))
+            .filter(|(offset, logged)| !has_brought(*offset, logged.topics));
+        wanted.map(|(offset, _)| offset).collect()
     }
 
     /// Checks that a resume is refused only for one of the contract's reasons.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::{
     events::Serial,
-    history::{FrameContent, History, Moment},
+    history::{History, Moment},
     messages::EventPlace,
+    record::FrameContent,
 };
 
 /// The range of revisions that contains the schema under which an event was accepted.

@@ -14,7 +14,7 @@ import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Value } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
 import { file_sidewire_v1_options } from "../../sidewire/v1/options_pb.js";
-import type { ErrorResponse, Ping, Pong, Position, Subscribe, SubscriptionConfirmed, Unsubscribe, UnsubscribeConfirmed } from "../../sidewire/v1/relay_pb.js";
+import type { Authenticate, Authenticated, ErrorResponse, Ping, Pong, Position, Subscribe, SubscriptionConfirmed, Unsubscribe, UnsubscribeConfirmed } from "../../sidewire/v1/relay_pb.js";
 import { file_sidewire_v1_relay } from "../../sidewire/v1/relay_pb.js";
 import type { Message as Message$1 } from "@bufbuild/protobuf";
 
@@ -22,7 +22,7 @@ import type { Message as Message$1 } from "@bufbuild/protobuf";
  * Describes the file generic/v1/envelope.proto.
  */
 export const file_generic_v1_envelope: GenFile = /*@__PURE__*/
-  fileDesc("ChlnZW5lcmljL3YxL2VudmVsb3BlLnByb3RvEgpnZW5lcmljLnYxIvYECghFbnZlbG9wZRISCgptZXNzYWdlX2lkGAEgASgJEhEKCXRpbWVzdGFtcBgIIAEoAxInCghwb3NpdGlvbhgJIAEoCzIVLnNpZGV3aXJlLnYxLlBvc2l0aW9uEg4KBnRvcGljcxgSIAMoCRIrCglzdWJzY3JpYmUYCiABKAsyFi5zaWRld2lyZS52MS5TdWJzY3JpYmVIABJEChZzdWJzY3JpcHRpb25fY29uZmlybWVkGAsgASgLMiIuc2lkZXdpcmUudjEuU3Vic2NyaXB0aW9uQ29uZmlybWVkSAASLwoLdW5zdWJzY3JpYmUYDCABKAsyGC5zaWRld2lyZS52MS5VbnN1YnNjcmliZUgAEkIKFXVuc3Vic2NyaWJlX2NvbmZpcm1lZBgNIAEoCzIhLnNpZGV3aXJlLnYxLlVuc3Vic2NyaWJlQ29uZmlybWVkSAASIQoEcGluZxgOIAEoCzIRLnNpZGV3aXJlLnYxLlBpbmdIABIhCgRwb25nGA8gASgLMhEuc2lkZXdpcmUudjEuUG9uZ0gAEisKBWVycm9yGBAgASgLMhouc2lkZXdpcmUudjEuRXJyb3JSZXNwb25zZUgAEigKBWJhdGNoGBEgASgLMhcuZ2VuZXJpYy52MS5CYXRjaFVwZGF0ZUgAEiIKBWV2ZW50GCAgASgLMhEuZ2VuZXJpYy52MS5FdmVudEgAEiYKB21lc3NhZ2UYISABKAsyEy5nZW5lcmljLnYxLk1lc3NhZ2VIABIoCghwcmVzZW5jZRgiIAEoCzIULmdlbmVyaWMudjEuUHJlc2VuY2VIAEIJCgdwYXlsb2FkSgQIExAgIjUKC0JhdGNoVXBkYXRlEiYKCG1lc3NhZ2VzGAEgAygLMhQuZ2VuZXJpYy52MS5FbnZlbG9wZSJbCgVFdmVudBIMCgR0eXBlGAEgASgJEiQKBGRhdGEYAiABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWUSDQoFYnl0ZXMYAyABKAwSDwoHdXNlcl9pZBgEIAEoCSKAAQoHTWVzc2FnZRIMCgR0eXBlGAEgASgJEiQKBGRhdGEYAiABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWUSDQoFYnl0ZXMYAyABKAwSFQoHdXNlcl9pZBgEIAEoCUIEgNUYARIVCgZ0b3BpY3MYBSADKAlCBfLUGAEqOgT41BgBIpsBCghQcmVzZW5jZRIMCgR0eXBlGAEgASgJEiQKBGRhdGEYAiABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWUSDQoFYnl0ZXMYAyABKAwSFQoHdXNlcl9pZBgEIAEoCUIEgNUYARIVCgZ0b3BpY3MYBSADKAlCBfLUGAEqEhgKBmFic2VudBgGIAEoCEIIktUYBHRydWU6BIjVGAFCDaoCCkdlbmVyaWMuVjFiBnByb3RvMw", [file_google_protobuf_struct, file_sidewire_v1_options, file_sidewire_v1_relay]);
+  fileDesc("ChlnZW5lcmljL3YxL2VudmVsb3BlLnByb3RvEgpnZW5lcmljLnYxIt4FCghFbnZlbG9wZRISCgptZXNzYWdlX2lkGAEgASgJEhEKCXRpbWVzdGFtcBgIIAEoAxInCghwb3NpdGlvbhgJIAEoCzIVLnNpZGV3aXJlLnYxLlBvc2l0aW9uEg4KBnRvcGljcxgSIAMoCRIrCglzdWJzY3JpYmUYCiABKAsyFi5zaWRld2lyZS52MS5TdWJzY3JpYmVIABJEChZzdWJzY3JpcHRpb25fY29uZmlybWVkGAsgASgLMiIuc2lkZXdpcmUudjEuU3Vic2NyaXB0aW9uQ29uZmlybWVkSAASLwoLdW5zdWJzY3JpYmUYDCABKAsyGC5zaWRld2lyZS52MS5VbnN1YnNjcmliZUgAEkIKFXVuc3Vic2NyaWJlX2NvbmZpcm1lZBgNIAEoCzIhLnNpZGV3aXJlLnYxLlVuc3Vic2NyaWJlQ29uZmlybWVkSAASIQoEcGluZxgOIAEoCzIRLnNpZGV3aXJlLnYxLlBpbmdIABIhCgRwb25nGA8gASgLMhEuc2lkZXdpcmUudjEuUG9uZ0gAEisKBWVycm9yGBAgASgLMhouc2lkZXdpcmUudjEuRXJyb3JSZXNwb25zZUgAEigKBWJhdGNoGBEgASgLMhcuZ2VuZXJpYy52MS5CYXRjaFVwZGF0ZUgAEjEKDGF1dGhlbnRpY2F0ZRgTIAEoCzIZLnNpZGV3aXJlLnYxLkF1dGhlbnRpY2F0ZUgAEjMKDWF1dGhlbnRpY2F0ZWQYFCABKAsyGi5zaWRld2lyZS52MS5BdXRoZW50aWNhdGVkSAASIgoFZXZlbnQYICABKAsyES5nZW5lcmljLnYxLkV2ZW50SAASJgoHbWVzc2FnZRghIAEoCzITLmdlbmVyaWMudjEuTWVzc2FnZUgAEigKCHByZXNlbmNlGCIgASgLMhQuZ2VuZXJpYy52MS5QcmVzZW5jZUgAQgkKB3BheWxvYWRKBAgVECAiNQoLQmF0Y2hVcGRhdGUSJgoIbWVzc2FnZXMYASADKAsyFC5nZW5lcmljLnYxLkVudmVsb3BlIlsKBUV2ZW50EgwKBHR5cGUYASABKAkSJAoEZGF0YRgCIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZRINCgVieXRlcxgDIAEoDBIPCgd1c2VyX2lkGAQgASgJIoABCgdNZXNzYWdlEgwKBHR5cGUYASABKAkSJAoEZGF0YRgCIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZRINCgVieXRlcxgDIAEoDBIVCgd1c2VyX2lkGAQgASgJQgSA1RgBEhUKBnRvcGljcxgFIAMoCUIF8tQYASo6BPjUGAEimwEKCFByZXNlbmNlEgwKBHR5cGUYASABKAkSJAoEZGF0YRgCIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZRINCgVieXRlcxgDIAEoDBIVCgd1c2VyX2lkGAQgASgJQgSA1RgBEhUKBnRvcGljcxgFIAMoCUIF8tQYASoSGAoGYWJzZW50GAYgASgIQgiS1RgEdHJ1ZToEiNUYAUINqgIKR2VuZXJpYy5WMWIGcHJvdG8z", [file_google_protobuf_struct, file_sidewire_v1_options, file_sidewire_v1_relay]);
 
 /**
  * The envelope: one payload, and the relay's own fields.
@@ -131,6 +131,22 @@ export type Envelope = Message$1<"generic.v1.Envelope"> & {
      */
     value: BatchUpdate;
     case: "batch";
+  } | {
+    /**
+     * Client to relay: replaces the token of the connection.
+     *
+     * @generated from field: sidewire.v1.Authenticate authenticate = 19;
+     */
+    value: Authenticate;
+    case: "authenticate";
+  } | {
+    /**
+     * Relay to client: the answer to Authenticate.
+     *
+     * @generated from field: sidewire.v1.Authenticated authenticated = 20;
+     */
+    value: Authenticated;
+    case: "authenticated";
   } | {
     /**
      * Something happened in the backend.

@@ -3,7 +3,6 @@ change and break, a backend does not answer, clients err, descriptors and the di
 
 import contextlib
 import http.client
-import http.server
 import json
 import os
 import re
@@ -15,7 +14,10 @@ import threading
 import time
 from pathlib import Path
 
+from backend import Backend
 from processes import Processes, check, run, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # What does not move here, and why.
 UNMOVED = {
@@ -23,35 +25,11 @@ UNMOVED = {
     "sidewire_panics_total",
 }
 
-ENVELOPE = """\
-syntax = "proto3";
-package day.v1;
-import "sidewire/v1/options.proto";
-import "sidewire/v1/relay.proto";
-message Envelope {
-  string message_id = 1;
-  int64 timestamp = 8;
-  sidewire.v1.Position position = 9;
-  repeated string topics = 18;
-  oneof payload {
-    Noted noted = 2;
-    sidewire.v1.Subscribe subscribe = 10;
-    sidewire.v1.SubscriptionConfirmed subscription_confirmed = 11;
-    sidewire.v1.Unsubscribe unsubscribe = 12;
-    sidewire.v1.UnsubscribeConfirmed unsubscribe_confirmed = 13;
-    sidewire.v1.Ping ping = 14;
-    sidewire.v1.Pong pong = 15;
-    sidewire.v1.ErrorResponse error = 16;
-    Typed typed = 3;
-  }
-}
-message Noted { string room = 1 [(sidewire.v1.topic) = "room"]; string text = 2; }
-message Typed {
-  option (sidewire.v1.client_publish) = true;
-  string room = 1 [(sidewire.v1.topic) = "room"];
-  string user = 2 [(sidewire.v1.sender) = true];
-}
-"""
+SCHEMA = (ROOT / "examples/chat/chat.proto").read_text(encoding="utf-8")
+# The same schema with a field more.
+NEWER_SCHEMA = SCHEMA.replace(
+    "message Attachment {", "message Attachment {\n  string checksum = 5;"
+)
 
 CONFIG = """\
 [client]
@@ -76,8 +54,8 @@ timeout = "1s"
 concurrency = 1
 entries = 1
 [schema]
-files = ["day.proto"]
-envelope = "day.v1.Envelope"
+files = ["chat.proto"]
+envelope = "chat.v1.Envelope"
 [ingest]
 listen = "127.0.0.1:0"
 message_id_age = "1s"
@@ -96,42 +74,6 @@ MEMORY
 [log]
 format = "json"
 """
-
-
-# The public key of RFC 8037, appendix A.2.
-KEY = {
-    "kty": "OKP",
-    "crv": "Ed25519",
-    "kid": "issuer",
-    "use": "sig",
-    "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
-}
-
-
-class Backend(http.server.BaseHTTPRequestHandler):
-    """The issuer of keys, and the backend that authorizes: at once, late, or not at all."""
-
-    delay_s = 0.0
-
-    def do_GET(self):
-        self.answer({"keys": [KEY]})
-
-    def do_POST(self):
-        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        time.sleep(type(self).delay_s)
-        self.answer({"allow": question["topics"], "ttl_s": 60})
-
-    def answer(self, content):
-        body = json.dumps(content).encode()
-        with contextlib.suppress(OSError):
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
 
 
 class Client:
@@ -166,8 +108,11 @@ class Client:
         self.socket.sendall(b"\x81" + length + bytes(4) + text)
 
     def receive(self):
-        """Returns the next envelope; `None` for a control frame."""
-        first, length = self.input.read(2)
+        """Returns the next envelope; `None` for a control frame, and if the connection ends."""
+        head = self.input.read(2)
+        if len(head) < 2:
+            return None
+        first, length = head
         if length == 126:
             length = int.from_bytes(self.input.read(2), "big")
         elif length == 127:
@@ -200,10 +145,8 @@ class Day:
         for name in ("jwt.secret", "ingest.key"):
             self.write(name, run("openssl", "rand", "-hex", "32").strip())
         self.certify()
-        self.write("day.proto", ENVELOPE)
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Backend)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        self.backend = f"http://127.0.0.1:{server.server_address[1]}"
+        self.write("chat.proto", SCHEMA)
+        self.backend = Backend(ttl_s=60)
         self.configure()
         config = scratch / "sidewire.toml"
         self.process = processes.start("incidents", program, "serve", "--config", config)
@@ -231,7 +174,7 @@ class Day:
         run("openssl", "req", *options, *files)
 
     def configure(self, proxy: str = "", memory: str = "") -> None:
-        text = CONFIG.replace("BACKEND", self.backend)
+        text = CONFIG.replace("BACKEND", self.backend.url)
         self.write("sidewire.toml", text.replace("PROXY", proxy).replace("MEMORY", memory))
 
     def ready_line(self) -> dict | None:
@@ -252,13 +195,14 @@ class Day:
             self.program, "token", *options, "--secret-file", self.scratch / "jwt.secret"
         ).strip()
 
-    def post(self, event: dict, key: str | None = None, tenant: str = "acme") -> tuple[int, dict]:
+    def post(
+        self, event: dict, key: str | None = None, tenant: str = "acme", call: str = "events"
+    ) -> tuple[int, dict]:
         key = key or (self.scratch / "ingest.key").read_text(encoding="utf-8")
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         connection = http.client.HTTPConnection("127.0.0.1", self.ports["ingest"], timeout=10)
         with contextlib.closing(connection):
-            path = f"/v1/tenants/{tenant}/events"
-            connection.request("POST", path, json.dumps(event), headers)
+            connection.request("POST", f"/v1/tenants/{tenant}/{call}", json.dumps(event), headers)
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
 
@@ -290,15 +234,21 @@ class Day:
         self.wait_for(series, before + 1)
 
 
+def posted(room: str, text: str, message_id: str = "") -> dict:
+    """Returns an event: a message with this text in a room."""
+    message = {"id": "1", "roomId": room, "text": text}
+    return {"messageId": message_id, "messagePosted": {"message": message}}
+
+
 def events_and_clients(day: Day) -> None:
     """What goes well: events, duplicates, resumes, JSON, events of clients."""
     ann, bob = Client(day, "ann"), Client(day, "bob")
     confirmed = ann.subscribe("room:1")
     bob.subscribe("room:1", "room:2")
-    noted = {"noted": {"room": "1", "text": "x"}, "messageId": "m1"}
+    event = posted("1", "x", "m1")
     for _ in range(2):
-        check(day.post(noted)[0] == 200, "an event is not accepted")
-    bob.send({"typed": {"room": "1"}})
+        check(day.post(event)[0] == 200, "an event is not accepted")
+    bob.send({"typing": {"roomId": "1"}})
     day.wait_for("sidewire_client_events_total")
     late = Client(day, "late")
     late.subscribe("room:1", since=confirmed["position"])
@@ -313,32 +263,44 @@ def events_and_clients(day: Day) -> None:
 
 
 def busy_shards(day: Day) -> None:
-    """Backends post faster than the shards deliver, for a moment."""
-    client = Client(day, "busy")
-    client.subscribe("room:busy")
-    stop = threading.Event()
+    """Backends post batches, which shards hand over to each other as fast as they can."""
+    clients = [Client(day, f"busy-{number}") for number in range(4)]
+    for client in clients:
+        client.subscribe("room:busy")
+    batch = {"messages": [posted("busy", "x") for _ in range(1000)]}
 
     def post():
         while not stop.is_set():
-            day.post({"noted": {"room": "busy", "text": "x"}})
+            day.post(batch, call="events:batch")
 
-    threads = [threading.Thread(target=post) for _ in range(8)]
-    for thread in threads:
+    def read(client):
+        while not stop.is_set():
+            client.receive()
+
+    stop = threading.Event()
+    posters = [threading.Thread(target=post) for _ in range(2)]
+    readers = [threading.Thread(target=read, args=[client]) for client in clients]
+    for thread in posters + readers:
         thread.start()
     try:
         day.wait_for("sidewire_inbox_items")
     finally:
         stop.set()
-        for thread in threads:
+        for thread in posters:
             thread.join()
-        client.close()
+        # For readers that have read everything.
+        day.post(posted("busy", "x"))
+        for thread in readers:
+            thread.join()
+        for client in clients:
+            client.close()
 
 
 def errors(day: Day) -> None:
     """What clients and backends do wrong."""
-    other = {"noted": {"room": "1", "text": "y"}, "messageId": "m2"}
+    other = posted("1", "y", "m2")
     check(day.post(other)[0] == 200, "an event is not accepted")
-    other["noted"]["text"] = "z"
+    other["messagePosted"]["message"]["text"] = "z"
     check(day.post(other)[0] == 409, "another event with the same id is accepted")
     check(day.post(other, "wrong")[0] == 401, "a wrong key is accepted")
     client = Client(day, "eve")
@@ -366,7 +328,7 @@ def slow_client(day: Day) -> None:
 
     def is_full():
         for _ in range(20):
-            day.post({"noted": {"room": "slow", "text": text}})
+            day.post(posted("slow", text))
         return day.look()['sidewire_connections_closed_total{reason="too_slow"}']
 
     wait_until("a client that reads nothing is closed", is_full, 40)
@@ -376,12 +338,12 @@ def slow_client(day: Day) -> None:
 def silent_backend(day: Day) -> None:
     """The backend is late, so that questions wait, and then silent, until the relay gives up."""
     clients = [Client(day, f"asking-{it}") for it in range(6)]
-    Backend.delay_s = 0.4
+    day.backend.delay_s = 0.4
     for number, client in enumerate(clients):
         client.send({"subscribe": {"topics": [f"room:asked-{number}"]}})
     day.wait_for("sidewire_backend_questions_under_way")
     day.wait_for("sidewire_backend_questions_waiting")
-    Backend.delay_s = 30.0
+    day.backend.delay_s = 30.0
 
     def ask_again():
         for number, client in enumerate(clients):
@@ -390,19 +352,19 @@ def silent_backend(day: Day) -> None:
         return day.look()["sidewire_backend_breaker_open"]
 
     wait_until("the relay asks the backend no more", ask_again, 40)
-    Backend.delay_s = 0.0
+    day.backend.delay_s = 0.0
     for client in clients:
         client.close()
 
 
 def files(day: Day) -> None:
     """Files that change, and files with errors."""
-    day.write("day.proto", ENVELOPE.replace("string text = 2;", "string text = 2; string by = 3;"))
+    day.write("chat.proto", NEWER_SCHEMA)
     day.configure(memory='memory_max = "900MiB"')
     day.reload("applied")
-    day.write("day.proto", "syntax = 5;")
+    day.write("chat.proto", "syntax = 5;")
     day.reload("refused")
-    day.write("day.proto", ENVELOPE.replace("string text = 2;", "string text = 2; string by = 3;"))
+    day.write("chat.proto", NEWER_SCHEMA)
     day.configure(
         proxy='proxy_protocol = true\ntrusted_proxies = ["127.0.0.0/8"]',
         memory='memory_max = "900MiB"',
@@ -438,12 +400,12 @@ def scarce_system(day: Day) -> None:
 
 def end(day: Day) -> None:
     """A tenant that is forgotten but for its position, and a drain that waits for a client."""
-    check(day.post({"noted": {"room": "1"}}, tenant="idle")[0] == 200, "an event is not accepted")
+    check(day.post(posted("1", ""), tenant="idle")[0] == 200, "an event is not accepted")
     wait_until("a tenant is dormant", lambda: day.look()["sidewire_tenants_dormant"], 60)
     client = Client(day, "ann")
     client.subscribe("room:1")
     for _ in range(200):
-        day.post({"noted": {"room": "1", "text": "x" * 60_000}})
+        day.post(posted("1", "x" * 60_000))
     day.process.send_signal(signal.SIGTERM)
     day.wait_for("sidewire_draining")
     client.close()

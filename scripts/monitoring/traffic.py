@@ -3,16 +3,15 @@ and clients and backends that use it: well, wrongly and slowly."""
 
 import base64
 import http.client
-import http.server
 import json
 import signal
 import ssl
-import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from backend import Backend
 from processes import Processes, check, end, run, wait_until
 from prometheus import Server
 
@@ -55,30 +54,6 @@ def began_at() -> float:
     return _began_at
 
 
-class Issuer(http.server.BaseHTTPRequestHandler):
-    """Answers as the issuer does, which publishes its keys, and as the backend does, which
-    allows every subscription."""
-
-    keys = b""
-
-    def do_GET(self):
-        self.answer(self.keys)
-
-    def do_POST(self):
-        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.answer(json.dumps({"allow": question["topics"], "ttl_s": 5}).encode())
-
-    def answer(self, body: bytes):
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
 class Relay:
     """A running relay, with the files that its clients and backends need."""
 
@@ -87,7 +62,7 @@ class Relay:
         self.certificate = scratch / "tls.crt"
         self._make_files()
         config = scratch / "sidewire.toml"
-        config.write_text(self._config(self._start_issuer()), encoding="utf-8")
+        config.write_text(self._config(), encoding="utf-8")
         self.process = processes.start("relay", program, "serve", "--config", config)
         ready = wait_until("the relay is ready", self._ready_line)
         self.client_url = f"wss://{ready['client']}/ws"
@@ -109,15 +84,9 @@ class Relay:
         public = self.scratch / "issuer.der"
         run("openssl", "pkey", "-in", key, "-pubout", "-outform", "DER", "-out", public)
         x = base64.urlsafe_b64encode(public.read_bytes()[-32:]).decode().rstrip("=")
-        jwk = {"kty": "OKP", "crv": "Ed25519", "kid": "issuer", "use": "sig", "x": x}
-        Issuer.keys = json.dumps({"keys": [jwk]}).encode()
+        self.backend = Backend(ttl_s=5, public_key=x)
 
-    def _start_issuer(self) -> int:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Issuer)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return server.server_address[1]
-
-    def _config(self, issuer: int) -> str:
+    def _config(self) -> str:
         return f"""\
 [client]
 listen = "127.0.0.1:0"
@@ -129,9 +98,9 @@ key_file = "tls.key"
 secret_file = "jwt.secret"
 algorithm = "HS256"
 [[auth.keys]]
-jwks_url = "http://127.0.0.1:{issuer}/keys"
+jwks_url = "{self.backend.url}/keys"
 [auth.subscribe]
-url = "http://127.0.0.1:{issuer}/subscribe"
+url = "{self.backend.url}/subscribe"
 [schema]
 bundled = "tracker"
 [ingest]

@@ -14,6 +14,7 @@ import time
 
 from load import TENANT, Backend, Follower, JsonCodec, Load
 from machine import expect
+from packaged import INGEST_KEY, SECRET, SERVICE
 
 PROJECTS = [f"busy-{it}" for it in range(50)]
 # Clients of a quiet project, in which next to nothing happens.
@@ -122,9 +123,8 @@ class Signer:
     """Signs tokens with the secret of the relay, since a thousand calls of `sidewire token` take
     longer than the test."""
 
-    def __init__(self, operator, secret_file):
-        path = operator.machine.path(secret_file)
-        self.secret = path.read_bytes()
+    def __init__(self, operator):
+        self.secret = operator.machine.path(SECRET).read_bytes()
         sample = operator.token("sample").split(".")
         self.header, self.claims = (json.loads(self.decoded(it)) for it in sample[:2])
         self.user_claim = next(key for key, value in self.claims.items() if value == "sample")
@@ -145,12 +145,12 @@ class Signer:
         return f"{signed}.{self.encoded(signature)}"
 
 
-async def fleet(operator, service, secret_file, ingest_key):
+async def fleet(operator):
     """All clients come back after each restart, and receive every event once."""
     clients = int(os.environ.get("SIDEWIRE_FLEET_CLIENTS", "100"))
     restarts = int(os.environ.get("SIDEWIRE_FLEET_RESTARTS", "3"))
     machine = operator.machine
-    sign = Signer(operator, secret_file).sign
+    sign = Signer(operator).sign
     url = "ws://127.0.0.1:3000/ws"
 
     def follower(index, topics, **more):
@@ -173,7 +173,7 @@ async def fleet(operator, service, secret_file, ingest_key):
         for it in range(PRESENT)
     ]
     followers = [*present, *map(busy_or_quiet, range(clients - PRESENT))]
-    key = machine.read(ingest_key)
+    key = machine.read(INGEST_KEY)
     mark = f"{time.time_ns():x}"
     backends = [
         Backend(3001, key, f"{mark}-{it}", tuple(PROJECTS[it:] + PROJECTS[:it]), PAUSE_S)
@@ -196,7 +196,7 @@ async def fleet(operator, service, secret_file, ingest_key):
                 lambda late=replaying: all(it.events for it in late), "replays have begun", BACK_S
             )
             began, stored = time.monotonic(), load.stored_count()
-            await asyncio.to_thread(machine.systemctl, "restart", service)
+            await asyncio.to_thread(machine.systemctl, "restart", SERVICE)
             await load.reach(load.all_back(number + 1), "every client is back", BACK_S)
             rates.append(operator.cpu_seconds())
             await load.progress()

@@ -1,9 +1,18 @@
 """A booted machine in a container, as seen from outside: commands that run in it, its
 files, and its services. Knows nothing of the scenarios."""
 
+import contextlib
+import fcntl
 import os
+import pty
+import re
+import select
 import shutil
+import signal
+import struct
 import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 
@@ -13,6 +22,23 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "DEBIAN_FRONTEND": "noninteractive",
 }
+
+
+# Stops a thread, and waits until it has ended.
+STOP_THREAD = """
+import ctypes, os, sys
+ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+ptrace.argtypes = [ctypes.c_ulong, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+SEIZE, INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
+thread = int(sys.argv[1])
+for request in (SEIZE, INTERRUPT):
+    if ptrace(request, thread, None, None):
+        sys.exit(os.strerror(ctypes.get_errno()))
+os.waitpid(thread, WALL)
+print("stopped", flush=True)
+while not os.WIFSIGNALED(os.waitpid(thread, WALL)[1]):
+    pass
+"""
 
 
 class Failure(Exception):
@@ -41,11 +67,14 @@ class Machine:
     def __init__(self, leader):
         self.leader = leader
 
+    def entered(self, *command):
+        """Returns the command line that runs a command in the machine."""
+        return ["nsenter", "--target", str(self.leader), "--all", "--", *command]
+
     def try_run(self, *command, seconds=90):
         """Runs a command in the machine, and returns what it printed and its status."""
-        entered = ["nsenter", "--target", str(self.leader), "--all", "--", *command]
         return subprocess.run(
-            entered,
+            self.entered(*command),
             env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -61,12 +90,87 @@ class Machine:
         expect(ended.returncode == 0, f"`{line}`: status {ended.returncode}\n{ended.stdout}")
         return ended.stdout
 
+    def shell(self, directory, commands, seconds=90):
+        """Runs lines of a shell in the machine, each of which must succeed, and returns what they
+        printed."""
+        return self.run("sh", "-euc", f"cd {directory}\n{commands}", seconds=seconds)
+
+    @contextlib.contextmanager
+    def started(self, directory, command):
+        """Starts a command in the machine, and ends it after the block. Its output can be
+        read."""
+        line = self.entered("sh", "-euc", f"cd {directory}\nexec {command}")
+        with subprocess.Popen(
+            line, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                yield process.stdout
+            finally:
+                process.terminate()
+
+    def on_terminal(self, command, shows, keys, seconds=20.0):
+        """Runs a command on a terminal, types the keys when the screen shows a text, and waits
+        until the command has succeeded."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            line = self.entered("sh", "-euc", f"exec {command}")
+            os.execvpe(line[0], line, ENVIRONMENT | {"TERM": "xterm"})
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        screen, end, typed = "", time.monotonic() + seconds, False
+        try:
+            while True:
+                left = end - time.monotonic()
+                if left < 0 or not select.select([terminal], [], [], left)[0]:
+                    raise Failure(f"`{command}` has not ended after {seconds:g} s:\n{screen}")
+                try:
+                    screen += os.read(terminal, 65536).decode(errors="replace")
+                except OSError:
+                    break
+                if not typed and shows in screen:
+                    typed = True
+                    os.write(terminal, keys.encode())
+        except Failure:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        finally:
+            os.close(terminal)
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        expect(typed, f"`{command}` does not show {shows!r}:\n{screen}")
+        expect(status == 0, f"`{command}`: status {status}\n{screen}")
+
     def fails(self, *command, says):
         """Runs a command in the machine that must fail and say why."""
         ended = self.try_run(*command)
         line = " ".join(command)
         expect(ended.returncode != 0, f"`{line}` succeeds\n{ended.stdout}")
         expect(says in ended.stdout, f"`{line}` does not say {says!r}\n{ended.stdout}")
+
+    @contextlib.contextmanager
+    def stopped_thread(self, pid, name):
+        """Stops the thread with this name of a process of the machine, like a debugger, until the
+        block ends or the process does."""
+        tasks = self.outer_process(pid) / "task"
+        [thread] = [task for task in tasks.iterdir() if (task / "comm").read_text() == f"{name}\n"]
+        command = [sys.executable, "-c", STOP_THREAD, thread.name]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as stopping:
+            try:
+                told = stopping.stdout.readline()
+                expect(told == "stopped\n", f"the thread {name} cannot be stopped: {told}")
+                yield
+            finally:
+                stopping.terminate()
+
+    def outer_process(self, pid):
+        """Returns where the kernel describes a process of the machine outside of it, where its
+        threads have their other ids."""
+        namespace = Path(f"/proc/{self.leader}/ns/pid").readlink()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                ids = re.search(r"^NSpid:(.*)$", (process / "status").read_text(), re.MULTILINE)
+                inside = (process / "ns/pid").readlink() == namespace
+                if inside and int(ids[1].split()[-1]) == pid:
+                    return process
+        raise Failure(f"the machine has no process {pid}")
 
     def path(self, path):
         """Returns where a file of the machine is for this process."""

@@ -30,14 +30,10 @@ from pathlib import Path
 from fleet import fleet
 from load import SUBPROTOCOL, TENANT, TOPIC, Backend, Follower, Load, event
 from machine import Failure, Machine, expect, wait_until
+from manual import Manual, follow_manual
+from packaged import CONFIG, INGEST_KEY, SECRET, SERVICE, SOCKETS, with_unix_sockets
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
-
-SERVICE = "sidewire.service"
-SOCKETS = ["sidewire.socket", "sidewire-ingest.socket"]
-CONFIG = "/etc/sidewire/sidewire.toml"
-SECRET = "/etc/sidewire/keys/jwt.secret"
-INGEST_KEY = "/etc/sidewire/keys/ingest.key"
 
 CLIENTS = 20
 BACKENDS = 2
@@ -71,6 +67,16 @@ class Operator:
 
     def is_active(self):
         return self.machine.shown(SERVICE, "ActiveState") == "active"
+
+    async def until_replaced(self, pid, watchdog):
+        """Waits until systemd has replaced this process, as the watchdog of so many seconds
+        demands."""
+
+        def is_replaced():
+            return self.main_pid() not in (0, pid) and self.is_active()
+
+        limit = watchdog + ABORT + 5
+        await asyncio.to_thread(wait_until, is_replaced, "the watchdog restarts it", limit)
 
     def service_process(self):
         """Returns where the kernel describes the service's process."""
@@ -115,9 +121,15 @@ class Operator:
 
     def reload(self, result="applied"):
         """Reloads the service, and waits until the relay reports the result."""
+        with self.reloading(result):
+            self.machine.systemctl("reload", SERVICE)
+
+    @contextlib.contextmanager
+    def reloading(self, result="applied"):
+        """Waits at the end of the block until a reload in it has this result."""
         series = f'sidewire_config_reloads_total{{result="{result}"}}'
         before = self.metric(series)
-        self.machine.systemctl("reload", SERVICE)
+        yield
         wait_until(lambda: self.metric(series) > before, f"a reload is {result}")
 
     def group(self):
@@ -184,11 +196,11 @@ class Operator:
 # service running as it found it.
 
 
-def installation(operator, deb):
+def installation(operator, manual, deb):
     """The package starts the service with secrets of its own, which only it can read."""
     machine = operator.machine
-    shutil.copy(deb, machine.path("/root/sidewire.deb"))
-    machine.run("dpkg", "--install", "/root/sidewire.deb")
+    shutil.copy(deb, machine.path("/root"))
+    machine.shell("/root", manual.block("apt install"))
     expect(operator.is_active(), "the service does not run after the installation")
     expect(operator.is_ready(), "the relay is not ready after the installation")
 
@@ -340,12 +352,14 @@ async def reload(operator):
     return summary
 
 
-async def sockets(operator):
+async def sockets(operator, manual):
     """With the sockets of systemd, a connection starts the relay, and none is refused while it
     restarts."""
     machine = operator.machine
+    machine.shell("/root", manual.block("systemctl enable --now"))
+    for socket in SOCKETS:
+        expect(machine.shown(socket, "UnitFileState") == "enabled", f"{socket} is not enabled")
     machine.systemctl("stop", SERVICE)
-    machine.systemctl("enable", "--now", *SOCKETS)
     expect(not operator.is_active(), "the service runs before a connection comes")
     expect(await operator.handshake(operator.token("ann")) == 101, "the first client is refused")
     expect(operator.is_active(), "the connection did not start the service")
@@ -411,18 +425,39 @@ async def watchdog(operator):
     async with operator.load() as load:
         began = time.monotonic()
         machine.run("kill", "-STOP", str(before))
-
-        def is_replaced():
-            return operator.main_pid() not in (0, before) and operator.is_active()
-
-        limit = WATCHDOG + ABORT + 5
-        await asyncio.to_thread(wait_until, is_replaced, "the watchdog restarts it", limit)
+        await operator.until_replaced(before, WATCHDOG)
         seconds = time.monotonic() - began
         await load.progress()
     expect(operator.logged("Watchdog timeout"), "the watchdog is not the reason")
     expect(not operator.logged("dumped core"), "the relay wrote a core dump")
     # A relay that is killed keeps nothing.
     summary = load.judge(1, kept=False)
+    return f"restarted after {seconds:.0f} s: {summary}"
+
+
+async def blocked_shard(operator):
+    """systemd restarts a relay of which a single shard is blocked, while everything else of it
+    runs."""
+    machine = operator.machine
+    # Shorter than in the unit, to save time.
+    timeout = 13
+    machine.drop_in(SERVICE, f"[Service]\nWatchdogSec={timeout}s\n")
+    machine.systemctl("restart", SERVICE)
+    before = operator.main_pid()
+    async with operator.load() as load:
+        with machine.stopped_thread(before, "shard-0"):
+            began = time.monotonic()
+            status, answer = await asyncio.to_thread(operator.ops, "/readyz")
+            expect(status == 503, f"/readyz is {status} with a blocked shard: {answer}")
+            checks = json.loads(answer)["checks"]
+            expect(checks["shards"] != "ok", f"/readyz has the checks {checks}")
+            await operator.until_replaced(before, timeout)
+            seconds = time.monotonic() - began
+        await load.progress()
+    expect(operator.logged("a shard does not respond"), "the log does not have the reason")
+    summary = load.judge(1, kept=False)
+    machine.remove_drop_in(SERVICE)
+    machine.systemctl("restart", SERVICE)
     return f"restarted after {seconds:.0f} s: {summary}"
 
 
@@ -479,12 +514,8 @@ async def features(operator):
     backend = serve_questions(machine.path("/run/app.sock"), asked)
     with issuer, backend:
         port = issuer.server_address[1]
-        text = packaged.replace(
-            'listen = "127.0.0.1:3001"', 'listen = "unix:/run/sidewire/ingest.sock"'
-        ).replace('listen = "127.0.0.1:3002"', 'listen = "unix:/run/sidewire/ops.sock"')
-        expect(text.count("unix:") == 2, f"{CONFIG} has other listeners")
         operator.configure(
-            f'{text}\n[client.tls]\ncert_file = "tls.crt"\nkey_file = "keys/tls.key"\n'
+            f'{with_unix_sockets(packaged)}\n[client.tls]\ncert_file = "tls.crt"\nkey_file = "keys/tls.key"\n'
             f'[[auth.keys]]\njwks_url = "https://login.sidewire.test:{port}/keys"\n'
             '[auth.subscribe]\nurl = "unix:/run/app.sock:/subscribe"\n'
             '[schema]\nfiles = ["proto/tracker/v1/envelope.proto"]\n'
@@ -726,22 +757,27 @@ def main():
     machine = Machine(int(leader))
     with tempfile.TemporaryDirectory() as scratch:
         operator = Operator(machine, Path(scratch))
-        run(operator, "installation", installation, deb)
+        manual = Manual()
+        run(operator, "installation", installation, manual, deb)
         run(operator, "units", units)
         run(operator, "journal", journal_fields)
         run(operator, "config", changed_config)
         run(operator, "restart", restart)
         run(operator, "reload", reload)
-        run(operator, "sockets", sockets)
-        run(operator, "fleet", fleet, SERVICE, SECRET, INGEST_KEY)
+        run(operator, "manual", follow_manual, manual)
+        run(operator, "sockets", sockets, manual)
+        run(operator, "fleet", fleet)
         run(operator, "other schema", other_schema)
         run(operator, "upgrade", upgrade, higher)
         run(operator, "watchdog", watchdog)
+        run(operator, "blocked shard", blocked_shard)
         run(operator, "credentials", credentials)
         run(operator, "features", features)
         run(operator, "faulty start", faulty_start)
         run(operator, "removal", removal)
         run(operator, "archive", archive, archive_path)
+        if manual.left:
+            sys.exit(f"booted: no scenario runs these commands:\n{''.join(manual.left)}")
 
 
 def run(operator, name, scenario, *arguments):

@@ -39,7 +39,7 @@ pub struct RequestIds {
 }
 
 impl RequestIds {
-    /// Creates the ids of a shard of a relay that was started at this time, in Unix seconds.
+    /// Creates the ids of a shard of a relay whose start was at this time, in Unix seconds.
     #[must_use]
     pub fn new(started: i64, shard: usize) -> Self {
         let (second, shard) = (started.cast_unsigned() << 32, shard as u64 & 0xff);

@@ -5,6 +5,7 @@
 mod client_event;
 mod fingerprint;
 mod json;
+pub(crate) mod position_at_end;
 
 use std::sync::Arc;
 

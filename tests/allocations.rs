@@ -24,7 +24,7 @@ use sidewire::{
     },
     event::{EventDraft, EventDraftParts},
     http::ListenerKind,
-    hub::{ConnectionProfile, LOOK_INTERVAL},
+    hub::{ConnectionProfile, LOOK_INTERVAL, TransportKind},
     ingest::{self, BACKEND_CONNECTION_BYTES},
     limits::UserKey,
     outbox::Outbox,
@@ -122,6 +122,7 @@ fn a_tenant_with_only_the_head_of_its_log_takes_less_than_200_bytes() {
             let profile = ConnectionProfile {
                 user,
                 address: Ipv4Addr::LOCALHOST.into(),
+                transport: TransportKind::WebSocket,
                 since: 0,
             };
             drop(shard.hub.join_tenant(&name, profile, outbox).unwrap());
@@ -603,8 +604,15 @@ fn connect(shard: &Rc<ShardContext>, number: u64, network: &Rc<Network>) {
         user: identity.user.clone(),
     };
     let peer = Ipv4Addr::LOCALHOST.into();
-    let admitted =
-        AdmittedClient::new(shard, identity, who, peer, EnvelopeEncoding::Protobuf).unwrap();
+    let admitted = AdmittedClient::new(
+        shard,
+        identity,
+        who,
+        peer,
+        EnvelopeEncoding::Protobuf,
+        TransportKind::WebSocket,
+    )
+    .unwrap();
     let stream = Stream(Rc::clone(network));
     spawn_local(run_connection(
         Rc::clone(shard),

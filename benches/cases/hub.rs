@@ -15,7 +15,7 @@ use std::{
 use sidewire::{
     config::Config,
     event::{ClientEvent, ClientEventFields, EventDraft, EventDraftParts},
-    hub::{ConnectionProfile, HubConnection, HubPublisher, LOOK_INTERVAL, ShardHub},
+    hub::{ConnectionProfile, HubConnection, HubPublisher, LOOK_INTERVAL, ShardHub, TransportKind},
     outbox::{Outbox, OutboxLimits, OutboxPool},
     relay::{LiveSettings, RelayBuilder},
 };
@@ -268,6 +268,7 @@ fn join(
 ) -> HubConnection {
     let user = UserName::parse(&format!("user-{number}")).unwrap();
     let profile = ConnectionProfile {
+        transport: TransportKind::WebSocket,
         user,
         address: Ipv4Addr::LOCALHOST.into(),
         since: 0,

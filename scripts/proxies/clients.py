@@ -1,6 +1,7 @@
 """WebSocket clients: tokens, connections from addresses of their own, and messages."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import ssl
@@ -76,6 +77,58 @@ class Clients:
         if "subscriptionConfirmed" not in confirmed:
             raise CheckError(f"the relay answers a Subscribe with {confirmed}")
         return socket, confirmed["subscriptionConfirmed"]["position"]["epoch"]
+
+
+    @contextlib.asynccontextmanager
+    async def event_stream(self, port, token, topic):
+        """Asks for server-sent events, over a connection that ends with the block."""
+        reader, writer = await asyncio.wait_for(
+            asyncio.open_connection(
+                "127.0.0.1", port, ssl=self._context, server_hostname=HOST,
+                local_addr=(self.new_address(), 0), limit=2**21,
+            ), PATIENCE,
+        )
+        try:
+            writer.write(
+                f"GET /sse?topic={topic} HTTP/1.1\r\nHost: {HOST}\r\n"
+                f"Authorization: Bearer {token}\r\n\r\n".encode()
+            )
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+            yield EventStream(reader, head.decode())
+        finally:
+            writer.close()
+
+
+class EventStream:
+    """A response with server-sent events. Chunks of a proxy are passed over: each of the relay's
+    events is one line that begins with `data`."""
+
+    def __init__(self, reader, headers):
+        self._reader = reader
+        self.headers = headers
+        self._is_chunked = "transfer-encoding: chunked" in headers.lower()
+        self._unread = b""
+
+    async def _more(self):
+        if not self._is_chunked:
+            return await self._reader.read(2**16)
+        size = int(await self._reader.readline(), 16)
+        return (await self._reader.readexactly(size + 2))[:-2]
+
+    async def data(self):
+        """Returns the data of the next event as JSON."""
+        while True:
+            event, end, rest = self._unread.partition(b"\n\n")
+            if not end:
+                more = await asyncio.wait_for(self._more(), PATIENCE)
+                if not more:
+                    raise CheckError("the stream has ended")
+                self._unread += more
+                continue
+            self._unread = rest
+            for line in event.splitlines():
+                if line.startswith(b"data: "):
+                    return json.loads(line[6:])
 
 
 async def receive(socket):

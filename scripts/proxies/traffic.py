@@ -117,6 +117,25 @@ async def no_buffering(bench):
     return f"100 events one by one, median {delays[50] * 1000:.1f} ms; one of 900 kB"
 
 
+async def server_sent_events(bench):
+    """server-sent events are not buffered"""
+    token = bench.clients.token()
+    async with bench.clients.event_stream(bench.proxy.port, token, "room:stream") as stream:
+        require(stream.headers.startswith("HTTP/1.1 200 "), f"the answer is {stream.headers}")
+        confirmed = (await stream.data())["subscriptionConfirmed"]
+        relay, delays = bench.relay_of(confirmed["position"]["epoch"]), []
+        for number in range(50):
+            began = time.perf_counter()
+            await bench.post(relay, {"n": number}, "room:stream")
+            event = await stream.data()
+            require(event["event"]["data"] == {"n": number}, f"received {event}")
+            delays.append(time.perf_counter() - began)
+        await bench.post(relay, {"text": "x" * 900_000}, "room:stream")
+        require(len((await stream.data())["event"]["data"]["text"]) == 900_000, "it is cut")
+    delays.sort()
+    return f"50 events one by one, median {delays[25] * 1000:.1f} ms; one of 900 kB"
+
+
 async def slow_reader(bench):
     """a client that does not read is closed by the relay"""
     tenant = f"slow-{secrets.token_hex(4)}"

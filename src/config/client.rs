@@ -33,6 +33,8 @@ config_section! {
         /// True if the token may be passed as `?access_token=`, where it can end up in proxy logs;
         /// default: `false`.
         live query_token: bool = false;
+        /// True if clients may take server-sent events at `/sse`; default: `true`.
+        live sse: bool = true;
         /// Maximum time from accepting a connection to its upgrade; 10 s.
         #[serde(deserialize_with = "values::duration")]
         live handshake_timeout: Duration = Duration::from_secs(10), check_duration();

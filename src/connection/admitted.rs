@@ -4,14 +4,15 @@ use std::{net::IpAddr, rc::Rc};
 
 use sidewire_presence::ConnectionKey;
 use sidewire_protocol::{
-    EnvelopeEncoding, NamedValues, Topic, close::CloseReason, frame, reply::Reply, wire,
+    EnvelopeEncoding, NamedValues, Position, Topic, close::CloseReason, frame, reply::Reply, wire,
 };
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::event_stream::confirmation_frame;
 use crate::{
     auth::Identity,
-    hub::{ConnectionProfile, ConnectionRecord, HubConnection},
+    hub::{ConnectionProfile, ConnectionRecord, HubConnection, TransportKind},
     limits::{ConnectionPermit, Limit, UserKey},
     memory::{MemoryExceeded, MemoryUse},
     outbox::{Outbox, WriteProgress},
@@ -39,7 +40,8 @@ pub struct AdmittedClient {
 }
 
 impl AdmittedClient {
-    /// Admits the client with this identity, which connects from `peer` and uses `encoding`. If
+    /// Admits the client with this identity, which connects from `peer` by `transport` and uses
+    /// `encoding`. If
     /// its token subscribes to topics, the confirmation of that is the first frame queued for it.
     ///
     /// # Errors
@@ -53,12 +55,14 @@ impl AdmittedClient {
         who: UserKey,
         peer: IpAddr,
         encoding: EnvelopeEncoding,
+        transport: TransportKind,
     ) -> Result<Self, Limit> {
         let permit = shard.relay.limits.admit_connection(who, peer)?;
         let outbox = Rc::new(Outbox::with_encoding(encoding, &shard.outboxes));
         let profile = ConnectionProfile {
             user: identity.user.clone(),
             address: peer,
+            transport,
             since: shard.relay.clock.unix_seconds(),
         };
         let mut hub = shard
@@ -154,6 +158,11 @@ impl ConnectionGuard {
         self.permit.user()
     }
 
+    /// The transport of the connection.
+    pub(super) fn transport(&self) -> TransportKind {
+        self.record.profile().transport
+    }
+
     /// Queues a reply for the client. Returns the cost of writing it as JSON.
     pub(super) fn queue_reply(&self, reply: &Reply) -> Cost {
         let relay = self.relay();
@@ -168,7 +177,7 @@ impl ConnectionGuard {
         }
         match relay.live().schema.envelope_to_json_text(&envelope) {
             Ok(json) => {
-                self.outbox().push_reply(frame::text_frame(&json));
+                self.outbox().push_reply(self.json_frame(reply, &json));
                 Cost::JSON_BYTE.times(json.len())
             }
             Err(error) => {
@@ -178,6 +187,23 @@ impl ConnectionGuard {
                 signals.request_end(CloseReason::InternalError);
                 Cost::ZERO
             }
+        }
+    }
+
+    /// Returns the frame of a reply in JSON. A client that takes server-sent events resumes from
+    /// where the confirmation says, unless a replay follows.
+    fn json_frame(&self, reply: &Reply, json: &str) -> Box<[u8]> {
+        match reply {
+            Reply::SubscriptionConfirmed { fields, .. }
+                if self.transport() == TransportKind::Sse && fields.replayed == 0 =>
+            {
+                let position = fields.position.as_ref().map(Position::try_from);
+                match position {
+                    Some(Ok(position)) => confirmation_frame(json, &position),
+                    _ => frame::text_frame(json),
+                }
+            }
+            _ => frame::text_frame(json),
         }
     }
 

@@ -1,29 +1,31 @@
-//! Turns an accepted socket into a WebSocket: reads one HTTP request, and refuses it or admits
-//! the client. Knows nothing of the conversation.
+//! Turns an accepted socket into a WebSocket, or into a stream of server-sent events: reads one HTTP
+//! request, and refuses it or admits the client. Knows nothing of the conversation.
 
 use std::{
     cell::Cell,
     convert::Infallible,
+    future::{pending, poll_fn},
     net::IpAddr,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    task::Poll,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use futures_util::future::poll_immediate;
+use futures_util::future::{Either, poll_immediate};
 use hyper::{
     HeaderMap, Method, Request, StatusCode,
     body::Incoming,
     header::{HeaderName, HeaderValue},
     server::conn::http1,
     service::service_fn,
-    upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use sidewire_protocol::ErrorCode;
+use sidewire_protocol::{EnvelopeEncoding, ErrorCode, NamedValues};
 use tokio::{
+    io::AsyncWriteExt as _,
     task::yield_now,
     time::{Instant, timeout, timeout_at},
 };
@@ -32,18 +34,24 @@ use super::{
     admitted::AdmittedClient,
     authentication::authenticate_request,
     client_address,
+    conversation::TopicsRequest,
+    event_stream::{
+        EVENT_STREAM_BYTES, EVENT_STREAM_PATH, EventStream, EventStreamRequest, add_cors_headers,
+        preflight_response, response_head,
+    },
     offer::SubprotocolOffer,
     origin,
     stream::Transport,
-    task::run_connection,
+    task::{run_connection, run_event_stream},
     upgrade::{check_no_body, switching_protocols, websocket_key},
     visible_refusal::VisibleRefusal,
 };
 use crate::{
-    auth::Authenticator,
+    auth::{Authenticator, Identity},
     http::{HttpProblem, HttpResponse, check_host, only_host},
-    hub::TenantsFull,
+    hub::{TenantsFull, TransportKind},
     limits::{Limit, LimitExceeded, UserKey},
+    memory::{MemoryExceeded, MemoryReservation, MemoryUse},
     relay::{Relay, ShardContext},
     repeated::{RepeatedLine, log_repeated},
     scheduler::Cost,
@@ -71,8 +79,8 @@ pub fn handshake_bytes(head_max: usize) -> usize {
     HANDSHAKE_BYTES_MIN.max(BESIDE_HEAD_BYTES + 2 * head_max)
 }
 
-/// The only path of this listener.
-const PATH: &str = "/ws";
+/// The path of WebSockets.
+const WEBSOCKET_PATH: &str = "/ws";
 
 /// Number of times that a late handshake is polled again before it is abandoned.
 const LAST_LOOKS: u32 = 2;
@@ -133,29 +141,77 @@ pub(super) async fn serve_stream_until<S: Transport + Send + 'static, H, A>(
     };
     let (verdict, stream, read_ahead) = accepted?;
     match verdict {
-        UpgradeVerdict::Admitted(admitted) => {
-            Some(run_connection(shard, admitted, stream, read_ahead, held))
+        Verdict::Admitted(admitted) => {
+            let served = run_connection(shard, admitted, stream, read_ahead, held);
+            Some(Either::Left(served))
         }
-        UpgradeVerdict::Refused(refusal) => {
+        Verdict::Streaming(admitted) => {
+            let served = admitted.run(shard, stream, held);
+            Some(Either::Right(served))
+        }
+        Verdict::Refused(refusal) => {
             refusal.close(shard, stream, &read_ahead, arrival).await;
             None
         }
     }
 }
 
-/// What becomes of a client after the upgrade of its stream from HTTP.
+/// What becomes of a client when its stream leaves HTTP.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "most clients are admitted, and the verdict does not last"
 )]
-pub(super) enum UpgradeVerdict {
+pub(super) enum Verdict {
     Admitted(AdmittedClient),
+    /// The client takes server-sent events.
+    Streaming(Box<AdmittedStream>),
     Refused(VisibleRefusal),
 }
 
-/// Holds the verdict on a client and the upgrade of its stream from HTTP.
-type VerdictSlot = Rc<Cell<Option<(UpgradeVerdict, OnUpgrade)>>>;
+/// Holds the verdict on a client.
+#[derive(Default)]
+struct VerdictSlot {
+    verdict: Cell<Option<Verdict>>,
+    /// True if the stream leaves HTTP before a response.
+    leaves_now: Cell<bool>,
+}
+
+/// A client that was admitted to a stream of server-sent events.
+#[derive(Debug)]
+pub(super) struct AdmittedStream {
+    client: AdmittedClient,
+    subscribe: TopicsRequest,
+    head: Vec<u8>,
+    cors: Vec<u8>,
+    memory: MemoryReservation,
+}
+
+impl AdmittedStream {
+    /// Serves the client until the stream ends, as [`run_connection`] does.
+    fn run<S: Transport + 'static, H>(
+        self: Box<Self>,
+        shard: Rc<ShardContext>,
+        stream: S,
+        held: H,
+    ) -> impl Future<Output = ()> + use<S, H> {
+        let Self {
+            client,
+            subscribe,
+            head,
+            cors,
+            memory,
+        } = *self;
+        let (idle_timeout, schema) = {
+            let live = shard.relay.live();
+            (live.config.client.idle_timeout, Arc::clone(&live.schema))
+        };
+        stream.set_dead_peer_timeout(idle_timeout);
+        let name = schema.position_json_name();
+        let stream = Box::new(EventStream::new(Box::new(stream), head, cors, &name));
+        run_event_stream(shard, client, stream, subscribe, (held, memory))
+    }
+}
 
 /// Runs a part of a handshake; returns `None` if it is not done by the deadline. At the deadline
 /// the socket is checked again: if the process did not run for a while, the rest may be in the
@@ -178,31 +234,35 @@ pub(super) async fn run_until_deadline<T>(
     timeout(late.min(LATE_MAX), part).await.ok()
 }
 
-pub(super) async fn run_handshake<S: Transport + Send + 'static>(
+pub(super) async fn run_handshake<S: Transport + 'static>(
     shard: Rc<ShardContext>,
     stream: S,
     newcomer: ConnectingPeer,
-) -> Option<(UpgradeVerdict, S, Bytes)> {
-    let verdict = VerdictSlot::default();
+) -> Option<(Verdict, S, Bytes)> {
+    let slot = Rc::new(VerdictSlot::default());
     let head_max = shard.relay.live().config.client.head_max;
     let metrics = Arc::clone(&shard.relay.metrics);
     let service = {
-        let (shard, verdict) = (Rc::clone(&shard), Rc::clone(&verdict));
+        let (shard, slot) = (Rc::clone(&shard), Rc::clone(&slot));
         service_fn(move |request| {
-            answer_request(Rc::clone(&shard), newcomer, Rc::clone(&verdict), request)
+            let (shard, slot) = (Rc::clone(&shard), Rc::clone(&slot));
+            Box::pin(answer_request(shard, newcomer, slot, request))
         })
     };
-    let serving = http1::Builder::new()
+    let mut serving = http1::Builder::new()
         // The caller times the handshake as a whole.
         .header_read_timeout(None)
         .max_buf_size(head_max)
         // The buffer size alone would let through a longer head that arrives in large pieces.
         .max_header_size(head_max)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+        .serve_connection(TokioIo::new(stream), service);
+    let answered = poll_fn(|context| match serving.poll_without_shutdown(context) {
+        Poll::Pending if slot.leaves_now.get() => Poll::Ready(Ok(())),
+        polled => polled,
+    });
     // Scheduled, because a head can have 16 KiB, and a token can cost four signature checks with
     // P-384.
-    let served = shard.handshakes.run(pin!(serving), Cost::CALL).await;
+    let served = shard.handshakes.run(pin!(answered), Cost::CALL).await;
     // A failure is the client's: it went away, or sent something that hyper refused.
     if let Err(error) = served {
         if let Some(status) = refused_by_hyper(&error) {
@@ -210,9 +270,14 @@ pub(super) async fn run_handshake<S: Transport + Send + 'static>(
         }
         return None;
     }
-    let (verdict, upgrade) = verdict.take()?;
-    let parts = upgrade.await.ok()?.downcast::<TokioIo<S>>().ok()?;
-    Some((verdict, parts.io.into_inner(), parts.read_buf))
+    let parts = serving.into_parts();
+    let mut stream = parts.io.into_inner();
+    let Some(verdict) = slot.verdict.take() else {
+        // The client was refused; a failure is its own.
+        drop(stream.shutdown().await);
+        return None;
+    };
+    Some((verdict, stream, parts.read_buf))
 }
 
 /// Returns the status with which hyper itself answered a malformed HTTP/1 request.
@@ -229,23 +294,65 @@ fn refused_by_hyper(error: &hyper::Error) -> Option<StatusCode> {
 async fn answer_request(
     shard: Rc<ShardContext>,
     newcomer: ConnectingPeer,
-    verdict: VerdictSlot,
-    mut request: Request<Incoming>,
+    slot: Rc<VerdictSlot>,
+    request: Request<Incoming>,
 ) -> Result<HttpResponse, Infallible> {
     let relay = &shard.relay;
     let address = client_address(relay, newcomer.peer, request.headers());
-    let (decided, response) = match admit_client(&shard, newcomer, address, &request).await {
-        Ok((admitted, response)) => (UpgradeVerdict::Admitted(admitted), response),
+    let takes_events = is_for_event_stream(relay, &request);
+    if takes_events && request.method() == Method::OPTIONS {
+        let answer = answer_preflight(relay, newcomer, address, &request);
+        let mut response = answer.unwrap_or_else(|problem| {
+            record_refusal(relay, address, &problem);
+            problem.with_connection_close().into_response()
+        });
+        add_cors_headers(relay, request.headers(), &mut response);
+        return Ok(response);
+    }
+    let admitted = if takes_events {
+        admit_event_stream(&shard, newcomer, address, &request).await
+    } else {
+        admit_client(&shard, newcomer, address, &request).await
+    };
+    let (verdict, response) = match admitted {
+        Ok((verdict, Some(response))) => (verdict, response),
+        Ok((verdict, None)) => {
+            slot.verdict.set(Some(verdict));
+            slot.leaves_now.set(true);
+            return pending().await;
+        }
         Err(problem) => {
             record_refusal(relay, address, &problem);
             match VisibleRefusal::begin(relay, &request, &problem) {
-                Some((refusal, response)) => (UpgradeVerdict::Refused(refusal), response),
-                None => return Ok(problem.with_connection_close().into_response()),
+                Some((refusal, response)) => (Verdict::Refused(refusal), response),
+                None => {
+                    let mut response = problem.with_connection_close().into_response();
+                    if takes_events {
+                        add_cors_headers(relay, request.headers(), &mut response);
+                    }
+                    return Ok(response);
+                }
             }
         }
     };
-    verdict.set(Some((decided, hyper::upgrade::on(&mut request))));
+    slot.verdict.set(Some(verdict));
     Ok(response)
+}
+
+fn is_for_event_stream<B>(relay: &Relay, request: &Request<B>) -> bool {
+    request.uri().path() == EVENT_STREAM_PATH && relay.live().config.client.sse
+}
+
+/// Answers a browser that asks whether a page may send a request for events.
+fn answer_preflight(
+    relay: &Relay,
+    newcomer: ConnectingPeer,
+    address: IpAddr,
+    request: &Request<Incoming>,
+) -> Result<HttpResponse, HttpProblem> {
+    charge_newcomer(relay, newcomer, address)?;
+    check_host_and_origin(relay, request)?;
+    Ok(preflight_response())
 }
 
 fn record_refusal(relay: &Relay, address: IpAddr, problem: &HttpProblem) {
@@ -268,15 +375,15 @@ fn client_address(relay: &Relay, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     client_address::forwarded_address(peer, values, &client.trusted_proxies)
 }
 
-/// Admits the client, or returns the reason to refuse it.
+/// Admits the client of a WebSocket and returns the response, or returns the reason to refuse it.
 async fn admit_client(
     shard: &Rc<ShardContext>,
     newcomer: ConnectingPeer,
     address: IpAddr,
     request: &Request<Incoming>,
-) -> Result<(AdmittedClient, HttpResponse), HttpProblem> {
+) -> Result<(Verdict, Option<HttpResponse>), HttpProblem> {
     let relay = &shard.relay;
-    if request.uri().path() != PATH {
+    if request.uri().path() != WEBSOCKET_PATH {
         return Err(HttpProblem::no_such_path());
     }
     if request.method() != Method::GET {
@@ -284,22 +391,83 @@ async fn admit_client(
     }
     check_not_draining(relay)?;
     let key = websocket_key(request)?;
-    // Before the token is verified, which is what costs most in a handshake.
-    if !newcomer.is_address_counted {
-        count_address(relay, address)
-            .map_err(|exceeded| handshake_limit_problem(relay, exceeded))?;
-    }
-    if !newcomer.is_counted {
-        relay
-            .limits
-            .charge_handshake()
-            .map_err(|exceeded| handshake_limit_problem(relay, exceeded))?;
-    }
+    charge_newcomer(relay, newcomer, address)?;
     check_host_and_origin(relay, request)?;
     let offer = SubprotocolOffer::parse(request.headers())
         .map_err(|error| HttpProblem::bad_request(error.to_string()))?;
     let identity = authenticate_request(relay, request, &offer).await?;
     check_no_body(request)?;
+    let encoding = offer.encoding.unwrap_or_default();
+    let admitted = admit_identity(shard, identity, address, encoding, TransportKind::WebSocket)?;
+    let response = switching_protocols(key, offer.encoding);
+    Ok((Verdict::Admitted(admitted), Some(response)))
+}
+
+/// Admits the client of an event stream, or returns the reason to refuse it.
+async fn admit_event_stream(
+    shard: &Rc<ShardContext>,
+    newcomer: ConnectingPeer,
+    address: IpAddr,
+    request: &Request<Incoming>,
+) -> Result<(Verdict, Option<HttpResponse>), HttpProblem> {
+    let relay = &shard.relay;
+    if request.method() != Method::GET {
+        return Err(HttpProblem::method_not_allowed("GET, OPTIONS"));
+    }
+    check_not_draining(relay)?;
+    charge_newcomer(relay, newcomer, address)?;
+    check_host_and_origin(relay, request)?;
+    let wanted = EventStreamRequest::parse(request)?;
+    let no_offer = SubprotocolOffer::default();
+    let identity = authenticate_request(relay, request, &no_offer).await?;
+    check_no_body(request)?;
+    let topics_max = relay.live().config.limits.topics_per_subscribe;
+    let subscribe = wanted.into_subscribe(&identity.grant, topics_max)?;
+    let now = SystemTime::UNIX_EPOCH + relay.clock.since_unix_epoch();
+    let (head, cors) = response_head(relay, request.headers(), now);
+    let memory = relay.publisher.memory();
+    let memory = memory
+        .reserve(MemoryUse::ClientConnections, EVENT_STREAM_BYTES)
+        .map_err(|MemoryExceeded| capacity_problem(relay, Limit::Memory))?;
+    let json = EnvelopeEncoding::Json;
+    let client = admit_identity(shard, identity, address, json, TransportKind::Sse)?;
+    let admitted = AdmittedStream {
+        client,
+        subscribe,
+        head,
+        cors,
+        memory,
+    };
+    Ok((Verdict::Streaming(Box::new(admitted)), None))
+}
+
+/// Charges a request to the rate of its address and to that of all handshakes, before its token
+/// is verified, which is what costs most in a handshake.
+fn charge_newcomer(
+    relay: &Relay,
+    newcomer: ConnectingPeer,
+    address: IpAddr,
+) -> Result<(), HttpProblem> {
+    let of_address = match newcomer.is_address_counted {
+        true => Ok(()),
+        false => count_address(relay, address),
+    };
+    let charged = of_address.and_then(|()| match newcomer.is_counted {
+        true => Ok(()),
+        false => relay.limits.charge_handshake(),
+    });
+    charged.map_err(|exceeded| handshake_limit_problem(relay, exceeded))
+}
+
+/// Admits an authenticated client, or returns the reason to refuse it.
+fn admit_identity(
+    shard: &Rc<ShardContext>,
+    identity: Identity,
+    address: IpAddr,
+    encoding: EnvelopeEncoding,
+    transport: TransportKind,
+) -> Result<AdmittedClient, HttpProblem> {
+    let relay = &shard.relay;
     // Fetching a key may have taken a while; a client admitted during a drain would not be told
     // of it.
     check_not_draining(relay)?;
@@ -311,13 +479,13 @@ async fn admit_client(
         .limits
         .charge_user_handshake(&who)
         .map_err(|exceeded| handshake_limit_problem(relay, exceeded))?;
-    let encoding = offer.encoding.unwrap_or_default();
-    let admitted = AdmittedClient::new(shard, identity, who, address, encoding)
+    let admitted = AdmittedClient::new(shard, identity, who, address, encoding, transport)
         .map_err(|limit| capacity_problem(relay, limit))?;
     let UserKey { tenant, user } = admitted.account.user_key();
     let connection = admitted.account.key();
-    log_repeated!(RepeatedLine::ClientConnected, %connection, %tenant, %user, %address, encoding = encoding.name());
-    Ok((admitted, switching_protocols(key, offer.encoding)))
+    let (encoding, transport) = (encoding.name(), transport.name());
+    log_repeated!(RepeatedLine::ClientConnected, %connection, %tenant, %user, %address, transport, encoding);
+    Ok(admitted)
 }
 
 /// Charges a handshake to the rate of its address, unless that is a trusted proxy, from which

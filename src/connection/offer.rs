@@ -9,7 +9,7 @@ use sidewire_protocol::EnvelopeEncoding;
 const BEARER: &str = "bearer.";
 
 /// The encoding and the token that a client offers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct SubprotocolOffer<'a> {
     /// The encoding to use and to echo; `None` if the client offers no subprotocol.
     pub(super) encoding: Option<EnvelopeEncoding>,

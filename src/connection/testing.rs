@@ -34,7 +34,7 @@ use crate::{
     backend::{self, BackendTarget, testing::FakeTransport},
     config::Config,
     event::{EventDraft, EventDraftParts},
-    hub::{PublishedEvents, TenantRegistry},
+    hub::{PublishedEvents, TenantRegistry, TransportKind},
     limits::{Limit, UserKey},
     memory::{MemoryLimits, MemoryUse},
     relay::{LiveSettings, RelayBuilder, ShardContext},
@@ -352,7 +352,14 @@ impl ConnectionFixture {
             tenant: identity.tenant.clone(),
             user: identity.user.clone(),
         };
-        AdmittedClient::new(&self.shard, identity, who, PEER, encoding)
+        AdmittedClient::new(
+            &self.shard,
+            identity,
+            who,
+            PEER,
+            encoding,
+            TransportKind::WebSocket,
+        )
     }
 
     /// Publishes events for all clients, in one batch.

@@ -21,13 +21,13 @@ use crate::{
 };
 
 /// The text between the epoch and the offset of a position.
-const BETWEEN: &[u8] = br#"","offset":""#;
+pub(super) const BETWEEN: &[u8] = br#"","offset":""#;
 
 /// The text that closes the offset, the position and the envelope.
-const END: &[u8] = br#""}}"#;
+pub(super) const END: &[u8] = br#""}}"#;
 
 /// Most decimal digits of an offset.
-const OFFSET_DIGITS_MAX: usize = 20;
+pub(super) const OFFSET_DIGITS_MAX: usize = 20;
 
 /// Bytes charged for the JSON of an event in addition to its text: the frame's own fields, and
 /// the state that the outboxes of each shard share for it.

@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use sidewire_protocol::{
     ErrorCode,
+    reply::MessageRefusal,
     shorten::{ANSWER_BYTES_MAX, truncate_text},
 };
 
@@ -241,6 +242,24 @@ impl HttpProblem {
             index,
             field: self.field,
             message: self.detail,
+        }
+    }
+
+    /// Returns the HTTP form of the refusal of a message. Its relay has no more to say of it over
+    /// HTTP than over a WebSocket.
+    #[must_use]
+    pub fn from_refusal(refusal: &MessageRefusal) -> Self {
+        let status = match refusal.code {
+            ErrorCode::AuthenticationFailed => StatusCode::UNAUTHORIZED,
+            ErrorCode::AuthorizationFailed => StatusCode::FORBIDDEN,
+            ErrorCode::RateLimitExceeded => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::InternalError => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        let problem = Self::new(status, refusal.code, refusal.message.as_str());
+        match refusal.retry_after {
+            Some(delay) => problem.with_retry_after(delay),
+            None => problem,
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use sidewire_presence::ConnectionKey;
-use sidewire_protocol::{EnvelopeEncoding, Topic, UserName};
+use sidewire_protocol::{EnvelopeEncoding, Topic, UserName, named_values};
 use tokio::time::Instant;
 
 use super::{
@@ -24,6 +24,22 @@ use crate::outbox::Outbox;
 /// match its filter.
 const PASSED_OVER_MAX: usize = 1_000;
 
+/// The way in which a client is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransportKind {
+    /// A WebSocket.
+    WebSocket,
+    /// Server-sent events, without a way back.
+    Sse,
+}
+
+named_values! {
+    impl TransportKind {
+        WebSocket = "websocket",
+        Sse = "sse",
+    }
+}
+
 /// Who a connection belongs to, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionProfile {
@@ -31,6 +47,8 @@ pub struct ConnectionProfile {
     pub user: UserName,
     /// The address of the client, which a proxy may have reported.
     pub address: IpAddr,
+    /// The way in which the client is connected.
+    pub transport: TransportKind,
     /// The time at which it was admitted, in Unix seconds.
     pub since: i64,
 }
@@ -98,6 +116,12 @@ impl ConnectionRecord {
     #[must_use]
     pub fn key(&self) -> ConnectionKey {
         self.key
+    }
+
+    /// Returns who it belongs to.
+    #[must_use]
+    pub fn profile(&self) -> &ConnectionProfile {
+        &self.profile
     }
 
     /// Returns the time for which the connection has been open.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Serialize;
 use sidewire_presence::ConnectionKey;
-use sidewire_protocol::TenantName;
+use sidewire_protocol::{NamedValues, TenantName};
 
 use super::{
     admin::shard_silent,
@@ -76,7 +76,7 @@ impl<'a> From<&'a ListedConnection> for ConnectionSummary<'a> {
         Self {
             id: connection.key.to_string(),
             user: profile.user.as_str(),
-            transport: "websocket",
+            transport: profile.transport.name(),
             encoding: connection.encoding.name(),
             since: profile.since,
             topics: connection.topics,

@@ -58,6 +58,7 @@ mod web_pages;
 mod wildcards;
 
 mod event_bytes;
+mod event_streams;
 mod events;
 mod idempotency;
 mod ingest_answers;

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::{EnvelopeEncoding, ErrorCode, named_values};
 
+/// What stands in the reason of a Close frame before the time in milliseconds after which the client
+/// should come back.
+pub const RETRY_AFTER_PREFIX: &str = "retry_after_ms=";
+
 /// Reason for which the relay closes a connection that obeys the WebSocket protocol. (Violations
 /// of that protocol have the codes of RFC 6455, 7.4.1.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +85,7 @@ impl CloseReason {
 
     /// The code of the Close frame.
     #[must_use]
-    pub fn code(self) -> u16 {
+    pub const fn code(self) -> u16 {
         match self {
             Self::Drain { .. } => 1001,
             Self::WrongFrameType { .. } => 1003,
@@ -99,7 +103,7 @@ impl CloseReason {
     #[must_use]
     pub fn close_frame_text(self) -> String {
         match self {
-            Self::Drain { retry_after_ms } => format!("retry_after_ms={retry_after_ms}"),
+            Self::Drain { retry_after_ms } => format!("{RETRY_AFTER_PREFIX}{retry_after_ms}"),
             Self::WrongFrameType { spoken } => match spoken {
                 EnvelopeEncoding::Protobuf => "this connection speaks binary frames".to_owned(),
                 EnvelopeEncoding::Json => "this connection speaks text frames".to_owned(),
@@ -151,7 +155,7 @@ impl HandshakeRefusal {
         };
         let mut reason = error.as_str().to_owned();
         if let Some(millis) = retry_after_ms {
-            reason.push_str(&format!(" retry_after_ms={millis}"));
+            reason.push_str(&format!(" {RETRY_AFTER_PREFIX}{millis}"));
         }
         Some(Self { code, reason })
     }

@@ -98,11 +98,17 @@ pub fn text_frame(payload: &str) -> Box<[u8]> {
     whole_frame(text_header(payload.len()), &[], payload.as_bytes())
 }
 
+/// Returns a frame of the relay with this first byte.
+#[must_use]
+pub fn relay_frame(first: u8, payload: &[u8]) -> Box<[u8]> {
+    whole_frame(frame_header(first, 0, payload.len()), &[], payload)
+}
+
 /// Returns the relay's Close frame. The reason has at most 123 bytes (RFC 6455, 5.5).
 #[must_use]
 pub fn close_frame(code: u16, reason: &str) -> Box<[u8]> {
     let payload = [&code.to_be_bytes(), reason.as_bytes()].concat();
-    whole_frame(frame_header(CLOSE, 0, payload.len()), &[], &payload)
+    relay_frame(CLOSE, &payload)
 }
 
 /// Returns a client's frame with this first byte. It is masked with zeros, which leaves the

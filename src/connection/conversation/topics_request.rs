@@ -33,6 +33,26 @@ pub struct TopicsAnswer {
     pub(super) texts: Vec<String>,
 }
 
+impl TopicsRequest {
+    /// Creates a Subscribe to these topics, of which these are the texts.
+    #[must_use]
+    pub(in crate::connection) fn from_list(
+        topics: Vec<Topic>,
+        texts: Vec<String>,
+        resume_from: Option<Result<Position, EpochError>>,
+    ) -> Self {
+        Self {
+            topics: deduplicate(topics),
+            resume_from,
+            answer: TopicsAnswer {
+                message_id: String::new(),
+                lists: Vec::new(),
+                texts: deduplicate(texts),
+            },
+        }
+    }
+}
+
 impl Conversation<'_> {
     /// Collects the topics that the schema's lists and the relay's own list name.
     pub(super) fn topics_request(

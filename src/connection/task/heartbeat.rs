@@ -5,7 +5,7 @@ use sidewire_protocol::{close::CloseReason, frame};
 use tokio::time::Instant;
 
 use super::{ConnectionPhase, ConnectionTask, DeadlineKind};
-use crate::{connection::stream::Transport, planted::fault};
+use crate::{connection::stream::Transport, hub::TransportKind, planted::fault};
 
 impl<S: Transport> ConnectionTask<S> {
     /// Records that the client has sent something.
@@ -54,7 +54,15 @@ impl<S: Transport> ConnectionTask<S> {
             }
             None if now < open.last_read_at + interval => open.last_read_at + interval,
             again_or_not => {
-                self.account.outbox().set_ping(Box::new(frame::EMPTY_PING));
+                let ping = match self.account.transport() {
+                    TransportKind::WebSocket => Box::new(frame::EMPTY_PING) as Box<[u8]>,
+                    // Tells the client up to where it has everything.
+                    TransportKind::Sse => {
+                        let position = open.position().map(|position| position.to_string());
+                        frame::relay_frame(frame::PING, position.unwrap_or_default().as_bytes())
+                    }
+                };
+                self.account.outbox().set_ping(ping);
                 // Every client has time to answer, even if a reload has made the times shorter
                 // than its silence so far.
                 let end = again_or_not

@@ -25,7 +25,9 @@ use tokio_tungstenite::tungstenite::Message;
 use self::{open::OpenConnection, poll::ConnectionStep, token_renewal::token_deadline};
 use super::{
     admitted::{AdmittedClient, ConnectionGuard},
+    conversation::{ClientRequest, ConversationAction, TopicsRequest},
     deadlines::{DeadlineKind, Deadlines, FinalCheck},
+    event_stream::EventStream,
     pace::MessageBudget,
     stream::{FrameStream, Transport},
     waiting::WaitingMessages,
@@ -47,6 +49,23 @@ pub fn run_connection<S: Transport, H>(
     // Not an async function: its future would hold the connection twice, as the arguments and as
     // the value made from them. So would the future of an async function that awaits this one.
     let mut connection = ConnectionTask::new(shard, admitted, stream, &read_ahead);
+    async move {
+        connection.run().await;
+        drop(held);
+    }
+}
+
+/// Serves a client that takes server-sent events, beginning with the Subscribe of its request.
+pub(super) fn run_event_stream<H>(
+    shard: Rc<ShardContext>,
+    admitted: AdmittedClient,
+    stream: Box<EventStream>,
+    subscribe: TopicsRequest,
+    held: H,
+) -> impl Future<Output = ()> {
+    let mut connection = ConnectionTask::new(shard, admitted, stream, &[]);
+    let request = ConversationAction::Request(ClientRequest::Subscribe(subscribe));
+    connection.carry_out_or_queue(request, 0);
     async move {
         connection.run().await;
         drop(held);

@@ -2,7 +2,11 @@
 
 use std::mem;
 
-use sidewire_protocol::{ErrorCode, close::CloseReason, reply::Reply};
+use sidewire_protocol::{
+    ErrorCode,
+    close::CloseReason,
+    reply::{MessageRefusal, Reply},
+};
 
 use super::{ConnectionPhase, ConnectionTask, open::UnansweredSubscribe};
 use crate::{
@@ -11,10 +15,12 @@ use crate::{
             ClientRequest, Conversation, ConversationAction, MessageKind, ParsedFrame,
             TopicsAnswer, TopicsRequest, rate_limit_refusal,
         },
+        event_stream::refusal_frame,
         stream::Transport,
         waiting::{WAITING_MAX, WaitingMessage},
     },
-    hub::{SubscribeConfirmation, SubscribeError, SubscribeProgress},
+    http::HttpProblem,
+    hub::{SubscribeConfirmation, SubscribeError, SubscribeProgress, TransportKind},
     limits::Limit,
     memory::MemoryExceeded,
     scheduler::Cost,
@@ -305,6 +311,11 @@ impl<S: Transport> ConnectionTask<S> {
     /// Sends a reply. A client that is refused too often is disconnected, unless it is by the
     /// relay's fault or that of a backend.
     pub(super) fn push_reply(&mut self, reply: &Reply) {
+        if let Reply::Error(refusal) = reply
+            && self.account.transport() == TransportKind::Sse
+        {
+            return self.refuse_event_stream(refusal);
+        }
         self.queue_reply(reply);
         if matches!(reply, Reply::Error(refusal) if refusal.code != ErrorCode::InternalError)
             && let ConnectionPhase::Open(open) = &mut self.phase
@@ -312,6 +323,15 @@ impl<S: Transport> ConnectionTask<S> {
         {
             self.begin_close(CloseReason::Refused);
         }
+    }
+
+    /// Refuses a client that takes server-sent events: its only Subscribe is that of its request.
+    fn refuse_event_stream(&mut self, refusal: &MessageRefusal) {
+        let problem = HttpProblem::from_refusal(refusal);
+        let relay = self.account.relay();
+        relay.metrics.handshake_refused(problem.status());
+        self.account.outbox().push_reply(refusal_frame(problem));
+        self.begin_close(CloseReason::Refused);
     }
 
     pub(super) fn queue_reply(&self, reply: &Reply) {

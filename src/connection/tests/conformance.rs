@@ -31,7 +31,7 @@ use crate::{
     config::Config,
     connection::{
         Transport,
-        handshake::{ConnectingPeer, UpgradeVerdict, run_handshake},
+        handshake::{ConnectingPeer, Verdict, run_handshake},
         task::ConnectionTask,
         testing::ConnectionFixture,
     },
@@ -129,7 +129,7 @@ fn echo(fixture: &ConnectionFixture, stream: TcpStream, peer: IpAddr, sent: &Rc<
             is_address_counted: false,
         };
         let handshake = run_handshake(Rc::clone(&shard), stream, newcomer).await;
-        let Some((UpgradeVerdict::Admitted(admitted), stream, read_ahead)) = handshake else {
+        let Some((Verdict::Admitted(admitted), stream, read_ahead)) = handshake else {
             panic!("the client is not let in");
         };
         let outbox = Rc::as_ptr(&admitted.outbox);

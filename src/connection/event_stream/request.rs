@@ -1,0 +1,227 @@
+//! The request for server-sent events: which topics, and from where on; and the rules of CORS (Fetch,
+//! 3.3), by which a page of another origin may send it.
+
+use std::time::SystemTime;
+
+use hyper::{
+    HeaderMap, Method, Request, StatusCode,
+    header::{
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, HeaderName, HeaderValue, ORIGIN,
+        VARY,
+    },
+};
+use sidewire_protocol::{
+    ErrorCode, Position, Topic,
+    position::{Epoch, EpochError},
+};
+
+use crate::{
+    auth::{Authenticator, Grant},
+    connection::{conversation::TopicsRequest, origin},
+    http::{HttpProblem, HttpResponse, only_header, query_pairs},
+    relay::Relay,
+};
+
+/// The path of server-sent events.
+pub(in crate::connection) const EVENT_STREAM_PATH: &str = "/sse";
+
+/// The position of the last event that an `EventSource` has (HTML, 9.2.4).
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Says where a request of a browser comes from (Fetch Metadata, 2.3).
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Parameters of the query besides the topics, each at most once. Those of the authentication are
+/// read elsewhere.
+const SINGLE_PARAMETERS: [&str; 3] = ["since", "access_token", "user_id"];
+
+/// Lines of the response besides those of CORS.
+const HEAD: &str = "HTTP/1.1 200 OK\r\n\
+    content-type: text/event-stream\r\n\
+    cache-control: no-store, no-transform\r\n\
+    x-accel-buffering: no\r\n\
+    x-content-type-options: nosniff\r\n\
+    connection: close\r\n";
+
+/// What a client that takes server-sent events asks for.
+#[derive(Debug, PartialEq)]
+pub(in crate::connection) struct EventStreamRequest {
+    topics: Vec<String>,
+    /// The position to resume from. An error means that no relay can have issued it.
+    resume_from: Option<Result<Position, EpochError>>,
+}
+
+impl EventStreamRequest {
+    /// Parses the query and the headers.
+    ///
+    /// # Errors
+    ///
+    /// 400 for an unknown parameter, one that is given more than once, and a malformed `since`; 403
+    /// for a request that a page of another site makes without saying which.
+    pub(in crate::connection) fn parse<B>(request: &Request<B>) -> Result<Self, HttpProblem> {
+        check_is_not_hidden(request.headers())?;
+        let mut topics = Vec::new();
+        let mut singles = [const { None }; SINGLE_PARAMETERS.len()];
+        for pair in query_pairs(request.uri().query()) {
+            let (name, value) =
+                pair.map_err(|error| HttpProblem::bad_request(format!("the query {error}")))?;
+            if name == "topic" {
+                topics.push(value);
+                continue;
+            }
+            let known = SINGLE_PARAMETERS.iter().zip(&mut singles);
+            let Some((_, single)) = known.into_iter().find(|(known, _)| **known == name) else {
+                let detail = "the query has an unknown parameter; there are topic and since";
+                return Err(HttpProblem::bad_request(detail));
+            };
+            if single.replace(value).is_some() {
+                let detail = format!("{name} is given more than once");
+                return Err(HttpProblem::bad_request(detail).with_field(Some(&name)));
+            }
+        }
+        let [since, ..] = singles;
+        let since = since.map(|text| parse_position(&text)).transpose();
+        let since = since.map_err(|_| {
+            let detail = "since is not a position, which is written <epoch>:<offset>";
+            HttpProblem::bad_request(detail).with_field(Some("since"))
+        })?;
+        let last_event_id = only_header(request.headers(), &LAST_EVENT_ID)?;
+        let last_event_id = last_event_id
+            .filter(|value| !value.is_empty())
+            .map(|value| parse_position(value.to_str().unwrap_or_default()));
+        Ok(Self {
+            topics,
+            resume_from: last_event_id.or(since.map(Ok)),
+        })
+    }
+
+    /// Returns the Subscribe that the request stands for.
+    ///
+    /// # Errors
+    ///
+    /// 400 for an invalid topic or more than `topics_max`, 403 for one that is not granted.
+    pub(in crate::connection) fn into_subscribe(
+        self,
+        grant: &Grant,
+        topics_max: usize,
+    ) -> Result<TopicsRequest, HttpProblem> {
+        let invalid = |detail| HttpProblem::bad_request(detail).with_field(Some("topic"));
+        let count = self.topics.len();
+        if count > topics_max {
+            return Err(invalid(format!(
+                "the query names {count} topics; the maximum is {topics_max}"
+            )));
+        }
+        let parse = |text: &String| {
+            Topic::parse(text).map_err(|error| invalid(format!("a topic of the query {error}")))
+        };
+        let topics = self.topics.iter().map(parse);
+        let topics = topics.collect::<Result<Vec<_>, _>>()?;
+        let mut refused = topics.iter();
+        if let Some((topic, reason)) =
+            refused.find_map(|topic| Some((topic, grant.refusal_reason(topic)?)))
+        {
+            return Err(HttpProblem::new(
+                StatusCode::FORBIDDEN,
+                ErrorCode::AuthorizationFailed,
+                format!("{topic} {reason}"),
+            ));
+        }
+        Ok(TopicsRequest::from_list(
+            topics,
+            self.topics,
+            self.resume_from,
+        ))
+    }
+}
+
+/// Parses `<epoch>:<offset>`.
+fn parse_position(text: &str) -> Result<Position, EpochError> {
+    let (epoch, offset) = text.split_once(':').ok_or(EpochError)?;
+    let is_number = offset.bytes().all(|byte| byte.is_ascii_digit());
+    let offset = offset.parse().ok().filter(|_| is_number);
+    Ok(Position {
+        epoch: epoch.parse::<Epoch>()?,
+        offset: offset.ok_or(EpochError)?,
+    })
+}
+
+/// Refuses what a page of another site embeds, such as an image, which has no `Origin`.
+fn check_is_not_hidden(headers: &HeaderMap) -> Result<(), HttpProblem> {
+    let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
+    if site == Some(b"cross-site") && !headers.contains_key(ORIGIN) {
+        return Err(HttpProblem::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::AuthorizationFailed,
+            "a page of another site must send its Origin: use fetch or EventSource",
+        ));
+    }
+    Ok(())
+}
+
+/// Returns the request's origin if it may connect.
+fn allowed_origin(relay: &Relay, headers: &HeaderMap) -> Option<HeaderValue> {
+    let live = relay.live();
+    let token_required = matches!(live.authenticator, Authenticator::Tokens(_));
+    let is_allowed = origin::is_allowed(headers, &live.config.client.origins, token_required);
+    headers.get(ORIGIN).filter(|_| is_allowed).cloned()
+}
+
+/// Returns the headers that let the page read a response, if its origin may connect.
+fn cors_headers(relay: &Relay, request: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let Some(origin) = allowed_origin(relay, request) else {
+        return vec![(VARY, HeaderValue::from_static("Origin"))];
+    };
+    vec![
+        (ACCESS_CONTROL_ALLOW_ORIGIN, origin),
+        (
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("retry-after"),
+        ),
+        (VARY, HeaderValue::from_static("Origin")),
+    ]
+}
+
+/// Adds the headers that let a page read the response to its request.
+pub(in crate::connection) fn add_cors_headers(
+    relay: &Relay,
+    request: &HeaderMap,
+    response: &mut HttpResponse,
+) {
+    response.headers_mut().extend(cors_headers(relay, request));
+}
+
+/// Returns the answer to a preflight request, by which a browser asks whether a page may send its
+/// request. It needs no token.
+pub(in crate::connection) fn preflight_response() -> HttpResponse {
+    let mut response = HttpResponse::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().extend([
+        (
+            ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static(Method::GET.as_str()),
+        ),
+        (
+            ACCESS_CONTROL_ALLOW_HEADERS,
+            HeaderValue::from_static("authorization, last-event-id"),
+        ),
+        (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
+    ]);
+    response
+}
+
+/// Returns the head of the response, and those lines of it that a refusal has too.
+pub(in crate::connection) fn response_head(
+    relay: &Relay,
+    request: &HeaderMap,
+    now: SystemTime,
+) -> (Vec<u8>, Vec<u8>) {
+    let mut cors = Vec::new();
+    for (name, value) in cors_headers(relay, request) {
+        cors.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    let date = format!("date: {}\r\n", httpdate::fmt_http_date(now));
+    let head = [HEAD.as_bytes(), date.as_bytes(), &cors, b"\r\n"].concat();
+    (head, cors)
+}

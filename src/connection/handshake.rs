@@ -303,7 +303,7 @@ async fn answer_request(
     if takes_events && request.method() == Method::OPTIONS {
         let answer = answer_preflight(relay, newcomer, address, &request);
         let mut response = answer.unwrap_or_else(|problem| {
-            record_refusal(relay, address, &problem);
+            record_refusal(relay, address, &problem, takes_events);
             problem.with_connection_close().into_response()
         });
         add_cors_headers(relay, request.headers(), &mut response);
@@ -322,7 +322,7 @@ async fn answer_request(
             return pending().await;
         }
         Err(problem) => {
-            record_refusal(relay, address, &problem);
+            record_refusal(relay, address, &problem, takes_events);
             match VisibleRefusal::begin(relay, &request, &problem) {
                 Some((refusal, response)) => (Verdict::Refused(refusal), response),
                 None => {
@@ -355,11 +355,16 @@ fn answer_preflight(
     Ok(preflight_response())
 }
 
-fn record_refusal(relay: &Relay, address: IpAddr, problem: &HttpProblem) {
+/// Counts and logs a refusal. The log line of an event stream has no details, which may quote the
+/// query.
+fn record_refusal(relay: &Relay, address: IpAddr, problem: &HttpProblem, takes_events: bool) {
     relay.metrics.handshake_refused(problem.status());
     let line = RepeatedLine::of_refused_handshake(problem.status());
-    let (status, detail) = (problem.status().as_u16(), problem.detail());
-    log_repeated!(line, %address, status, detail);
+    let detail = match takes_events {
+        true => problem.code().as_str(),
+        false => problem.detail(),
+    };
+    log_repeated!(line, %address, status = problem.status().as_u16(), detail);
 }
 
 /// Returns the address of the client, which a proxy may report.

@@ -135,6 +135,18 @@ async fn no_secret_or_token_is_in_any_output_at_the_level_trace() {
             outputs.push(answer);
         }
     }
+    // Nor is the query of an event stream, whose answers may quote it.
+    for query in [
+        format!("access_token={BAD}"),
+        format!("access_token={good}&topic=user:{CANARY}"),
+        format!("access_token={good}&topic={CANARY}"),
+        format!("access_token={good}&since={CANARY}"),
+        format!("access_token={good}&{CANARY}=1"),
+    ] {
+        let request = format!("GET /sse?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let answer = http(relay.client, &request);
+        assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
     for (key, status) in [(INGEST_KEY, 200), (BAD, 401), (&good, 401)] {
         let answer = http(relay.ingest, &call(key));
         assert!(

@@ -374,6 +374,7 @@ async fn pages_of_allowed_origins_can_read_streams_and_refusals() {
     }
     let preflight = EventSource::send(&relay, "OPTIONS /sse?topic=a:1", &page[..2]).await;
     assert_eq!(preflight.status, 204);
+    assert_eq!(preflight.headers["connection"], "close");
     let names = [
         "access-control-allow-origin",
         "access-control-allow-headers",

@@ -7,8 +7,8 @@ use hyper::{
     HeaderMap, Method, Request, StatusCode,
     header::{
         ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, HeaderName, HeaderValue, ORIGIN,
-        VARY,
+        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CONNECTION, HeaderName, HeaderValue,
+        ORIGIN, VARY,
     },
 };
 use sidewire_protocol::{
@@ -193,7 +193,7 @@ pub(in crate::connection) fn add_cors_headers(
 }
 
 /// Returns the answer to a preflight request, by which a browser asks whether a page may send its
-/// request. It needs no token.
+/// request. It needs no token. The connection ends with it: each request is charged once.
 pub(in crate::connection) fn preflight_response() -> HttpResponse {
     let mut response = HttpResponse::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -207,6 +207,7 @@ pub(in crate::connection) fn preflight_response() -> HttpResponse {
             HeaderValue::from_static("authorization, last-event-id"),
         ),
         (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
+        (CONNECTION, HeaderValue::from_static("close")),
     ]);
     response
 }

@@ -80,9 +80,10 @@ export class Conversation<Events> {
     if (this.#presences === undefined) {
       throw new TypeError("presence needs the option `schema`: json(table) or protobuf(Envelope)");
     }
-    const { onRefused, onRevoked } = options;
+    const { onLive, onRefused, onRevoked } = options;
     const subscription = subscribe({
       onGap: () => {},
+      ...(onLive && { onLive }),
       ...(onRefused && { onRefused }),
       ...(onRevoked && { onRevoked }),
     });

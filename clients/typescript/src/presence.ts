@@ -6,7 +6,7 @@ import { coversTopic } from "./core/topic_cover.js";
 import { guard } from "./emitter.js";
 import type { RelayError } from "./errors.js";
 import type { Logger } from "./logger.js";
-import type { Subscription } from "./subscription.js";
+import type { Subscription, SubscriptionState } from "./subscription.js";
 
 /** What has changed on a topic. */
 export type PresenceChange<Events> = {
@@ -23,6 +23,8 @@ export type PresenceChange<Events> = {
 export interface PresenceOptions<Events> {
   /** Called when a user comes, changes, or goes. What it throws goes to the logger. */
   readonly onChange?: (change: PresenceChange<Events>) => unknown;
+  /** Called each time when the topic is subscribed: at first, and again after each reconnect. */
+  readonly onLive?: () => unknown;
   /**
    * Called when the relay refuses the subscription to the topic, or the client's own message. Both are
    * tried again on the next connection. Without it the logger is told.
@@ -73,6 +75,11 @@ export class Presence<Events> {
     return this.#subscription.topics.join();
   }
 
+  /** The state of the subscription to the topic, on the present connection. */
+  get state(): SubscriptionState {
+    return this.#subscription.state;
+  }
+
   /**
    * Resolves when the topic is subscribed for the first time; the users on it follow. Rejects with a
    * {@link RelayError} if the relay refuses it before that.
@@ -121,7 +128,7 @@ export class Presence<Events> {
   }
 
   get #isOpen(): boolean {
-    const { state } = this.#subscription;
+    const { state } = this;
     return state !== "ended" && state !== "revoked";
   }
 

@@ -38,11 +38,12 @@ type Pause = "OFFLINE" | "PAGE_HIDDEN";
  * the page becomes visible, or the machine wakes up.
  */
 export class Sidewire<Events = AnyEvents> {
+  /** Where the client writes what nobody else is told. */
+  readonly logger: Logger;
   readonly #url: string;
   readonly #getToken: SidewireOptions["getToken"];
   readonly #WebSocket: WebSocketConstructor;
   readonly #codec: Codec;
-  readonly #logger: Logger;
   readonly #emitter: Emitter<Callbacks>;
   readonly #conversation: Conversation<Events>;
   readonly #backoff = new Backoff();
@@ -76,9 +77,9 @@ export class Sidewire<Events = AnyEvents> {
     this.#getToken = options.getToken;
     this.#WebSocket = WebSocket;
     this.#codec = options.schema ?? json();
-    this.#logger = options.logger ?? consoleLogger;
-    this.#emitter = new Emitter(this.#logger);
-    this.#conversation = new Conversation(this.#codec, this.#logger, {
+    this.logger = options.logger ?? consoleLogger;
+    this.#emitter = new Emitter(this.logger);
+    this.#conversation = new Conversation(this.#codec, this.logger, {
       confirmed: () => this.#confirmed(),
       advanced: (isSettled) => this.#setState({ name: isSettled ? "open" : "resuming" }),
       connectionWanted: () => this.#replace(),
@@ -221,7 +222,7 @@ export class Sidewire<Events = AnyEvents> {
     const getToken = this.#getToken;
     if (token !== undefined && getToken !== undefined) {
       const send = (message: Outgoing) => connection.send(message);
-      this.#renewal = new Renewal(token, async () => getToken(), send, this.#logger);
+      this.#renewal = new Renewal(token, async () => getToken(), send, this.logger);
     }
     return connection;
   }
@@ -275,14 +276,14 @@ export class Sidewire<Events = AnyEvents> {
   #log(error: ConnectionError): void {
     const { code } = error;
     if (code === "UNREADABLE") {
-      this.#logger.error("sidewire: the connection is given up", error);
+      this.logger.error("sidewire: the connection is given up", error);
     } else if (code === "WEBSOCKET_FAILED") {
       // Without the cause, whose text may have the token.
-      this.#logger.error(`sidewire: ${error.message}`);
+      this.logger.error(`sidewire: ${error.message}`);
     } else if (code === "TOKEN_REFUSED" || code === "ORIGIN_REFUSED" || code === "NO_ANSWER") {
-      this.#logger.warn("sidewire: there is no connection", error);
+      this.logger.warn("sidewire: there is no connection", error);
     } else {
-      this.#logger.debug("sidewire: there is no connection", error);
+      this.logger.debug("sidewire: there is no connection", error);
     }
   }
 

@@ -25,6 +25,10 @@ export interface SubscribeOptions<Events> {
    */
   readonly onGap: (since: Position, topics: readonly string[]) => unknown;
   /**
+   * Called each time when the subscription is live: at first, and again after each reconnect.
+   */
+  readonly onLive?: () => unknown;
+  /**
    * Called when the relay refuses the subscription, for example because the token does not grant one
    * of its topics. It is asked for again on the next connection. Without it the logger is told.
    */
@@ -167,6 +171,8 @@ export class Subscription<Events> implements AsyncIterable<EventOf<Events>> {
   /** @internal */
   live(): void {
     this.#resolveReady();
+    const { onLive } = this.#options;
+    if (onLive !== undefined) guard(this.#logger, onLive);
   }
 
   /** @internal */

@@ -86,6 +86,20 @@ test("a wildcard shows the users on all topics of its kind", async () => {
   expect(statuses()).toEqual(["ann ONLINE", "bob ONLINE"]);
 });
 
+test("the application is told each time when the topic is live, and knows its state", async () => {
+  const onLive = vi.fn();
+  const { socket, presence } = await present("project:1", { onLive });
+  expect(onLive).toHaveBeenCalledTimes(1);
+  expect(presence.state).toBe("live");
+  socket.end(1006);
+  expect(presence.state).toBe("pending");
+  await vi.advanceTimersByTimeAsync(30_000);
+  (await accepted()).confirm(5, { recovered: true });
+  expect(onLive).toHaveBeenCalledTimes(2);
+  presence.close();
+  expect(presence.state).toBe("ended");
+});
+
 test("a handle that is opened later shows what the relay has shown before", async () => {
   const { socket, relay } = await present();
   show(socket, "ann", "ONLINE");

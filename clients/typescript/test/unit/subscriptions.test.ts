@@ -560,6 +560,23 @@ test("`ready` resolves when the subscription is live for the first time", async 
   expect(isReady).toBe(true);
 });
 
+test("a subscription is told each time when it is live, after what it has missed", async () => {
+  const { relay } = startClient();
+  const told: (number | string)[] = [];
+  follow(relay, ["project:1"], {
+    onEvent: ({ position }) => told.push(Number(position?.offset)),
+    onLive: () => told.push("live"),
+  });
+  const socket = await accepted();
+  expect(told).toEqual([]);
+  socket.confirm(5);
+  socket.event(6);
+  const next = await reconnect(socket);
+  next.confirm(7, { recovered: true, replayed: "1" });
+  next.event(7);
+  expect(told).toEqual(["live", 6, 7, "live"]);
+});
+
 test("what no relay accepts is refused before it is sent", () => {
   const { relay } = startClient();
   const callbacks = { onGap: () => {} };

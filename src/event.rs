@@ -5,7 +5,7 @@
 mod client_event;
 mod fingerprint;
 mod json;
-pub(crate) mod position_at_end;
+mod position_at_end;
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ pub use client_event::{ClientEvent, ClientEventFields};
 pub use fingerprint::{Fingerprint, FingerprintKey};
 pub(crate) use json::RENDERED_AT_ONCE_MAX;
 pub use json::{JsonCell, JsonFrame, NoJson};
+pub(crate) use position_at_end::PositionFinder;
 
 use json::JsonDraft;
 use sidewire_protocol::{

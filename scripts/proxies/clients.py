@@ -1,4 +1,4 @@
-"""WebSocket clients: tokens, connections from addresses of their own, and messages."""
+"""Clients with a WebSocket and with an event stream: tokens, connections from addresses of their own, and messages."""
 
 import asyncio
 import contextlib
@@ -77,7 +77,6 @@ class Clients:
         if "subscriptionConfirmed" not in confirmed:
             raise CheckError(f"the relay answers a Subscribe with {confirmed}")
         return socket, confirmed["subscriptionConfirmed"]["position"]["epoch"]
-
 
     @contextlib.asynccontextmanager
     async def event_stream(self, port, token, topic):

@@ -4,7 +4,7 @@ use std::{net::IpAddr, rc::Rc};
 
 use sidewire_presence::ConnectionKey;
 use sidewire_protocol::{
-    EnvelopeEncoding, NamedValues, Position, Topic, close::CloseReason, frame, reply::Reply, wire,
+    EnvelopeEncoding, NamedValues, Topic, close::CloseReason, frame, reply::Reply, wire,
 };
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -158,6 +158,11 @@ impl ConnectionGuard {
         self.permit.user()
     }
 
+    /// The address of the client.
+    pub(super) fn address(&self) -> IpAddr {
+        self.record.profile().address
+    }
+
     /// The transport of the connection.
     pub(super) fn transport(&self) -> TransportKind {
         self.record.profile().transport
@@ -190,18 +195,15 @@ impl ConnectionGuard {
         }
     }
 
-    /// Returns the frame of a reply in JSON. A client that takes server-sent events resumes from
-    /// where the confirmation says, unless a replay follows.
+    /// Returns the frame of a reply in JSON.
     fn json_frame(&self, reply: &Reply, json: &str) -> Box<[u8]> {
         match reply {
+            // That of the topics in the token has no position: it answers no Subscribe.
             Reply::SubscriptionConfirmed { fields, .. }
-                if self.transport() == TransportKind::Sse && fields.replayed == 0 =>
+                if self.transport() == TransportKind::Sse && fields.position.is_some() =>
             {
-                let position = fields.position.as_ref().map(Position::try_from);
-                match position {
-                    Some(Ok(position)) => confirmation_frame(json, &position),
-                    _ => frame::text_frame(json),
-                }
+                let position = fields.position.as_ref().filter(|_| fields.replayed == 0);
+                confirmation_frame(json, position)
             }
             _ => frame::text_frame(json),
         }

@@ -17,21 +17,21 @@ use std::{
 use sidewire_protocol::frame::{self, client_frame};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use self::translator::{Answer, FrameTranslator, TRANSLATED_MAX};
+use self::translator::{Answer, LINES_MAX, NORMAL_CLOSURE, TRANSLATED_MAX};
 pub(super) use self::{
     request::{
-        EVENT_STREAM_PATH, EventStreamRequest, add_cors_headers, preflight_response, response_head,
+        EVENT_STREAM_PATH, EventStreamRequest, ResponseHead, common_headers, preflight_response,
     },
-    translator::{confirmation_frame, refusal_frame},
+    translator::{FrameTranslator, confirmation_frame, refusal_frame},
 };
 use super::stream::Transport;
 
 /// Number of bytes that a stream takes in addition to its connection: its own state, and what waits
 /// to be sent.
-pub(super) const EVENT_STREAM_BYTES: usize = 512 + TRANSLATED_MAX;
+pub(super) const EVENT_STREAM_BYTES: usize = 512 + TRANSLATED_MAX + LINES_MAX;
 
-/// The code of the Close frame that stands for the end of what the client sends.
-const NORMAL_CLOSURE: u16 = 1000;
+/// Number of bytes that a frame grows by in most cases.
+const LINES_BYTES: usize = 64;
 
 /// The byte stream of a client that takes server-sent events: WebSocket frames go in, and events go
 /// out.
@@ -40,24 +40,25 @@ pub(super) struct EventStream {
     translator: FrameTranslator,
     /// Number of translated bytes that the stream has taken.
     sent: usize,
+    /// True if the client has sent something, which it must not.
+    has_input: bool,
     /// True once the client has sent its last byte.
     at_end: bool,
 }
 
 impl EventStream {
-    /// Creates the stream of a response that has not begun. `head` is the head of the response, and
-    /// `cors` the lines of it that belong to a refusal too. `position_name` is the name of the
-    /// field `position` in the envelope's JSON.
+    /// Creates the stream of a response that has not begun. `has_input`: the client has sent more than
+    /// its request.
     pub(super) fn new(
         io: Box<dyn Transport>,
-        head: Vec<u8>,
-        cors: Vec<u8>,
-        position_name: &str,
+        translator: FrameTranslator,
+        has_input: bool,
     ) -> Self {
         Self {
             io,
-            translator: FrameTranslator::new(head, cors, position_name),
+            translator,
             sent: 0,
+            has_input,
             at_end: false,
         }
     }
@@ -91,7 +92,10 @@ impl AsyncRead for EventStream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let close = || client_frame(frame::CLOSE, &NORMAL_CLOSURE.to_be_bytes());
-        if let Some(answer) = this.translator.take_answer() {
+        // What is answered must have been sent.
+        if this.translator.translated().is_empty()
+            && let Some(answer) = this.translator.take_answer()
+        {
             buffer.put_slice(&match answer {
                 Answer::Pong => client_frame(frame::PONG, &[]),
                 Answer::Close => close(),
@@ -102,8 +106,11 @@ impl AsyncRead for EventStream {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
-        if buffer.filled().len() > before {
+        if !this.has_input {
+            ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
+            this.has_input = buffer.filled().len() > before;
+        }
+        if this.has_input {
             buffer.set_filled(before);
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
@@ -130,6 +137,8 @@ impl AsyncWrite for EventStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_send(context))?;
+        this.translator
+            .reserve(slices.iter().map(|slice| slice.len() + LINES_BYTES).sum());
         let mut taken = 0;
         for slice in slices {
             let translated = this.translator.translate(slice);

@@ -10,7 +10,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Poll,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -36,8 +36,8 @@ use super::{
     client_address,
     conversation::TopicsRequest,
     event_stream::{
-        EVENT_STREAM_BYTES, EVENT_STREAM_PATH, EventStream, EventStreamRequest, add_cors_headers,
-        preflight_response, response_head,
+        EVENT_STREAM_BYTES, EVENT_STREAM_PATH, EventStream, EventStreamRequest, FrameTranslator,
+        ResponseHead, common_headers, preflight_response,
     },
     offer::SubprotocolOffer,
     origin,
@@ -48,6 +48,7 @@ use super::{
 };
 use crate::{
     auth::{Authenticator, Identity},
+    config::ClientSection,
     http::{HttpProblem, HttpResponse, check_host, only_host},
     hub::{TenantsFull, TransportKind},
     limits::{Limit, LimitExceeded, UserKey},
@@ -79,6 +80,14 @@ pub fn handshake_bytes(head_max: usize) -> usize {
     HANDSHAKE_BYTES_MIN.max(BESIDE_HEAD_BYTES + 2 * head_max)
 }
 
+/// Returns the time for which data of an event stream may stay unacknowledged. It is sent once in each
+/// ping interval at least, so a dead peer is noticed within the idle timeout.
+fn dead_peer_timeout(client: &ClientSection) -> Duration {
+    let unacknowledged = client.idle_timeout.saturating_sub(client.ping_interval);
+    // The kernel also counts the time for which a client does not read, which ends with this.
+    unacknowledged.max(client.write_timeout)
+}
+
 /// The path of WebSockets.
 const WEBSOCKET_PATH: &str = "/ws";
 
@@ -103,7 +112,7 @@ pub(super) struct ConnectingPeer {
 /// of its own, since the handshake's state is large and the conversation lasts. Returns `None` if
 /// the client has been refused or took longer than the configured time. `peer` is the address that
 /// connects; `held` is dropped when the client has gone.
-pub async fn serve_stream<S: Transport + Send + 'static, H>(
+pub async fn serve_stream<S: Transport + 'static, H>(
     shard: Rc<ShardContext>,
     stream: S,
     peer: IpAddr,
@@ -125,7 +134,7 @@ pub(super) fn handshake_deadline(shard: &ShardContext) -> Instant {
 
 /// Performs the handshake with a client by the deadline `until`, which is already running. Drops
 /// `arrival` when the handshake is answered.
-pub(super) async fn serve_stream_until<S: Transport + Send + 'static, H, A>(
+pub(super) async fn serve_stream_until<S: Transport + 'static, H, A>(
     until: Instant,
     shard: Rc<ShardContext>,
     stream: S,
@@ -146,7 +155,7 @@ pub(super) async fn serve_stream_until<S: Transport + Send + 'static, H, A>(
             Some(Either::Left(served))
         }
         Verdict::Streaming(admitted) => {
-            let served = admitted.run(shard, stream, held);
+            let served = admitted.run(shard, stream, !read_ahead.is_empty(), held);
             Some(Either::Right(served))
         }
         Verdict::Refused(refusal) => {
@@ -182,33 +191,34 @@ struct VerdictSlot {
 pub(super) struct AdmittedStream {
     client: AdmittedClient,
     subscribe: TopicsRequest,
-    head: Vec<u8>,
-    cors: Vec<u8>,
+    head: ResponseHead,
     memory: MemoryReservation,
 }
 
 impl AdmittedStream {
-    /// Serves the client until the stream ends, as [`run_connection`] does.
+    /// Serves the client until the stream ends, as [`run_connection`] does. `has_read_ahead`: bytes came
+    /// behind the request.
     fn run<S: Transport + 'static, H>(
         self: Box<Self>,
         shard: Rc<ShardContext>,
         stream: S,
+        has_read_ahead: bool,
         held: H,
     ) -> impl Future<Output = ()> + use<S, H> {
         let Self {
             client,
             subscribe,
             head,
-            cors,
             memory,
         } = *self;
-        let (idle_timeout, schema) = {
+        let name = {
             let live = shard.relay.live();
-            (live.config.client.idle_timeout, Arc::clone(&live.schema))
+            stream.set_dead_peer_timeout(dead_peer_timeout(&live.config.client));
+            live.schema.position_json_name()
         };
-        stream.set_dead_peer_timeout(idle_timeout);
-        let name = schema.position_json_name();
-        let stream = Box::new(EventStream::new(Box::new(stream), head, cors, &name));
+        let translator = FrameTranslator::new(head, &name);
+        let stream = EventStream::new(Box::new(stream), translator, has_read_ahead);
+        let stream = Box::new(stream);
         run_event_stream(shard, client, stream, subscribe, (held, memory))
     }
 }
@@ -246,6 +256,7 @@ pub(super) async fn run_handshake<S: Transport + 'static>(
         let (shard, slot) = (Rc::clone(&shard), Rc::clone(&slot));
         service_fn(move |request| {
             let (shard, slot) = (Rc::clone(&shard), Rc::clone(&slot));
+            // Unpin, so that the stream can be taken back.
             Box::pin(answer_request(shard, newcomer, slot, request))
         })
     };
@@ -267,13 +278,16 @@ pub(super) async fn run_handshake<S: Transport + 'static>(
     if let Err(error) = served {
         if let Some(status) = refused_by_hyper(&error) {
             metrics.handshake_refused(status);
+            // hyper has answered, and would do this if it kept the stream.
+            drop(serving.into_parts().io.into_inner().shutdown().await);
         }
         return None;
     }
     let parts = serving.into_parts();
     let mut stream = parts.io.into_inner();
     let Some(verdict) = slot.verdict.take() else {
-        // The client was refused; a failure is its own.
+        // The client was refused, or has left before it sent a request. It may be gone, so an error
+        // does not matter.
         drop(stream.shutdown().await);
         return None;
     };
@@ -299,44 +313,53 @@ async fn answer_request(
 ) -> Result<HttpResponse, Infallible> {
     let relay = &shard.relay;
     let address = client_address(relay, newcomer.peer, request.headers());
-    let takes_events = is_for_event_stream(relay, &request);
-    if takes_events && request.method() == Method::OPTIONS {
-        let answer = answer_preflight(relay, newcomer, address, &request);
-        let mut response = answer.unwrap_or_else(|problem| {
-            record_refusal(relay, address, &problem, takes_events);
-            problem.with_connection_close().into_response()
-        });
-        add_cors_headers(relay, request.headers(), &mut response);
-        return Ok(response);
+    if is_for_event_stream(relay, &request) {
+        return Ok(answer_event_stream(&shard, newcomer, address, &slot, &request).await);
     }
-    let admitted = if takes_events {
-        admit_event_stream(&shard, newcomer, address, &request).await
-    } else {
-        admit_client(&shard, newcomer, address, &request).await
-    };
-    let (verdict, response) = match admitted {
-        Ok((verdict, Some(response))) => (verdict, response),
-        Ok((verdict, None)) => {
-            slot.verdict.set(Some(verdict));
-            slot.leaves_now.set(true);
-            return pending().await;
-        }
+    let (verdict, response) = match admit_websocket(&shard, newcomer, address, &request).await {
+        Ok((admitted, response)) => (Verdict::Admitted(admitted), response),
         Err(problem) => {
-            record_refusal(relay, address, &problem, takes_events);
+            record_refusal(relay, address, &problem, problem.detail());
             match VisibleRefusal::begin(relay, &request, &problem) {
                 Some((refusal, response)) => (Verdict::Refused(refusal), response),
-                None => {
-                    let mut response = problem.with_connection_close().into_response();
-                    if takes_events {
-                        add_cors_headers(relay, request.headers(), &mut response);
-                    }
-                    return Ok(response);
-                }
+                None => return Ok(problem.with_connection_close().into_response()),
             }
         }
     };
     slot.verdict.set(Some(verdict));
     Ok(response)
+}
+
+/// Answers a request for an event stream. If the client is admitted, the stream leaves HTTP before a
+/// response, and this does not return.
+async fn answer_event_stream(
+    shard: &Rc<ShardContext>,
+    newcomer: ConnectingPeer,
+    address: IpAddr,
+    slot: &VerdictSlot,
+    request: &Request<Incoming>,
+) -> HttpResponse {
+    let relay = &shard.relay;
+    let answer = if request.method() == Method::OPTIONS {
+        answer_preflight(relay, newcomer, address, request)
+    } else {
+        match admit_event_stream(shard, newcomer, address, request).await {
+            Ok(admitted) => {
+                let verdict = Verdict::Streaming(Box::new(admitted));
+                slot.verdict.set(Some(verdict));
+                slot.leaves_now.set(true);
+                return pending().await;
+            }
+            Err(problem) => Err(problem),
+        }
+    };
+    let mut response = answer.unwrap_or_else(|problem| {
+        record_refusal(relay, address, &problem, problem.detail());
+        problem.with_connection_close().into_response()
+    });
+    let headers = common_headers(relay, request.headers());
+    response.headers_mut().extend(headers);
+    response
 }
 
 fn is_for_event_stream<B>(relay: &Relay, request: &Request<B>) -> bool {
@@ -355,15 +378,10 @@ fn answer_preflight(
     Ok(preflight_response())
 }
 
-/// Counts and logs a refusal. The log line of an event stream has no details, which may quote the
-/// query.
-fn record_refusal(relay: &Relay, address: IpAddr, problem: &HttpProblem, takes_events: bool) {
+/// Counts a refusal and logs it with these details.
+pub(super) fn record_refusal(relay: &Relay, address: IpAddr, problem: &HttpProblem, detail: &str) {
     relay.metrics.handshake_refused(problem.status());
     let line = RepeatedLine::of_refused_handshake(problem.status());
-    let detail = match takes_events {
-        true => problem.code().as_str(),
-        false => problem.detail(),
-    };
     log_repeated!(line, %address, status = problem.status().as_u16(), detail);
 }
 
@@ -381,12 +399,12 @@ fn client_address(relay: &Relay, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
 }
 
 /// Admits the client of a WebSocket and returns the response, or returns the reason to refuse it.
-async fn admit_client(
+async fn admit_websocket(
     shard: &Rc<ShardContext>,
     newcomer: ConnectingPeer,
     address: IpAddr,
     request: &Request<Incoming>,
-) -> Result<(Verdict, Option<HttpResponse>), HttpProblem> {
+) -> Result<(AdmittedClient, HttpResponse), HttpProblem> {
     let relay = &shard.relay;
     if request.uri().path() != WEBSOCKET_PATH {
         return Err(HttpProblem::no_such_path());
@@ -400,12 +418,10 @@ async fn admit_client(
     check_host_and_origin(relay, request)?;
     let offer = SubprotocolOffer::parse(request.headers())
         .map_err(|error| HttpProblem::bad_request(error.to_string()))?;
-    let identity = authenticate_request(relay, request, &offer).await?;
-    check_no_body(request)?;
+    let identity = identify(relay, request, &offer).await?;
     let encoding = offer.encoding.unwrap_or_default();
     let admitted = admit_identity(shard, identity, address, encoding, TransportKind::WebSocket)?;
-    let response = switching_protocols(key, offer.encoding);
-    Ok((Verdict::Admitted(admitted), Some(response)))
+    Ok((admitted, switching_protocols(key, offer.encoding)))
 }
 
 /// Admits the client of an event stream, or returns the reason to refuse it.
@@ -414,7 +430,7 @@ async fn admit_event_stream(
     newcomer: ConnectingPeer,
     address: IpAddr,
     request: &Request<Incoming>,
-) -> Result<(Verdict, Option<HttpResponse>), HttpProblem> {
+) -> Result<AdmittedStream, HttpProblem> {
     let relay = &shard.relay;
     if request.method() != Method::GET {
         return Err(HttpProblem::method_not_allowed("GET, OPTIONS"));
@@ -423,27 +439,47 @@ async fn admit_event_stream(
     charge_newcomer(relay, newcomer, address)?;
     check_host_and_origin(relay, request)?;
     let wanted = EventStreamRequest::parse(request)?;
-    let no_offer = SubprotocolOffer::default();
-    let identity = authenticate_request(relay, request, &no_offer).await?;
-    check_no_body(request)?;
+    let identity = identify(relay, request, &SubprotocolOffer::default()).await?;
     let topics_max = relay.live().config.limits.topics_per_subscribe;
     let subscribe = wanted.into_subscribe(&identity.grant, topics_max)?;
-    let now = SystemTime::UNIX_EPOCH + relay.clock.since_unix_epoch();
-    let (head, cors) = response_head(relay, request.headers(), now);
+    let head = ResponseHead::new(relay, request.headers());
     let memory = relay.publisher.memory();
     let memory = memory
         .reserve(MemoryUse::ClientConnections, EVENT_STREAM_BYTES)
         .map_err(|MemoryExceeded| capacity_problem(relay, Limit::Memory))?;
     let json = EnvelopeEncoding::Json;
     let client = admit_identity(shard, identity, address, json, TransportKind::Sse)?;
-    let admitted = AdmittedStream {
+    Ok(AdmittedStream {
         client,
         subscribe,
         head,
-        cors,
         memory,
-    };
-    Ok((Verdict::Streaming(Box::new(admitted)), None))
+    })
+}
+
+/// Authenticates the client of a request without a body, and charges its user.
+async fn identify(
+    relay: &Relay,
+    request: &Request<Incoming>,
+    offer: &SubprotocolOffer<'_>,
+) -> Result<Identity, HttpProblem> {
+    let identity = authenticate_request(relay, request, offer).await?;
+    check_no_body(request)?;
+    // Fetching a key may have taken a while; a client admitted during a drain would not be told
+    // of it.
+    check_not_draining(relay)?;
+    relay
+        .limits
+        .charge_user_handshake(&user_key(&identity))
+        .map_err(|exceeded| handshake_limit_problem(relay, exceeded))?;
+    Ok(identity)
+}
+
+fn user_key(identity: &Identity) -> UserKey {
+    UserKey {
+        tenant: identity.tenant.clone(),
+        user: identity.user.clone(),
+    }
 }
 
 /// Charges a request to the rate of its address and to that of all handshakes, before its token
@@ -473,17 +509,7 @@ fn admit_identity(
     transport: TransportKind,
 ) -> Result<AdmittedClient, HttpProblem> {
     let relay = &shard.relay;
-    // Fetching a key may have taken a while; a client admitted during a drain would not be told
-    // of it.
-    check_not_draining(relay)?;
-    let who = UserKey {
-        tenant: identity.tenant.clone(),
-        user: identity.user.clone(),
-    };
-    relay
-        .limits
-        .charge_user_handshake(&who)
-        .map_err(|exceeded| handshake_limit_problem(relay, exceeded))?;
+    let who = user_key(&identity);
     let admitted = AdmittedClient::new(shard, identity, who, address, encoding, transport)
         .map_err(|limit| capacity_problem(relay, limit))?;
     let UserKey { tenant, user } = admitted.account.user_key();

@@ -2,30 +2,42 @@
 //! of an envelope can look like it: the two braces at the end close the field and the envelope.
 
 use sidewire_protocol::position::EPOCH_CHARS;
+use smallvec::SmallVec;
 
 use super::json::{BETWEEN, END, OFFSET_DIGITS_MAX};
 
-/// Text between the name of the field and the epoch.
-const BEGIN: &[u8] = br#"":{"epoch":""#;
+/// The text before the epoch: the name of the field, as the envelope's JSON has it.
+#[derive(Debug)]
+pub(crate) struct PositionFinder(Box<[u8]>);
 
-/// Most bytes of the name of the field.
-const NAME_MAX: usize = 64;
+impl PositionFinder {
+    /// Finds positions in a field of this name.
+    pub(crate) fn new(name: &str) -> Self {
+        let name = serde_json::Value::from(name);
+        Self(format!("{name}:{{\"epoch\":\"").into_bytes().into())
+    }
 
-/// Number of bytes at the end of the JSON in which the position is.
-pub(crate) const BYTES_MAX: usize =
-    1 + NAME_MAX + BEGIN.len() + EPOCH_CHARS + BETWEEN.len() + OFFSET_DIGITS_MAX + END.len();
+    /// Returns the maximum number of bytes at the end of the JSON that the field takes.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.0.len() + EPOCH_CHARS + BETWEEN.len() + OFFSET_DIGITS_MAX + END.len()
+    }
 
-/// Returns the epoch and the offset of the position in the field `name` at the end of an envelope's
-/// JSON, of which at least the last [`BYTES_MAX`] bytes are given; `None` if it has none.
-pub(crate) fn find<'a>(json: &'a [u8], name: &str) -> Option<(&'a [u8], &'a [u8])> {
-    let rest = json.strip_suffix(END)?;
-    let digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit());
-    let (rest, offset) = rest.split_at_checked(rest.len() - digits.count())?;
-    let rest = rest.strip_suffix(BETWEEN)?;
-    let (rest, epoch) = rest.split_at_checked(rest.len().checked_sub(EPOCH_CHARS)?)?;
-    let rest = rest.strip_suffix(BEGIN)?.strip_suffix(name.as_bytes())?;
-    let is_position = rest.ends_with(b"\"") && !offset.is_empty();
-    is_position.then_some((epoch, offset))
+    /// Returns the position at the end of an envelope's JSON, as `<epoch>:<offset>`; `None` if it has
+    /// none. At least the last [`Self::bytes_max`] bytes are given.
+    pub(crate) fn find(&self, json: &[u8]) -> Option<SmallVec<[u8; 64]>> {
+        let rest = json.strip_suffix(END)?;
+        let digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit());
+        let (rest, offset) = rest.split_at_checked(rest.len() - digits.count())?;
+        let rest = rest.strip_suffix(BETWEEN)?;
+        let (rest, epoch) = rest.split_at_checked(rest.len().checked_sub(EPOCH_CHARS)?)?;
+        if !rest.ends_with(&self.0) || offset.is_empty() {
+            return None;
+        }
+        let mut position = SmallVec::from_slice(epoch);
+        position.push(b':');
+        position.extend_from_slice(offset);
+        Some(position)
+    }
 }
 
 #[cfg(test)]
@@ -35,8 +47,8 @@ mod tests {
     const EPOCH: &str = "0123456789abcdef0123456789abcdef";
 
     fn found(json: &str) -> Option<String> {
-        let (epoch, offset) = find(json.as_bytes(), "position")?;
-        String::from_utf8([epoch, b":", offset].concat()).ok()
+        let found = PositionFinder::new("position").find(json.as_bytes())?;
+        String::from_utf8(found.to_vec()).ok()
     }
 
     #[test]

@@ -245,8 +245,7 @@ impl HttpProblem {
         }
     }
 
-    /// Returns the HTTP form of the refusal of a message. Its relay has no more to say of it over
-    /// HTTP than over a WebSocket.
+    /// Creates a refusal with the code and the description of a refused message.
     #[must_use]
     pub fn from_refusal(refusal: &MessageRefusal) -> Self {
         let status = match refusal.code {

@@ -147,6 +147,12 @@ async fn no_secret_or_token_is_in_any_output_at_the_level_trace() {
         let answer = http(relay.client, &request);
         assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
     }
+    let query = format!("topic=x:{CANARY}&access_token={good}");
+    let request = format!("GET /sse?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut admitted = Socket::connect(relay.client).await.unwrap();
+    admitted.send(request.as_bytes()).await;
+    assert_eq!(admitted.answer(false).await.unwrap().unwrap().status, 200);
+    drop(admitted);
     for (key, status) in [(INGEST_KEY, 200), (BAD, 401), (&good, 401)] {
         let answer = http(relay.ingest, &call(key));
         assert!(

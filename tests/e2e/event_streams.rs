@@ -1,12 +1,13 @@
 //! Clients without a WebSocket: server-sent events at `/sse`, read as the HTML standard says.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use sidewire::config::{BackendUrl, Config, WebOrigin};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     time::timeout,
 };
 
@@ -105,7 +106,9 @@ impl EventSource {
     async fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let read = timeout(PATIENCE, self.stream.read_line(&mut line));
-        read.await.expect("a line comes").unwrap();
+        let read = read.await.expect("a line comes");
+        // A client that has not read finds the connection reset.
+        read.ok()?;
         let end = line.trim_end_matches(['\r', '\n']).len();
         (!line.is_empty()).then(|| line[..end].to_owned())
     }
@@ -133,7 +136,10 @@ impl EventSource {
 
     /// Reads the next message, and returns its id and its envelope.
     async fn message(&mut self) -> (Option<String>, Value) {
-        let event = self.next().await.unwrap();
+        let mut event = self.next().await.unwrap();
+        while event.comment {
+            event = self.next().await.unwrap();
+        }
         assert_eq!(
             (event.comment, event.retry, event.name),
             (false, None, None)
@@ -163,6 +169,19 @@ impl EventSource {
         assert_eq!(event.name.as_deref(), Some("close"), "{event:?}");
         assert_eq!(self.line().await, None);
         (event.retry.unwrap(), event.data.unwrap())
+    }
+
+    /// Checks the headers of every response.
+    fn check_common_headers(&self) {
+        for (name, value) in [
+            ("cache-control", "no-store, no-transform"),
+            ("x-accel-buffering", "no"),
+            ("x-content-type-options", "nosniff"),
+            ("vary", "Origin"),
+        ] {
+            assert_eq!(self.headers[name], value);
+        }
+        assert!(self.headers["date"].ends_with(" GMT"));
     }
 
     /// Reads the problem document with which the request was refused.
@@ -196,16 +215,7 @@ async fn a_client_takes_the_events_of_its_topics_in_order() {
     for expected in expected {
         assert_eq!(stream.event().await, expected);
     }
-    let headers = [
-        "cache-control",
-        "x-accel-buffering",
-        "x-content-type-options",
-    ];
-    assert_eq!(
-        headers.map(|name| stream.headers[name].as_str()),
-        ["no-store, no-transform", "no", "nosniff"]
-    );
-    assert!(stream.headers["date"].ends_with(" GMT"));
+    stream.check_common_headers();
     drop(stream);
     assert!(relay.stop().await);
 }
@@ -293,12 +303,21 @@ async fn requests_are_refused_with_problem_documents() {
     let foreign = [bearer[0], ("Origin", "https://evil.example")];
     let hidden = [bearer[0], ("Sec-Fetch-Site", "cross-site")];
     let body = [bearer[0], ("Content-Length", "1")];
+    let upgrade = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Sec-WebSocket-Protocol", "sidewire.v1.json, bearer.x.y.z"),
+    ];
     let twice = [bearer[0], ("Last-Event-ID", "a"), ("Last-Event-ID", "b")];
     let epoch = "0123456789abcdef0123456789abcdef";
     let two = format!("GET /sse?since={epoch}:1&since={epoch}:1");
     let signed = format!("GET /sse?since={epoch}:+1");
     let cases = [
         ("GET /sse?topic=a:1", &[][..], 401, "AUTHENTICATION_FAILED"),
+        // It is no WebSocket, so there is no close code.
+        ("GET /sse", &upgrade, 401, "AUTHENTICATION_FAILED"),
         ("GET /sse?access_token=x", &[], 401, "AUTHENTICATION_FAILED"),
         ("GET /sse?topic=b:2", &few, 403, "AUTHORIZATION_FAILED"),
         (
@@ -327,6 +346,7 @@ async fn requests_are_refused_with_problem_documents() {
     ];
     for (line, headers, status, code) in cases {
         let mut refused = EventSource::send(&relay, line, headers).await;
+        refused.check_common_headers();
         let problem = refused.problem().await;
         let seen = (refused.status, problem["code"].as_str().unwrap());
         assert_eq!(seen, (status, code), "{line} {problem}");
@@ -377,13 +397,20 @@ async fn pages_of_allowed_origins_can_read_streams_and_refusals() {
     assert_eq!(preflight.headers["connection"], "close");
     let names = [
         "access-control-allow-origin",
+        "access-control-allow-methods",
         "access-control-allow-headers",
         "access-control-max-age",
         "vary",
     ];
     assert_eq!(
         names.map(|name| preflight.headers[name].as_str()),
-        [ORIGIN, "authorization, last-event-id", "600", "Origin"]
+        [
+            ORIGIN,
+            "GET",
+            "authorization, last-event-id",
+            "600",
+            "Origin"
+        ]
     );
     for line in ["OPTIONS /sse", "GET /sse"] {
         let foreign = [("Origin", "https://evil.example"), page[2]];
@@ -460,22 +487,47 @@ async fn a_drain_writes_what_is_queued_and_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_closed_and_others_are_not_held_up() {
+async fn a_client_that_does_not_read_is_closed_and_misses_nothing_when_it_resumes() {
     let relay = start(|config| {
-        config.limits.outbox_bytes = 64 * 1024;
-        config.client.write_timeout = Duration::from_millis(300);
+        config.limits.outbox_bytes = 256 * 1024;
+        // Comments come while events wait.
+        config.client.ping_interval = Duration::from_millis(20);
+        config.client.write_timeout = Duration::from_secs(3);
     });
     let mut slow = EventSource::open(&relay, "slow", "topic=a:1").await;
-    slow.confirmed().await;
+    let (mut last, _) = slow.confirmed().await;
     let mut quick = EventSource::open(&relay, "quick", "topic=a:1").await;
     quick.confirmed().await;
     let text = "x".repeat(20_000);
-    let closed = "sidewire_connections_closed_total{reason=\"too_slow\"}";
-    while relay.metrics().await[closed] == 0.0 {
-        let posted = post(&relay, "a:1", json!(text)).await;
-        assert_eq!(quick.event().await, (posted, json!(text)));
+    let dropped = "sidewire_events_dropped_total{reason=\"too_slow\"}";
+    let mut posted = Vec::new();
+    while relay.metrics().await[dropped] == 0.0 {
+        let id = post(&relay, "a:1", json!(text)).await;
+        loop {
+            let event = quick.next().await.unwrap();
+            if !event.comment {
+                assert_eq!(event.id.as_ref(), Some(&id));
+                break;
+            }
+        }
+        posted.push(id);
     }
-    drop((slow, quick));
+    // What the kernel had taken still arrives.
+    let mut received = Vec::new();
+    while let Some(event) = slow.next().await {
+        last = event.id.clone().or(last);
+        received.extend(event.id.filter(|_| event.data.is_some()));
+    }
+    assert!(received.len() < posted.len());
+    let query = format!("topic=a:1&since={}", last.unwrap());
+    let mut resumed = EventSource::open(&relay, "slow", &query).await;
+    assert_eq!(resumed.confirmed().await.1["recovered"], true);
+    while received.len() < posted.len() {
+        let event = resumed.next().await.unwrap();
+        received.extend(event.id.filter(|_| event.data.is_some()));
+    }
+    assert_eq!(received, posted);
+    drop((quick, resumed));
     assert!(relay.stop().await);
 }
 
@@ -494,7 +546,7 @@ async fn the_largest_event_arrives_whole_with_its_position() {
 }
 
 #[tokio::test]
-async fn a_stream_is_listed_and_logged_as_one_and_ends_when_its_client_goes() {
+async fn a_stream_is_listed_as_one_and_ends_when_its_client_goes() {
     let relay = start(|_| ());
     let mut stream = EventSource::open(&relay, "ann", "topic=a:1").await;
     stream.confirmed().await;
@@ -505,7 +557,7 @@ async fn a_stream_is_listed_and_logged_as_one_and_ends_when_its_client_goes() {
     let closed = "sidewire_connections_closed_total{reason=\"client\"}";
     relay.metrics_where(|metrics| metrics[closed] == 1.0).await;
 
-    // Whatever a client sends besides its request ends the stream.
+    // Whatever a client sends besides its request ends the stream, also together with it.
     let mut stream = EventSource::open(&relay, "ann", "topic=a:1").await;
     stream.confirmed().await;
     stream
@@ -515,6 +567,9 @@ async fn a_stream_is_listed_and_logged_as_one_and_ends_when_its_client_goes() {
         .unwrap();
     let closed = "sidewire_connections_closed_total{reason=\"lost\"}";
     relay.metrics_where(|metrics| metrics[closed] == 1.0).await;
+    let bearer = format!("{}\r\n\r\nmore", token("acme", "ann"));
+    drop(EventSource::bearing(&relay, &bearer, "topic=a:1").await);
+    relay.metrics_where(|metrics| metrics[closed] == 2.0).await;
     assert!(relay.stop().await);
 }
 
@@ -532,6 +587,13 @@ async fn a_stream_shows_presence_and_what_other_clients_send() {
     assert_eq!(
         (id, shown["presence"]["type"].as_str()),
         (None, Some("here"))
+    );
+    bob.say(json!({"message": {"type": "typing", "topics": ["a:1"]}}))
+        .await;
+    let (id, typing) = stream.message().await;
+    assert_eq!(
+        (id, typing["message"]["type"].as_str()),
+        (None, Some("typing"))
     );
     drop((stream, bob));
     assert!(relay.stop().await);
@@ -552,8 +614,8 @@ async fn a_token_subscribes_a_stream_to_its_topics() {
     assert!(relay.stop().await);
 }
 
-/// Answers every question of the relay with these topics.
-async fn backend(allow: &'static [&'static str]) -> BackendUrl {
+/// Answers the questions of the relay with these topics, one for each permit.
+async fn backend(allow: &'static [&'static str], permits: Arc<Semaphore>) -> BackendUrl {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/subscribe", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -561,6 +623,7 @@ async fn backend(allow: &'static [&'static str]) -> BackendUrl {
             let mut question = vec![0; 64 * 1024];
             let read = asked.read(&mut question).await.unwrap();
             assert!(read > 0);
+            permits.acquire().await.unwrap().forget();
             let body = json!({ "allow": allow }).to_string();
             let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n";
             let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
@@ -572,22 +635,54 @@ async fn backend(allow: &'static [&'static str]) -> BackendUrl {
 
 #[tokio::test]
 async fn a_backend_decides_before_the_response_begins() {
-    let url = backend(&["a:1"]).await;
+    let permits = Arc::new(Semaphore::new(0));
+    let url = backend(&["a:1"], Arc::clone(&permits)).await;
     let relay = start(|config| {
         config.auth.subscribe.url = Some(url);
         config.client.origins = vec![WebOrigin::parse(ORIGIN).unwrap()];
+        // Nor does a comment begin it.
+        config.client.ping_interval = Duration::from_millis(10);
     });
-    let mut allowed = EventSource::open(&relay, "ann", "topic=a:1").await;
-    allowed.confirmed().await;
-    let bearer = format!("Bearer {}", token("acme", "ann"));
-    let page = [("Origin", ORIGIN), ("Authorization", bearer.as_str())];
-    let mut denied = EventSource::send(&relay, "GET /sse?topic=b:2", &page).await;
-    assert_eq!(denied.status, 403);
-    assert_eq!(denied.headers["access-control-allow-origin"], ORIGIN);
-    assert_eq!(denied.headers["connection"], "close");
-    let problem = denied.problem().await;
-    assert_eq!(problem["code"], "AUTHORIZATION_FAILED");
-    assert_eq!(problem["detail"], "b:2 is not allowed by the backend");
+    let asked = "sidewire_backend_questions_under_way";
+    let before = post(&relay, "user:ann", json!(0)).await;
+    let query = format!("topic=a:1&since={before}");
+    let allowed = async {
+        let mut stream = EventSource::open(&relay, "ann", &query).await;
+        // It came while the backend was asked, so it is no position to resume from.
+        let (id, event) = stream.message().await;
+        assert_eq!((id, &event["event"]["data"]), (None, &json!(1)));
+        assert_eq!(stream.confirmed().await.1["recovered"], true);
+        stream
+    };
+    let meanwhile = async {
+        relay.metrics_where(|metrics| metrics[asked] == 1.0).await;
+        post(&relay, "user:ann", json!(1)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        permits.add_permits(1);
+    };
+    let (allowed, ()) = tokio::join!(allowed, meanwhile);
     drop(allowed);
+
+    let subscribing = token_subscribing("acme", "ann", &["c:3"]);
+    for token in [token("acme", "ann"), subscribing] {
+        let bearer = format!("Bearer {token}");
+        let page = [("Origin", ORIGIN), ("Authorization", bearer.as_str())];
+        let denied = EventSource::send(&relay, "GET /sse?topic=b:2", &page);
+        let meanwhile = async {
+            if permits.available_permits() == 0 {
+                relay.metrics_where(|metrics| metrics[asked] == 1.0).await;
+                post(&relay, "user:ann", json!(2)).await;
+                permits.add_permits(10);
+            }
+        };
+        let (mut denied, ()) = tokio::join!(denied, meanwhile);
+        assert_eq!(denied.status, 403);
+        assert_eq!(denied.headers["access-control-allow-origin"], ORIGIN);
+        assert_eq!(denied.headers["connection"], "close");
+        denied.check_common_headers();
+        let problem = denied.problem().await;
+        assert_eq!(problem["code"], "AUTHORIZATION_FAILED");
+        assert_eq!(problem["detail"], "b:2 is not allowed by the backend");
+    }
     assert!(relay.stop().await);
 }

@@ -7,8 +7,8 @@ use hyper::{
     HeaderMap, Method, Request, StatusCode,
     header::{
         ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CONNECTION, HeaderName, HeaderValue,
-        ORIGIN, VARY,
+        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONNECTION,
+        HeaderName, HeaderValue, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
     },
 };
 use sidewire_protocol::{
@@ -36,13 +36,11 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// read elsewhere.
 const SINGLE_PARAMETERS: [&str; 3] = ["since", "access_token", "user_id"];
 
-/// Lines of the response besides those of CORS.
-const HEAD: &str = "HTTP/1.1 200 OK\r\n\
-    content-type: text/event-stream\r\n\
-    cache-control: no-store, no-transform\r\n\
-    x-accel-buffering: no\r\n\
-    x-content-type-options: nosniff\r\n\
-    connection: close\r\n";
+/// The first lines of the response.
+const STREAM_HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n";
+
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What a client that takes server-sent events asks for.
 #[derive(Debug, PartialEq)]
@@ -60,7 +58,7 @@ impl EventStreamRequest {
     /// 400 for an unknown parameter, one that is given more than once, and a malformed `since`; 403
     /// for a request that a page of another site makes without saying which.
     pub(in crate::connection) fn parse<B>(request: &Request<B>) -> Result<Self, HttpProblem> {
-        check_is_not_hidden(request.headers())?;
+        check_not_cross_site(request.headers())?;
         let mut topics = Vec::new();
         let mut singles = [const { None }; SINGLE_PARAMETERS.len()];
         for pair in query_pairs(request.uri().query()) {
@@ -72,7 +70,7 @@ impl EventStreamRequest {
             }
             let known = SINGLE_PARAMETERS.iter().zip(&mut singles);
             let Some((_, single)) = known.into_iter().find(|(known, _)| **known == name) else {
-                let detail = "the query has an unknown parameter; there are topic and since";
+                let detail = "the query has an unknown parameter; use topic and since";
                 return Err(HttpProblem::bad_request(detail));
             };
             if single.replace(value).is_some() {
@@ -113,20 +111,21 @@ impl EventStreamRequest {
                 "the query names {count} topics; the maximum is {topics_max}"
             )));
         }
-        let parse = |text: &String| {
-            Topic::parse(text).map_err(|error| invalid(format!("a topic of the query {error}")))
-        };
-        let topics = self.topics.iter().map(parse);
+        let topics = (1..).zip(&self.topics).map(|(number, text): (usize, _)| {
+            Topic::parse(text)
+                .map_err(|error| invalid(format!("topic {number} of the query {error}")))
+        });
         let topics = topics.collect::<Result<Vec<_>, _>>()?;
-        let mut refused = topics.iter();
-        if let Some((topic, reason)) =
-            refused.find_map(|topic| Some((topic, grant.refusal_reason(topic)?)))
-        {
-            return Err(HttpProblem::new(
-                StatusCode::FORBIDDEN,
-                ErrorCode::AuthorizationFailed,
-                format!("{topic} {reason}"),
-            ));
+        // By number, since the detail is logged, and the query must not be.
+        for (number, topic) in (1..).zip(&topics) {
+            if let Some(reason) = grant.refusal_reason(topic) {
+                return Err(HttpProblem::new(
+                    StatusCode::FORBIDDEN,
+                    ErrorCode::AuthorizationFailed,
+                    format!("topic {number} of the query {reason}"),
+                )
+                .with_field(Some("topic")));
+            }
         }
         Ok(TopicsRequest::from_list(
             topics,
@@ -148,7 +147,7 @@ fn parse_position(text: &str) -> Result<Position, EpochError> {
 }
 
 /// Refuses what a page of another site embeds, such as an image, which has no `Origin`.
-fn check_is_not_hidden(headers: &HeaderMap) -> Result<(), HttpProblem> {
+fn check_not_cross_site(headers: &HeaderMap) -> Result<(), HttpProblem> {
     let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
     if site == Some(b"cross-site") && !headers.contains_key(ORIGIN) {
         return Err(HttpProblem::new(
@@ -168,28 +167,23 @@ fn allowed_origin(relay: &Relay, headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(ORIGIN).filter(|_| is_allowed).cloned()
 }
 
-/// Returns the headers that let the page read a response, if its origin may connect.
-fn cors_headers(relay: &Relay, request: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
-    let Some(origin) = allowed_origin(relay, request) else {
-        return vec![(VARY, HeaderValue::from_static("Origin"))];
-    };
-    vec![
-        (ACCESS_CONTROL_ALLOW_ORIGIN, origin),
-        (
-            ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("retry-after"),
-        ),
-        (VARY, HeaderValue::from_static("Origin")),
-    ]
-}
-
-/// Adds the headers that let a page read the response to its request.
-pub(in crate::connection) fn add_cors_headers(
+/// Returns the headers of every response, a refusal included. Those of CORS let the page read it if its
+/// origin may connect.
+pub(in crate::connection) fn common_headers(
     relay: &Relay,
     request: &HeaderMap,
-    response: &mut HttpResponse,
-) {
-    response.headers_mut().extend(cors_headers(relay, request));
+) -> Vec<(HeaderName, HeaderValue)> {
+    let fixed = [
+        (CACHE_CONTROL, "no-store, no-transform"),
+        (X_ACCEL_BUFFERING, "no"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (VARY, "Origin"),
+        (ACCESS_CONTROL_EXPOSE_HEADERS, "retry-after"),
+    ];
+    let fixed = fixed.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    let origin = allowed_origin(relay, request);
+    let origin = origin.map(|origin| (ACCESS_CONTROL_ALLOW_ORIGIN, origin));
+    fixed.into_iter().chain(origin).collect()
 }
 
 /// Returns the answer to a preflight request, by which a browser asks whether a page may send its
@@ -212,17 +206,39 @@ pub(in crate::connection) fn preflight_response() -> HttpResponse {
     response
 }
 
-/// Returns the head of the response, and those lines of it that a refusal has too.
-pub(in crate::connection) fn response_head(
-    relay: &Relay,
-    request: &HeaderMap,
-    now: SystemTime,
-) -> (Vec<u8>, Vec<u8>) {
-    let mut cors = Vec::new();
-    for (name, value) in cors_headers(relay, request) {
-        cors.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+/// The head of a response, as it is sent.
+#[derive(Debug)]
+pub(in crate::connection) struct ResponseHead {
+    /// The header lines of every response, a refusal included.
+    common: Vec<u8>,
+}
+
+impl ResponseHead {
+    /// Makes the head of the response to a request with these headers.
+    pub(in crate::connection) fn new(relay: &Relay, request: &HeaderMap) -> Self {
+        let now = SystemTime::UNIX_EPOCH + relay.clock.since_unix_epoch();
+        let mut common = format!("date: {}\r\n", httpdate::fmt_http_date(now)).into_bytes();
+        for (name, value) in common_headers(relay, request) {
+            common.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        Self { common }
     }
-    let date = format!("date: {}\r\n", httpdate::fmt_http_date(now));
-    let head = [HEAD.as_bytes(), date.as_bytes(), &cors, b"\r\n"].concat();
-    (head, cors)
+
+    /// Returns the head of an event stream.
+    pub(super) fn of_stream(&self) -> Vec<u8> {
+        [STREAM_HEAD.as_bytes(), &self.common, b"\r\n"].concat()
+    }
+
+    /// Adds the lines of every response to one that has no lines but its own.
+    pub(super) fn of_refusal(&self, response: &[u8]) -> Vec<u8> {
+        let status_line = response.iter().position(|byte| *byte == b'\n');
+        let (status, rest) = response.split_at(status_line.map_or(0, |end| end + 1));
+        [status, &self.common, rest].concat()
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_lines(common: &str) -> Self {
+        let common = common.as_bytes().to_vec();
+        Self { common }
+    }
 }

@@ -1,19 +1,23 @@
 //! Turns the relay's WebSocket frames into server-sent events (HTML, 9.2.5).
 
-use std::sync::Arc;
+use std::mem;
 
 use serde::Serialize;
 use sidewire_protocol::{
-    Position,
     close::{CloseReason, RETRY_AFTER_PREFIX},
     frame::{self, HEADER_BYTES_MAX, payload_len},
+    wire,
 };
 
-use crate::{event::position_at_end, http::HttpProblem};
+use super::ResponseHead;
+use crate::{event::PositionFinder, http::HttpProblem};
 
 /// Number of translated bytes from which on no more frames are taken until these are sent. A
 /// client that does not read holds so many bytes in addition to its outbox.
 pub(super) const TRANSLATED_MAX: usize = 16 * 1024;
+
+/// Maximum number of bytes behind the payload of an event: its `id`, and an empty line.
+pub(super) const LINES_MAX: usize = 128;
 
 /// First byte of a frame with a refusal of the request, which is a whole HTTP response. The opcode
 /// is one that WebSockets do not use.
@@ -22,6 +26,9 @@ const REFUSAL: u8 = frame::FIN | 0x3;
 /// Time after which a client should reconnect if the relay did not say how long to wait, in
 /// milliseconds.
 const RETRY_MS: u32 = 1000;
+
+/// The close code of a client that has ended the connection.
+pub(super) const NORMAL_CLOSURE: u16 = 1000;
 
 /// The close code of clients that were too slow, which may come back at once.
 const TOO_SLOW: u16 = CloseReason::TooSlow.code();
@@ -56,9 +63,9 @@ impl FramePart {
 
 /// Translates frames, which may come in pieces.
 #[derive(Debug)]
-pub(super) struct FrameTranslator {
+pub(in crate::connection) struct FrameTranslator {
     /// The head of the response, until it is sent.
-    head: Option<Box<ResponseHead>>,
+    head: Option<ResponseHead>,
     part: FramePart,
     translated: Vec<u8>,
     /// Payload of the present frame: of a control frame all of it, of a message its last bytes if
@@ -69,14 +76,10 @@ pub(super) struct FrameTranslator {
     answer: Option<Answer>,
     /// True if the response is a refusal, behind which nothing may come.
     is_refused: bool,
-    position_name: Arc<str>,
-}
-
-#[derive(Debug)]
-struct ResponseHead {
-    head: Vec<u8>,
-    /// Header lines that a refusal has too.
-    cors: Vec<u8>,
+    /// True once the Subscribe is confirmed. Events before that are no positions to resume from: what
+    /// the replay brings lies before them.
+    is_confirmed: bool,
+    finder: PositionFinder,
 }
 
 #[derive(Serialize)]
@@ -87,16 +90,20 @@ struct CloseEvent<'a> {
 }
 
 impl FrameTranslator {
-    pub(super) fn new(head: Vec<u8>, cors: Vec<u8>, position_name: &str) -> Self {
+    /// Creates the translator of a response that has not begun. `position_name` is the name of the field
+    /// `position` in the envelope's JSON; a name that a reload changes is not found until the client
+    /// reconnects.
+    pub(in crate::connection) fn new(head: ResponseHead, position_name: &str) -> Self {
         Self {
-            head: Some(Box::new(ResponseHead { head, cors })),
+            head: Some(head),
             part: FramePart::START,
             translated: Vec::new(),
             kept: Vec::new(),
             payload_start: 0,
             answer: None,
             is_refused: false,
-            position_name: position_name.into(),
+            is_confirmed: false,
+            finder: PositionFinder::new(position_name),
         }
     }
 
@@ -113,7 +120,7 @@ impl FrameTranslator {
             // The position may be divided between two writes.
             let payload = self.translated.get(self.payload_start..);
             self.kept.extend(payload.unwrap_or_default());
-            let surplus = self.kept.len().saturating_sub(position_at_end::BYTES_MAX);
+            let surplus = self.kept.len().saturating_sub(self.finder.bytes_max());
             self.kept.drain(..surplus);
         }
         self.payload_start = 0;
@@ -123,6 +130,12 @@ impl FrameTranslator {
     /// Returns what a WebSocket client would send now, once.
     pub(super) fn take_answer(&mut self) -> Option<Answer> {
         self.answer.take()
+    }
+
+    /// Makes room for the translation of this many bytes.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.translated
+            .reserve_exact(bytes.min(TRANSLATED_MAX + LINES_MAX));
     }
 
     /// Translates the next bytes of the frames. Returns how many, which is less than all if enough
@@ -139,9 +152,18 @@ impl FrameTranslator {
     }
 
     fn read_header<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let (FramePart::Header { bytes: header, len }, Some((byte, rest))) =
-            (&mut self.part, bytes.split_first())
-        else {
+        let FramePart::Header { bytes: header, len } = &mut self.part else {
+            return bytes;
+        };
+        // Nearly all headers come as a whole.
+        if *len == 0
+            && let [first, second, rest @ ..] = bytes
+            && let Some((left, extended)) = payload_len(*second, rest)
+        {
+            self.begin_payload(*first, left);
+            return rest.get(extended..).unwrap_or_default();
+        }
+        let Some((byte, rest)) = bytes.split_first() else {
             return bytes;
         };
         if let Some(place) = header.get_mut(*len) {
@@ -159,9 +181,9 @@ impl FrameTranslator {
 
     fn begin_payload(&mut self, first: u8, left: u64) {
         if first != REFUSAL
-            && let Some(response) = self.head.take()
+            && let Some(head) = self.head.take()
         {
-            self.translated.extend(response.head);
+            self.translated.extend(head.of_stream());
         }
         if first == frame::TEXT {
             self.translated.extend(b"data: ");
@@ -195,46 +217,56 @@ impl FrameTranslator {
 
     fn end_payload(&mut self, first: u8) {
         self.part = FramePart::START;
-        let payload = std::mem::take(&mut self.kept);
+        let kept = mem::take(&mut self.kept);
         match first {
-            frame::TEXT => self.end_message(payload),
+            frame::TEXT => self.end_message(kept),
             frame::PING => {
                 self.translated.extend(b":\n");
-                self.write_id(&payload);
+                self.write_id(&kept);
                 self.translated.push(b'\n');
                 self.answer = Some(Answer::Pong);
             }
             frame::CLOSE => {
                 if !self.is_refused {
-                    self.write_close(&payload);
+                    self.write_close(&kept);
                 }
                 self.answer = Some(Answer::Close);
             }
+            // Nothing is written before the Subscribe is answered, so the head is still here.
             REFUSAL => {
-                // If the response has begun, the Close frame that follows must do.
-                if let Some(response) = self.head.take() {
-                    self.write_refusal(&payload, &response.cors);
+                if let Some(head) = self.head.take() {
+                    self.translated.extend(head.of_refusal(&kept));
+                    self.is_refused = true;
                 }
             }
-            // A confirmation has all of its lines; there is nothing else.
-            _ => {}
+            // A confirmation, which has all of its lines. There is nothing else.
+            _ => self.is_confirmed = true,
         }
     }
 
-    /// Ends the event of a message, and names its position if it has one.
-    fn end_message(&mut self, mut end: Vec<u8>) {
-        let payload = self.translated.get(self.payload_start..);
-        end.extend(payload.unwrap_or_default());
+    /// Ends the event of a message, and names its position if it has one. `kept` is the end of what
+    /// is sent already.
+    fn end_message(&mut self, mut kept: Vec<u8>) {
+        let unsent = self.translated.get(self.payload_start..);
+        let unsent = unsent.unwrap_or_default();
+        let position = if kept.is_empty() {
+            self.finder.find(unsent)
+        } else {
+            kept.extend(unsent);
+            self.finder.find(&kept)
+        };
         self.translated.push(b'\n');
-        if let Some((epoch, offset)) = position_at_end::find(&end, &self.position_name) {
-            self.write_id(&[epoch, b":", offset].concat());
+        if self.is_confirmed {
+            self.write_id(&position.unwrap_or_default());
         }
         self.translated.push(b'\n');
     }
 
     fn write_id(&mut self, position: &[u8]) {
         if !position.is_empty() {
-            self.translated.extend([b"id: ", position, b"\n"].concat());
+            self.translated.extend(b"id: ");
+            self.translated.extend(position);
+            self.translated.push(b'\n');
         }
     }
 
@@ -243,6 +275,10 @@ impl FrameTranslator {
             return;
         };
         let code = u16::from_be_bytes(*code);
+        if code == NORMAL_CLOSURE {
+            // The client has gone, and the relay only agrees.
+            return;
+        }
         let reason = str::from_utf8(reason).unwrap_or_default();
         let told = reason.strip_prefix(RETRY_AFTER_PREFIX);
         let retry_after_ms = match told.and_then(|told| told.parse().ok()) {
@@ -259,14 +295,6 @@ impl FrameTranslator {
         let lines = format!("retry: {retry_after_ms}\nevent: close\ndata: {data}\n\n");
         self.translated.extend(lines.into_bytes());
     }
-
-    /// Writes a refusal in place of the response, with the header lines of that.
-    fn write_refusal(&mut self, refusal: &[u8], cors: &[u8]) {
-        let status_line = refusal.iter().position(|byte| *byte == b'\n');
-        let (status, rest) = refusal.split_at(status_line.map_or(0, |end| end + 1));
-        self.translated.extend([status, cors, rest].concat());
-        self.is_refused = true;
-    }
 }
 
 /// Returns true for the frames of which the payload is sent.
@@ -274,10 +302,15 @@ fn is_message(first: u8) -> bool {
     matches!(first, frame::TEXT | frame::BINARY)
 }
 
-/// Returns the frame of a confirmation, as which it has lines of its own: `position` is where the
-/// client can resume from when it has it.
-pub(in crate::connection) fn confirmation_frame(json: &str, position: &Position) -> Box<[u8]> {
-    frame::binary_frame(format!("id: {position}\ndata: {json}\n\n").as_bytes())
+/// Returns the frame of the confirmation of the Subscribe. `position` is where a client that has it can
+/// resume from; `None` if a replay follows.
+pub(in crate::connection) fn confirmation_frame(
+    json: &str,
+    position: Option<&wire::Position>,
+) -> Box<[u8]> {
+    let id = position.map(|position| format!("id: {}:{}\n", position.epoch, position.offset));
+    let id = id.unwrap_or_default();
+    frame::binary_frame(format!("{id}data: {json}\n\n").as_bytes())
 }
 
 /// Returns the frame of a refusal of the request.
@@ -295,11 +328,7 @@ mod tests {
     const EPOCH: &str = "0123456789abcdef0123456789abcdef";
 
     fn translator() -> FrameTranslator {
-        FrameTranslator::new(
-            b"HEAD\r\n\r\n".to_vec(),
-            b"cors: x\r\n".to_vec(),
-            "position",
-        )
+        FrameTranslator::new(ResponseHead::with_lines("common: x\r\n"), "position")
     }
 
     fn event(offset: u64, text: &str) -> String {
@@ -326,32 +355,59 @@ mod tests {
         translated(frames, &[frames.len()])
     }
 
-    #[test]
-    fn each_kind_of_frame_becomes_an_event() {
-        let position = Position {
-            epoch: EPOCH.parse().unwrap(),
+    fn confirmation() -> Box<[u8]> {
+        let position = wire::Position {
+            epoch: EPOCH.to_owned(),
             offset: 7,
         };
+        confirmation_frame("{}", Some(&position))
+    }
+
+    /// Removes the head from the stream.
+    fn body(stream: &str) -> &str {
+        let (head, body) = stream.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(head.ends_with("\r\ncommon: x"), "{head}");
+        body
+    }
+
+    #[test]
+    fn each_kind_of_frame_becomes_an_event() {
         let event = event(8, "x");
         let frames = [
-            confirmation_frame("{}", &position),
+            confirmation(),
             frame::text_frame(r#"{"typing":{}}"#),
             frame::text_frame(&event),
-            frame::relay_frame(frame::PING, position.to_string().as_bytes()),
+            frame::relay_frame(frame::PING, format!("{EPOCH}:9").as_bytes()),
             frame::relay_frame(frame::PING, b""),
+            confirmation_frame("{}", None),
             frame::close_frame(1001, "retry_after_ms=70"),
         ];
         let close = r#"{"code":1001,"reason":"retry_after_ms=70","retry_after_ms":70}"#;
         let expected = format!(
-            "HEAD\r\n\r\n\
-             id: {EPOCH}:7\ndata: {{}}\n\n\
+            "id: {EPOCH}:7\ndata: {{}}\n\n\
              data: {{\"typing\":{{}}}}\n\n\
              data: {event}\nid: {EPOCH}:8\n\n\
-             :\nid: {EPOCH}:7\n\n\
+             :\nid: {EPOCH}:9\n\n\
              :\n\n\
+             data: {{}}\n\n\
              retry: 70\nevent: close\ndata: {close}\n\n"
         );
-        assert_eq!(in_one_piece(&frames.concat()), expected);
+        assert_eq!(body(&in_one_piece(&frames.concat())), expected);
+    }
+
+    #[test]
+    fn an_event_before_the_confirmation_is_no_position_to_resume_from() {
+        let event = event(8, "x");
+        let frames = [frame::text_frame(&event), confirmation()];
+        let expected = format!("data: {event}\n\nid: {EPOCH}:7\ndata: {{}}\n\n");
+        assert_eq!(body(&in_one_piece(&frames.concat())), expected);
+    }
+
+    #[test]
+    fn the_end_of_a_client_that_has_gone_is_no_event() {
+        let frames = [frame::text_frame("{}"), frame::close_frame(1000, "")];
+        assert_eq!(body(&in_one_piece(&frames.concat())), "data: {}\n\n");
     }
 
     #[test]
@@ -384,20 +440,9 @@ mod tests {
         let refusal = MessageRefusal::new(ErrorCode::AuthorizationFailed, "no");
         let refusal = refusal_frame(HttpProblem::from_refusal(&refusal));
         let close = frame::close_frame(4005, "too many messages were refused");
-        let lines = in_one_piece(&[refusal.clone(), close.clone()].concat());
-        assert!(
-            lines.starts_with("HTTP/1.1 403 Forbidden\r\ncors: x\r\n"),
-            "{lines}"
-        );
-        assert!(lines.ends_with('}'), "{lines}");
-        assert!(!lines.contains("HEAD") && !lines.contains("event: close"));
-        // If the response has begun, only the Close frame can tell.
-        let begun = [frame::text_frame("{}"), refusal, close].concat();
-        let lines = in_one_piece(&begun);
-        assert!(
-            lines.starts_with("HEAD\r\n\r\ndata: {}\n\nretry: "),
-            "{lines}"
-        );
+        let lines = in_one_piece(&[refusal, close].concat());
+        let head = "HTTP/1.1 403 Forbidden\r\ncommon: x\r\n";
+        assert!(lines.starts_with(head) && lines.ends_with('}'), "{lines}");
     }
 
     #[test]
@@ -407,8 +452,9 @@ mod tests {
         let mut taken = 0;
         while taken < frame.len() {
             let now = translator.translate(&frame[taken..]);
-            assert!(now > 0 && translator.translated().len() < TRANSLATED_MAX + 256);
+            assert!(now > 0 && translator.translated().len() <= TRANSLATED_MAX + LINES_MAX);
             taken += now;
+            assert_eq!(translator.translate(&frame[taken..]), 0);
             translator.clear_translated();
         }
     }
@@ -427,7 +473,7 @@ mod tests {
                     [event, frame::relay_frame(frame::PING, b"a:1")]
                 })
                 .collect();
-            let frames = frames.concat();
+            let frames = [confirmation()].into_iter().chain(frames).collect::<Vec<_>>().concat();
             prop_assert_eq!(translated(&frames, &pieces), in_one_piece(&frames));
         }
     }

@@ -56,9 +56,12 @@ impl<S: Transport> ConnectionTask<S> {
             again_or_not => {
                 let ping = match self.account.transport() {
                     TransportKind::WebSocket => Box::new(frame::EMPTY_PING) as Box<[u8]>,
-                    // Tells the client up to where it has everything.
+                    // Tells the client up to where it has everything. The ping is written ahead of what
+                    // is queued, so it has no position if something is.
                     TransportKind::Sse => {
-                        let position = open.position().map(|position| position.to_string());
+                        let is_all_written = self.account.outbox().is_empty();
+                        let position = open.position().filter(|_| is_all_written);
+                        let position = position.map(|position| position.to_string());
                         frame::relay_frame(frame::PING, position.unwrap_or_default().as_bytes())
                     }
                 };

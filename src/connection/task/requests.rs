@@ -16,6 +16,7 @@ use crate::{
             TopicsAnswer, TopicsRequest, rate_limit_refusal,
         },
         event_stream::refusal_frame,
+        handshake::record_refusal,
         stream::Transport,
         waiting::{WAITING_MAX, WaitingMessage},
     },
@@ -329,7 +330,16 @@ impl<S: Transport> ConnectionTask<S> {
     fn refuse_event_stream(&mut self, refusal: &MessageRefusal) {
         let problem = HttpProblem::from_refusal(refusal);
         let relay = self.account.relay();
-        relay.metrics.handshake_refused(problem.status());
+        // Without the message, which quotes the query.
+        record_refusal(
+            relay,
+            self.account.address(),
+            &problem,
+            refusal.code.as_str(),
+        );
+        // Nothing is written before the Subscribe is answered, and nothing more will be.
+        self.account
+            .record_dropped(self.account.outbox().discard_queued());
         self.account.outbox().push_reply(refusal_frame(problem));
         self.begin_close(CloseReason::Refused);
     }

@@ -24,7 +24,7 @@ ENVIRONMENT = {
 }
 
 
-# Stops a thread, and waits until it has ended.
+# Stops a thread and keeps it stopped until it ends.
 STOP_THREAD = """
 import ctypes, os, sys
 ptrace = ctypes.CDLL(None, use_errno=True).ptrace
@@ -36,7 +36,7 @@ for request in (SEIZE, INTERRUPT):
         sys.exit(os.strerror(ctypes.get_errno()))
 os.waitpid(thread, WALL)
 print("stopped", flush=True)
-while not os.WIFSIGNALED(os.waitpid(thread, WALL)[1]):
+while os.WIFSTOPPED(os.waitpid(thread, WALL)[1]):
     pass
 """
 
@@ -91,20 +91,27 @@ class Machine:
         return ended.stdout
 
     def shell(self, directory, commands, seconds=90):
-        """Runs lines of a shell in the machine, each of which must succeed, and returns what they
-        printed."""
-        return self.run("sh", "-euc", f"cd {directory}\n{commands}", seconds=seconds)
+        """Runs lines of a shell in the machine, of which every command must succeed, and returns what
+        they printed."""
+        return self.run("bash", "-euo", "pipefail", "-c", f"cd {directory}\n{commands}", seconds=seconds)
 
     @contextlib.contextmanager
     def started(self, directory, command):
-        """Starts a command in the machine, and ends it after the block. Its output can be
-        read."""
-        line = self.entered("sh", "-euc", f"cd {directory}\nexec {command}")
+        """Starts a command in the machine, and ends it after the block. Yields a function that returns
+        the next line of its output."""
+        # nsenter forks, so that ending it would not end the command.
+        line = self.entered("setpriv", "--pdeathsig", "TERM", "sh", "-euc", f"cd {directory}\nexec {command}")
         with subprocess.Popen(
             line, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
         ) as process:
+
+            def next_line(seconds=20.0):
+                readable = select.select([process.stdout], [], [], seconds)[0]
+                expect(readable, f"`{command}` prints nothing for {seconds:g} s")
+                return process.stdout.readline()
+
             try:
-                yield process.stdout
+                yield next_line
             finally:
                 process.terminate()
 
@@ -150,8 +157,9 @@ class Machine:
         """Stops the thread with this name of a process of the machine, like a debugger, until the
         block ends or the process does."""
         tasks = self.outer_process(pid) / "task"
-        [thread] = [task for task in tasks.iterdir() if (task / "comm").read_text() == f"{name}\n"]
-        command = [sys.executable, "-c", STOP_THREAD, thread.name]
+        named = [task for task in tasks.iterdir() if (task / "comm").read_text() == f"{name}\n"]
+        expect(len(named) == 1, f"{len(named)} threads of {pid} have the name {name}")
+        command = [sys.executable, "-c", STOP_THREAD, named[0].name]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as stopping:
             try:
                 told = stopping.stdout.readline()

@@ -15,11 +15,20 @@ DIRECTORY = "/root/manual"
 INGEST_KEYS = '[[ingest.keys]]\nname = "backend"\nkey_file = "keys/ingest.key"\n'
 
 
+# Languages of the page's other blocks.
+NO_COMMANDS = {"ini", "text", "toml", "yaml"}
+
+
 class Manual:
     """The blocks of commands, and which of them nobody has asked for."""
 
     def __init__(self):
         text = PAGE.read_text(encoding="utf-8")
+        languages = set(re.findall(r"^\s*```(\w+)", text, re.MULTILINE))
+        unknown = languages - NO_COMMANDS - {"sh", "console"}
+        expect(not unknown, f"{PAGE} has blocks in {unknown}: are they commands?")
+        indented = re.search(r"^\s+```(sh|console)", text, re.MULTILINE)
+        expect(not indented, f"{PAGE} has an indented block of commands")
         self.blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
         self.left = list(self.blocks)
 
@@ -51,10 +60,10 @@ def first_steps(operator, manual):
     machine = operator.machine
     token, tail, publish = manual.block("sidewire tail").splitlines()
     machine.shell(DIRECTORY, token)
-    with machine.started(DIRECTORY, tail) as followed:
+    with machine.started(DIRECTORY, tail) as next_line:
         wait_until(lambda: operator.metric("sidewire_subscriptions") > 0, "the client subscribes")
         machine.shell(DIRECTORY, publish)
-        received = followed.readline()
+        received = next_line()
         expect("workItemCreated" in received, f"`{tail}` prints {received}")
         top, listing = manual.block("sidewire top").splitlines()
         listed = machine.shell(DIRECTORY, listing)

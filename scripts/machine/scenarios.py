@@ -454,7 +454,9 @@ async def blocked_shard(operator):
             await operator.until_replaced(before, timeout)
             seconds = time.monotonic() - began
         await load.progress()
-    expect(operator.logged("a shard does not respond"), "the log does not have the reason")
+    messages = [str(entry.get("MESSAGE")) for entry in operator.journal(f"_PID={before}")]
+    stuck = any("a shard does not respond" in message for message in messages)
+    expect(stuck, "the log of the relay does not have the reason")
     summary = load.judge(1, kept=False)
     machine.remove_drop_in(SERVICE)
     machine.systemctl("restart", SERVICE)

@@ -432,11 +432,11 @@ async fn admit_event_stream(
     request: &Request<Incoming>,
 ) -> Result<AdmittedStream, HttpProblem> {
     let relay = &shard.relay;
+    charge_newcomer(relay, newcomer, address)?;
     if request.method() != Method::GET {
         return Err(HttpProblem::method_not_allowed("GET, OPTIONS"));
     }
     check_not_draining(relay)?;
-    charge_newcomer(relay, newcomer, address)?;
     check_host_and_origin(relay, request)?;
     let wanted = EventStreamRequest::parse(request)?;
     let identity = identify(relay, request, &SubprotocolOffer::default()).await?;

@@ -38,13 +38,11 @@ pub(super) fn websocket_key<B>(request: &Request<B>) -> Result<&[u8], HttpProble
         .ok_or_else(|| HttpProblem::bad_request("Sec-WebSocket-Key is not 16 bytes in base64"))
 }
 
-/// Refuses a handshake with a body, which could not be told apart from the first frames.
+/// Refuses a request with a body, which could not be told apart from the first frames.
 pub(super) fn check_no_body(request: &Request<impl Body>) -> Result<(), HttpProblem> {
     match request.body().size_hint().upper() {
         Some(0) => Ok(()),
-        _ => Err(HttpProblem::bad_request(
-            "a WebSocket handshake must not have a body",
-        )),
+        _ => Err(HttpProblem::bad_request("the request must not have a body")),
     }
 }
 

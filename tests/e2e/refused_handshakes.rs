@@ -267,10 +267,7 @@ async fn a_handshake_with_a_body_is_400() {
     for request in &requests {
         let answer = refused(&relay, request, 400).await;
         assert_eq!(answer.problem_code(), "VALIDATION_ERROR", "{request}");
-        assert_eq!(
-            answer.json()["detail"],
-            "a WebSocket handshake must not have a body"
-        );
+        assert_eq!(answer.json()["detail"], "the request must not have a body");
     }
     assert_counted(&relay, 400, requests.len()).await;
     let empty = with("Content-Length: 0");

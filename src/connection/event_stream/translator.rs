@@ -90,10 +90,10 @@ struct CloseEvent<'a> {
 }
 
 impl FrameTranslator {
-    /// Creates the translator of a response that has not begun. `position_name` is the name of the field
-    /// `position` in the envelope's JSON; a name that a reload changes is not found until the client
+    /// Creates the translator of a response that has not begun. `field` is the name of the field
+    /// `position` in the envelope's JSON. If a reload changes it, it is not found until the client
     /// reconnects.
-    pub(in crate::connection) fn new(head: ResponseHead, position_name: &str) -> Self {
+    pub(in crate::connection) fn new(head: ResponseHead, field: &str) -> Self {
         Self {
             head: Some(head),
             part: FramePart::START,
@@ -103,7 +103,7 @@ impl FrameTranslator {
             answer: None,
             is_refused: false,
             is_confirmed: false,
-            finder: PositionFinder::new(position_name),
+            finder: PositionFinder::new(field),
         }
     }
 

@@ -190,7 +190,7 @@ impl Metrics {
             handle: recorder.handle(),
             closed: register.family(
                 "sidewire_connections_closed_total",
-                "WebSocket connections that have ended, by reason.",
+                "Connections of clients that have ended, by reason.",
                 "reason",
             ),
             reconnects: ReconnectMetrics::register(&register),
@@ -208,7 +208,7 @@ impl Metrics {
             ),
             handshakes_refused: register.statuses(
                 "sidewire_handshakes_refused_total",
-                "Handshakes of clients that were refused, by HTTP status, those refused after the upgrade included.",
+                "Handshakes of clients that were refused, by HTTP status, those refused after the upgrade, and event streams whose topics a backend refuses, included.",
                 HANDSHAKE_REFUSALS,
             ),
             handshakes_timed_out: register.counter(

@@ -66,12 +66,12 @@ impl ScrapedMetrics {
         Self {
             connections: register.gauge(
                 "sidewire_connections",
-                "WebSocket connections that are open.",
+                "Connections of clients that are open.",
                 &[],
             ),
             connections_blocked: register.gauge(
                 "sidewire_connections_blocked",
-                "Of the WebSocket connections that are open, those whose client does not take what waits for it: the kernel's buffers are full. Each is closed unless it takes a whole frame within client.write_timeout.",
+                "Of the connections of clients that are open, those whose client does not take what waits for it: the kernel's buffers are full. Each is closed unless it takes a whole frame within client.write_timeout.",
                 &[],
             ),
             connections_blocked_longest: register.gauge(
@@ -81,12 +81,12 @@ impl ScrapedMetrics {
             ),
             json_connections: register.gauge(
                 "sidewire_json_connections",
-                "Of the WebSocket connections that are open, those that speak JSON.",
+                "Of the connections of clients that are open, those that speak JSON.",
                 &[],
             ),
             connections_opened: register.counter(
                 "sidewire_connections_opened_total",
-                "WebSocket connections that have been opened.",
+                "Connections of clients that have been opened.",
                 &[],
             ),
             subscriptions: register.gauge(
@@ -133,7 +133,7 @@ impl ScrapedMetrics {
             json_replayed: register.counter(JSON, JSON_HELP, &[("purpose", "replay")]),
             client_writes: register.counter(
                 "sidewire_client_writes_total",
-                "System calls that wrote to WebSocket connections; over TLS writes to its session, each of which is one system call, several or none. Frames written / writes is how many frames leave at once: about 1 when little happens, many under load.",
+                "System calls that wrote to connections of clients; over TLS writes to its session, each of which is one system call, several or none. Frames written / writes is how many frames leave at once: about 1 when little happens, many under load.",
                 &[],
             ),
             client_frames_written: register.counter(
@@ -158,7 +158,7 @@ impl ScrapedMetrics {
             ),
             client_reads: register.counter(
                 "sidewire_client_reads_total",
-                "System calls that read from WebSocket connections; over TLS reads from its session, each of which is one system call, several or none.",
+                "System calls that read from connections of clients; over TLS reads from its session, each of which is one system call, several or none.",
                 &[],
             ),
             event_bytes: register.gauge(

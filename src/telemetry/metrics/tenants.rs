@@ -9,7 +9,7 @@ use std::{
 use sidewire_protocol::TenantName;
 
 const NAME: &str = "sidewire_tenant_connections";
-const HELP: &str = "WebSocket connections that are open, by tenant: the ops.tenant_labels tenants with most connections, and all others together as other. A tenant of that name is always among the others.";
+const HELP: &str = "Connections of clients that are open, by tenant: the ops.tenant_labels tenants with most connections, and all others together as other. A tenant of that name is always among the others.";
 
 /// The value of the label for the tenants without a series of their own.
 const OTHER: &str = "other";

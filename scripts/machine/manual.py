@@ -24,10 +24,10 @@ class Manual:
 
     def __init__(self):
         text = PAGE.read_text(encoding="utf-8")
-        languages = set(re.findall(r"^\s*```(\w+)", text, re.MULTILINE))
+        languages = set(re.findall(r"^[ \t]*```(\w+)", text, re.MULTILINE))
         unknown = languages - NO_COMMANDS - {"sh", "console"}
         expect(not unknown, f"{PAGE} has blocks in {unknown}: are they commands?")
-        indented = re.search(r"^\s+```(sh|console)", text, re.MULTILINE)
+        indented = re.search(r"^[ \t]+```(sh|console)", text, re.MULTILINE)
         expect(not indented, f"{PAGE} has an indented block of commands")
         self.blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
         self.left = list(self.blocks)

@@ -50,6 +50,7 @@ pub mod cli;
 pub mod http;
 pub mod memory;
 pub mod ops;
+mod outgoing_url;
 mod repeated;
 pub mod scheduler;
 pub mod tally;

@@ -1,12 +1,14 @@
 //! The URL that a key set is fetched from. Fetches nothing.
 
-use std::{fmt, net::IpAddr};
+use std::fmt;
 
 use hyper::Uri;
 use serde::{
     Deserialize,
     de::{Deserializer, Error as _},
 };
+
+use crate::outgoing_url::{UrlFault, parse_url, write_without_query};
 
 /// The URL of a JSON Web Key Set: `https`, or `http` on this machine, where nobody can
 /// change the set in transit.
@@ -34,27 +36,11 @@ impl JwksUrl {
     ///
     /// Fails if the text is not a URL that keys may be fetched from.
     pub fn parse(text: &str) -> Result<Self, JwksUrlError> {
-        let uri: Uri = text.parse().map_err(|_| JwksUrlError::Malformed)?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(JwksUrlError::Malformed);
-        };
-        if authority.as_str().contains('@') {
-            return Err(JwksUrlError::UserInfo);
-        }
-        let has_bad_port = authority
-            .as_str()
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| {
-                !port.ends_with(']') && port.parse::<u16>().map_or(true, |port| port == 0)
-            });
-        if authority.host().is_empty() || has_bad_port {
-            return Err(JwksUrlError::Malformed);
-        }
-        match scheme {
-            "https" => Ok(Self(uri)),
-            "http" if is_loopback(authority.host()) => Ok(Self(uri)),
-            _ => Err(JwksUrlError::Insecure),
-        }
+        parse_url(text).map(Self).map_err(|fault| match fault {
+            UrlFault::Malformed => JwksUrlError::Malformed,
+            UrlFault::Insecure => JwksUrlError::Insecure,
+            UrlFault::UserInfo => JwksUrlError::UserInfo,
+        })
     }
 
     /// Returns the URL as hyper's type.
@@ -65,13 +51,9 @@ impl JwksUrl {
 }
 
 impl fmt::Display for JwksUrl {
-    /// Leaves out the query, which may hold secrets and would appear in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string();
-        match text.split_once('?') {
-            Some((shown, _)) => write!(f, "{shown}?…"),
-            None => f.write_str(&text),
-        }
+        write_without_query(f, &text)
     }
 }
 
@@ -81,14 +63,6 @@ impl<'de> Deserialize<'de> for JwksUrl {
         // The text may contain a password.
         Self::parse(&text).map_err(|error| D::Error::custom(format_args!("the URL {error}")))
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || address
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The URL at which a backend is asked: `https`, or `http` on this machine, over TCP or a Unix
 //! socket. Connects to nothing.
 
-use std::{fmt, net::IpAddr, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 use hyper::{Uri, http::uri::PathAndQuery};
 use serde::{
@@ -14,6 +14,7 @@ use super::{
     listen::{SOCKET_PATH_BYTES_MAX, UNIX},
     paths::PathResolver,
 };
+use crate::outgoing_url::{UrlFault, parse_url, write_without_query};
 
 /// The URL of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,26 +58,11 @@ impl BackendUrl {
         if let Some(rest) = text.strip_prefix(UNIX) {
             return Self::parse_unix(rest);
         }
-        let uri: Uri = text.parse().map_err(|_| BackendUrlError::Malformed)?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(BackendUrlError::Malformed);
-        };
-        let host_and_port = authority.as_str();
-        if host_and_port.contains('@') {
-            return Err(BackendUrlError::UserInfo);
-        }
-        let port = host_and_port.rsplit_once(':').map(|(_, port)| port);
-        let has_bad_port = port.is_some_and(|port| {
-            !port.ends_with(']') && port.parse::<u16>().map_or(true, |port| port == 0)
-        });
-        if authority.host().is_empty() || has_bad_port {
-            return Err(BackendUrlError::Malformed);
-        }
-        match scheme {
-            "https" => Ok(Self::Tcp(uri)),
-            "http" if is_on_this_machine(authority.host()) => Ok(Self::Tcp(uri)),
-            _ => Err(BackendUrlError::Insecure),
-        }
+        parse_url(text).map(Self::Tcp).map_err(|fault| match fault {
+            UrlFault::Malformed => BackendUrlError::Malformed,
+            UrlFault::Insecure => BackendUrlError::Insecure,
+            UrlFault::UserInfo => BackendUrlError::UserInfo,
+        })
     }
 
     /// Parses a socket and the path of a request, which the first `:/` after the socket's name
@@ -118,16 +104,12 @@ impl BackendUrl {
 }
 
 impl fmt::Display for BackendUrl {
-    /// Leaves out the query, which may hold secrets and would appear in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::Tcp(uri) => uri.to_string(),
             Self::Unix { socket, request } => format!("{UNIX}{}:{request}", socket.display()),
         };
-        match text.split_once('?') {
-            Some((shown, _)) => write!(f, "{shown}?…"),
-            None => f.write_str(&text),
-        }
+        write_without_query(f, &text)
     }
 }
 
@@ -137,14 +119,6 @@ impl<'de> Deserialize<'de> for BackendUrl {
         // The text may contain a password.
         Self::parse(&text).map_err(|error| D::Error::custom(format_args!("the URL {error}")))
     }
-}
-
-fn is_on_this_machine(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || address
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]

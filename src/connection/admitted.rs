@@ -41,8 +41,8 @@ pub struct AdmittedClient {
 
 impl AdmittedClient {
     /// Admits the client with this identity, which connects from `peer` by `transport` and uses
-    /// `encoding`. If
-    /// its token subscribes to topics, the confirmation of that is the first frame queued for it.
+    /// `encoding`. If its token subscribes to topics, the confirmation of that is the first frame
+    /// queued for it.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    client_address,
+    admission, client_address,
     handshake::{self, ConnectingPeer},
     proxy_header, tls_handshakes,
 };
@@ -66,7 +66,7 @@ pub async fn serve_tcp<H: 'static, A: 'static>(
     // Counted before TLS, which costs more than everything after it. A client over the limit gets
     // no answer, since that would need TLS.
     let counted = if is_address_known {
-        handshake::count_address(&shard.relay, peer)
+        admission::count_address(&shard.relay, peer)
     } else {
         Ok(())
     };

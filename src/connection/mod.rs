@@ -3,15 +3,17 @@
 //!
 //! `entrance` takes an accepted connection to the stream that HTTP runs over: a PROXY header
 //! (`proxy_header`), then TLS (`tls_handshakes`). `client_address` finds the client's address.
-//! `handshake` turns an HTTP request into an identity and a byte stream, with the checks of
-//! `upgrade`, `offer`, `origin` and `authentication`; `visible_refusal` refuses one so that a
-//! browser can see why. `event_stream` lets a client without a WebSocket take server-sent events. `admitted` is a client that passed the handshake, with
+//! `handshake` turns an HTTP request into a byte stream. `admission` decides on it, with the checks
+//! of `upgrade`, `offer`, `origin` and `authentication`; `visible_refusal` refuses one so that a
+//! browser can see why. `event_stream` lets a client without a WebSocket take server-sent events.
+//! `admitted` is a client that passed the handshake, with
 //! its entries in metrics and limits. `conversation` is the protocol as pure functions, `pace` the
 //! client's message rates, and `waiting` the requests that wait for a Subscribe. `stream` is the
 //! only owner of the byte stream; `frame_walk` tells it when no message is in progress. `task`
 //! drives the conversation over the stream, by the `deadlines`, for which the shard's alarms
 //! wake it.
 
+mod admission;
 mod admitted;
 mod authentication;
 mod client_address;
@@ -39,6 +41,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod wire_testing;
 
+pub(crate) use admission::NO_MEMORY;
 pub use admitted::{AdmittedClient, CONNECTION_BYTES};
 pub use conversation::{
     ClientEventLimits, ClientEventRequest, ClientRequest, Conversation, ConversationAction,
@@ -46,7 +49,6 @@ pub use conversation::{
     TopicsRequest,
 };
 pub use entrance::serve_tcp;
-pub(crate) use handshake::NO_MEMORY;
 pub use handshake::{handshake_bytes, serve_stream};
 pub use stream::Transport;
 pub use task::run_connection;

@@ -11,12 +11,12 @@ use sidewire_protocol::{
 use super::{ConnectionPhase, ConnectionTask, open::UnansweredSubscribe};
 use crate::{
     connection::{
+        admission::record_refusal,
         conversation::{
             ClientRequest, Conversation, ConversationAction, MessageKind, ParsedFrame,
             TopicsAnswer, TopicsRequest, rate_limit_refusal,
         },
         event_stream::refusal_frame,
-        handshake::record_refusal,
         stream::Transport,
         waiting::{WAITING_MAX, WaitingMessage},
     },

@@ -56,8 +56,8 @@ pub(super) struct AdmittedStream {
 }
 
 impl AdmittedStream {
-    /// Serves the client until the stream ends, as [`run_connection`] does. `has_read_ahead`: bytes came
-    /// behind the request.
+    /// Returns the future that serves the client until the stream ends; `held` is dropped then.
+    /// `has_read_ahead` says that bytes came behind the request.
     pub(super) fn run<S: Transport + 'static, H>(
         self: Box<Self>,
         shard: Rc<ShardContext>,

@@ -56,6 +56,7 @@ pub mod scheduler;
 pub mod tally;
 pub mod telemetry;
 pub mod tls;
+pub mod transport;
 pub mod turn_meter;
 pub mod window_file;
 

@@ -92,6 +92,20 @@ impl Outbox {
         }
     }
 
+    /// Makes the outbox one of a connection that takes only events that are stored: none of clients,
+    /// and no presence.
+    #[must_use]
+    pub fn for_stored_events(self) -> Self {
+        self.state.borrow_mut().takes_stored_only = true;
+        self
+    }
+
+    /// Returns true if the connection takes only events that are stored.
+    #[must_use]
+    pub fn takes_stored_only(&self) -> bool {
+        self.state.borrow().takes_stored_only
+    }
+
     /// Returns the signals to the connection.
     #[must_use]
     pub fn signals(&self) -> &ConnectionSignals {

@@ -127,6 +127,12 @@ mod in_tests {
         HandsOverByTopicOnly,
         /// A presence message that is refused for a bound ends the earlier one.
         RefusesAndForgets,
+        /// What was delivered before the only Subscribe of a connection stays, ahead of the replay.
+        KeepsWhatCameBefore,
+        /// An answer to a poll that a bound cuts claims to have everything.
+        SkipsBehindTheBound,
+        /// A ping has the log's head as its position, even if something is still queued.
+        PingsTheHead,
     }
 
     thread_local! {

@@ -13,6 +13,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::transport::TransportKind;
+
 /// A number that one thread writes and any thread may read.
 #[derive(Debug, Default)]
 pub struct CounterCell(AtomicU64);
@@ -101,6 +103,26 @@ impl DurationHistogram {
     }
 }
 
+/// A number for each transport.
+#[derive(Debug, Default)]
+pub struct TransportCounters {
+    websocket: CounterCell,
+    sse: CounterCell,
+    poll: CounterCell,
+}
+
+impl TransportCounters {
+    /// Returns the number of one transport.
+    #[must_use]
+    pub fn of(&self, transport: TransportKind) -> &CounterCell {
+        match transport {
+            TransportKind::WebSocket => &self.websocket,
+            TransportKind::Sse => &self.sse,
+            TransportKind::Poll => &self.poll,
+        }
+    }
+}
+
 /// The connections whose client does not take what waits for it, each since when. Behind a lock,
 /// which is taken when a connection becomes blocked and when it no longer is, but not for an event.
 #[derive(Debug, Default)]
@@ -140,14 +162,14 @@ impl BlockedConnections {
 /// whenever the shard's thread is not in the middle of an event.
 #[derive(Debug, Default)]
 pub struct ShardTally {
-    /// Open WebSocket connections.
-    pub connections: CounterCell,
+    /// Open connections of clients.
+    pub connections: TransportCounters,
     /// Open connections whose client does not take what waits for it.
     pub blocked: BlockedConnections,
     /// Open connections that use JSON.
     pub json_connections: CounterCell,
-    /// WebSocket connections opened so far.
-    pub connections_opened: CounterCell,
+    /// Connections of clients opened so far.
+    pub connections_opened: TransportCounters,
     /// Subscribed topics, summed over the connections; implicit ones are not counted.
     pub subscriptions: CounterCell,
     /// Events, counted once for each connection that they matched.
@@ -165,7 +187,8 @@ pub struct ShardTally {
     pub dropped_closed: CounterCell,
     /// Events that a connection had yet to read from the log when it lost their topics.
     pub dropped_revoked: CounterCell,
-    /// Events of clients that were dropped because the connection was catching up.
+    /// Events that were dropped because the connection was catching up: those of clients, and those
+    /// that came before the only Subscribe of a connection.
     pub dropped_catching_up: CounterCell,
     /// Events of clients that were dropped because the outbox had no room.
     pub dropped_outbox: CounterCell,

@@ -24,11 +24,12 @@ use sidewire::{
     },
     event::{EventDraft, EventDraftParts},
     http::ListenerKind,
-    hub::{ConnectionProfile, LOOK_INTERVAL, TransportKind},
+    hub::{ConnectionProfile, LOOK_INTERVAL},
     ingest::{self, BACKEND_CONNECTION_BYTES},
     limits::UserKey,
     outbox::Outbox,
     relay::{LiveSettings, RelayBuilder, ShardContext},
+    transport::TransportKind,
 };
 use sidewire_protocol::{
     EnvelopeEncoding, MessageId, TenantName, Topic, UserName,
@@ -501,7 +502,8 @@ impl Drop for Fixture {
     fn drop(&mut self) {
         let tally = self.shard.hub.tally();
         assert_eq!(tally.matched.get(), tally.written.get());
-        assert_eq!(tally.connections.get(), self.clients);
+        let connections = tally.connections.of(TransportKind::WebSocket);
+        assert_eq!(connections.get(), self.clients);
     }
 }
 

@@ -15,9 +15,10 @@ use std::{
 use sidewire::{
     config::Config,
     event::{ClientEvent, ClientEventFields, EventDraft, EventDraftParts},
-    hub::{ConnectionProfile, HubConnection, HubPublisher, LOOK_INTERVAL, ShardHub, TransportKind},
+    hub::{ConnectionProfile, HubConnection, HubPublisher, LOOK_INTERVAL, ShardHub},
     outbox::{Outbox, OutboxLimits, OutboxPool},
     relay::{LiveSettings, RelayBuilder},
+    transport::TransportKind,
 };
 use sidewire_protocol::{
     MessageId, TenantName, Topic, UserName, random::RandomSource, schema::Schema,

@@ -255,7 +255,7 @@ def events_and_clients(day: Day) -> None:
     day.look()
     for client in (ann, bob, late):
         client.close()
-    day.wait_for('sidewire_connections_closed_total{reason="lost"}', 3)
+    day.wait_for('sidewire_connections_closed_total{transport="websocket",reason="lost"}', 3)
     again = Client(day, "ann")
     again.subscribe("room:1", since=confirmed["position"])
     day.wait_for("sidewire_reconnects_total")
@@ -334,7 +334,7 @@ def slow_client(day: Day) -> None:
     def is_full():
         for _ in range(20):
             day.post(posted("slow", text))
-        return day.look()['sidewire_connections_closed_total{reason="too_slow"}']
+        return day.look()['sidewire_connections_closed_total{transport="websocket",reason="too_slow"}']
 
     wait_until("a client that reads nothing is closed", is_full, 40)
     slow.close()

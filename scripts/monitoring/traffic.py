@@ -37,7 +37,7 @@ MOVED = [
     'sidewire_authentication_failures_total{listener="ingest", reason="unknown_key"} > 0',
     'sidewire_authentication_failures_total{listener="client", reason="malformed"} > 0',
     'sidewire_handshakes_refused_total{status="401"} > 0',
-    'sidewire_connections_closed_total{reason="too_slow"} > 0',
+    'sidewire_connections_closed_total{transport="websocket",reason="too_slow"} > 0',
     'sidewire_events_dropped_total{reason="too_slow"} > 0',
     "sidewire_backend_question_seconds_count > 0",
     "sidewire_tls_certificate_expiry_timestamp_seconds > time()",

@@ -51,7 +51,7 @@ const HELP: &str = "Examples:
   sidewire serve --config sidewire.toml   a relay with a config file
   sidewire COMMAND --help                 examples of a command";
 
-/// A pub/sub relay: backends post events, and WebSocket clients receive those of their topics.
+/// A pub/sub relay: backends post events, and clients receive those of their topics.
 // Not wrapped: a line break in an example would break the command that is pasted.
 #[derive(Debug, Parser)]
 #[command(name = "sidewire", version, term_width = 0, after_help = HELP)]

@@ -35,6 +35,8 @@ config_section! {
         live query_token: bool = false;
         /// True if clients may take server-sent events at `/sse`; default: `true`.
         live sse: bool = true;
+        /// True if clients may poll for events at `/poll`; default: `true`.
+        live poll: bool = true;
         /// Maximum time from accepting a connection to its upgrade; 10 s.
         #[serde(deserialize_with = "values::duration")]
         live handshake_timeout: Duration = Duration::from_secs(10), check_duration();

@@ -9,31 +9,34 @@ use hyper::{
     header::{HeaderName, HeaderValue},
 };
 use sidewire_protocol::{EnvelopeEncoding, ErrorCode, NamedValues};
+use tokio::io::AsyncWriteExt as _;
 
 use super::{
     admitted::AdmittedClient,
     authentication::authenticate_request,
     client_address,
     conversation::TopicsRequest,
-    event_stream::{
-        EVENT_STREAM_BYTES, EventStream, EventStreamRequest, FrameTranslator, ResponseHead,
-    },
     handshake::ConnectingPeer,
+    http_stream::{
+        EventsRequest, Framing, HTTP_STREAM_BYTES, HttpStream, PollBounds, PollFormat,
+        ResponseHead, ReturnedStream,
+    },
     offer::SubprotocolOffer,
     origin,
     stream::Transport,
-    task::run_event_stream,
+    task::run_http_stream,
     upgrade::{check_no_body, switching_protocols, websocket_key},
 };
 use crate::{
     auth::{Authenticator, Identity},
     config::ClientSection,
     http::{HttpProblem, HttpResponse, check_host, only_host},
-    hub::{TenantsFull, TransportKind},
-    limits::{Limit, LimitExceeded, UserKey},
+    hub::TenantsFull,
+    limits::{Limit, LimitExceeded, MessageCharge, UserKey},
     memory::{MemoryExceeded, MemoryReservation, MemoryUse},
     relay::{Relay, ShardContext},
     repeated::{RepeatedLine, log_repeated},
+    transport::TransportKind,
 };
 
 /// The header to which each proxy appends the address that it connects for.
@@ -46,40 +49,81 @@ pub(crate) const NO_MEMORY: &str =
 /// The path of WebSockets.
 const WEBSOCKET_PATH: &str = "/ws";
 
-/// A client that was admitted to a stream of server-sent events.
+/// A client that was admitted without a WebSocket.
 #[derive(Debug)]
-pub(super) struct AdmittedStream {
+pub(super) struct AdmittedRequest {
     client: AdmittedClient,
     subscribe: TopicsRequest,
     head: ResponseHead,
+    bounds: PollBounds,
+    framing: Framing,
     memory: MemoryReservation,
 }
 
-impl AdmittedStream {
-    /// Returns the future that serves the client until the stream ends; `held` is dropped then.
-    /// `has_read_ahead` says that bytes came behind the request.
-    pub(super) fn run<S: Transport + 'static, H>(
+impl AdmittedRequest {
+    /// Returns true if the request is a poll, behind which another request may follow.
+    pub(super) fn is_poll(&self) -> bool {
+        self.client.account.transport() == TransportKind::Poll
+    }
+
+    /// Returns the future that sends server-sent events until the stream ends; `held` is dropped then.
+    /// `has_input` says that bytes came behind the request.
+    pub(super) fn stream_events<S: Transport + 'static, H>(
         self: Box<Self>,
         shard: Rc<ShardContext>,
         stream: S,
-        has_read_ahead: bool,
+        has_input: bool,
         held: H,
     ) -> impl Future<Output = ()> + use<S, H> {
-        let Self {
-            client,
-            subscribe,
-            head,
-            memory,
-        } = *self;
         let name = {
             let live = shard.relay.live();
             stream.set_dead_peer_timeout(dead_peer_timeout(&live.config.client));
             live.schema.position_json_name()
         };
-        let translator = FrameTranslator::new(head, &name);
-        let stream = EventStream::new(Box::new(stream), translator, has_read_ahead);
-        let stream = Box::new(stream);
-        run_event_stream(shard, client, stream, subscribe, (held, memory))
+        let stream = HttpStream::of_events(Box::new(stream), self.head, &name, has_input);
+        let held = (held, self.memory);
+        run_http_stream(
+            shard,
+            self.client,
+            Box::new(stream),
+            self.subscribe,
+            None,
+            held,
+        )
+    }
+
+    /// Answers a poll. Returns the byte stream if another request may follow.
+    pub(super) async fn answer_poll(
+        self: Box<Self>,
+        shard: &Rc<ShardContext>,
+        stream: Box<dyn Transport>,
+        has_input: bool,
+    ) -> Option<Box<dyn Transport>> {
+        let (name, bytes_max) = {
+            let live = shard.relay.live();
+            let bytes_max = live.config.limits.outbox_bytes;
+            (live.schema.position_json_name(), bytes_max)
+        };
+        let format = PollFormat::new(self.head, self.framing, self.bounds, bytes_max);
+        let returned = ReturnedStream::default();
+        let place = Rc::clone(&returned);
+        let stream = Box::new(HttpStream::of_poll(stream, format, &name, has_input, place));
+        let (shard, wait) = (Rc::clone(shard), Some(self.bounds.wait));
+        run_http_stream(
+            shard,
+            self.client,
+            stream,
+            self.subscribe,
+            wait,
+            self.memory,
+        )
+        .await;
+        let mut stream = returned.take()?;
+        if self.framing == Framing::KeepAlive {
+            return Some(stream);
+        }
+        drop(stream.shutdown().await);
+        None
     }
 }
 
@@ -131,19 +175,21 @@ pub(super) async fn admit_websocket(
     check_host_and_origin(relay, request)?;
     let offer = SubprotocolOffer::parse(request.headers())
         .map_err(|error| HttpProblem::bad_request(error.to_string()))?;
-    let identity = identify(relay, request, &offer).await?;
+    let transport = TransportKind::WebSocket;
+    let identity = identify(relay, request, &offer, transport).await?;
     let encoding = offer.encoding.unwrap_or_default();
-    let admitted = admit_identity(shard, identity, address, encoding, TransportKind::WebSocket)?;
+    let admitted = admit_identity(shard, identity, address, encoding, transport)?;
     Ok((admitted, switching_protocols(key, offer.encoding)))
 }
 
-/// Admits the client of an event stream, or returns the reason to refuse it.
-pub(super) async fn admit_event_stream(
+/// Admits a client without a WebSocket, or returns the reason to refuse it.
+pub(super) async fn admit_events_request(
     shard: &Rc<ShardContext>,
     newcomer: ConnectingPeer,
     address: IpAddr,
+    transport: TransportKind,
     request: &Request<Incoming>,
-) -> Result<AdmittedStream, HttpProblem> {
+) -> Result<AdmittedRequest, HttpProblem> {
     let relay = &shard.relay;
     charge_newcomer(relay, newcomer, address)?;
     if request.method() != Method::GET {
@@ -151,21 +197,24 @@ pub(super) async fn admit_event_stream(
     }
     check_not_draining(relay)?;
     check_host_and_origin(relay, request)?;
-    let wanted = EventStreamRequest::parse(request)?;
-    let identity = identify(relay, request, &SubprotocolOffer::default()).await?;
+    let wanted = EventsRequest::parse(transport, request)?;
+    let bounds = wanted.bounds;
+    let offer = SubprotocolOffer::default();
+    let identity = identify(relay, request, &offer, transport).await?;
     let topics_max = relay.live().config.limits.topics_per_subscribe;
     let subscribe = wanted.into_subscribe(&identity.grant, topics_max)?;
     let head = ResponseHead::new(relay, request.headers());
     let memory = relay.publisher.memory();
     let memory = memory
-        .reserve(MemoryUse::ClientConnections, EVENT_STREAM_BYTES)
+        .reserve(MemoryUse::ClientConnections, HTTP_STREAM_BYTES)
         .map_err(|MemoryExceeded| capacity_problem(relay, Limit::Memory))?;
     let json = EnvelopeEncoding::Json;
-    let client = admit_identity(shard, identity, address, json, TransportKind::Sse)?;
-    Ok(AdmittedStream {
-        client,
+    Ok(AdmittedRequest {
+        client: admit_identity(shard, identity, address, json, transport)?,
         subscribe,
         head,
+        bounds,
+        framing: Framing::of_request(request),
         memory,
     })
 }
@@ -175,16 +224,20 @@ async fn identify(
     relay: &Relay,
     request: &Request<Incoming>,
     offer: &SubprotocolOffer<'_>,
+    transport: TransportKind,
 ) -> Result<Identity, HttpProblem> {
     let identity = authenticate_request(relay, request, offer).await?;
     check_no_body(request)?;
     // Fetching a key may have taken a while; a client admitted during a drain would not be told
     // of it.
     check_not_draining(relay)?;
-    relay
-        .limits
-        .charge_user_handshake(&user_key(&identity))
-        .map_err(|exceeded| handshake_limit_problem(relay, exceeded))?;
+    let user = user_key(&identity);
+    let charged = match transport {
+        TransportKind::WebSocket | TransportKind::Sse => relay.limits.charge_user_handshake(&user),
+        // Like a Subscribe that is not the first of a connection.
+        TransportKind::Poll => relay.limits.charge_message(&user, MessageCharge::User),
+    };
+    charged.map_err(|exceeded| handshake_limit_problem(relay, exceeded))?;
     Ok(identity)
 }
 
@@ -227,6 +280,10 @@ fn admit_identity(
         .map_err(|limit| capacity_problem(relay, limit))?;
     let UserKey { tenant, user } = admitted.account.user_key();
     let connection = admitted.account.key();
+    if !transport.is_lasting() {
+        // Would fill the log.
+        return Ok(admitted);
+    }
     let (encoding, transport) = (encoding.name(), transport.name());
     log_repeated!(RepeatedLine::ClientConnected, %connection, %tenant, %user, %address, transport, encoding);
     Ok(admitted)

@@ -9,10 +9,10 @@ use sidewire_protocol::{
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::event_stream::confirmation_frame;
+use super::http_stream::{event_confirmation, poll_confirmation};
 use crate::{
     auth::Identity,
-    hub::{ConnectionProfile, ConnectionRecord, HubConnection, TransportKind},
+    hub::{ConnectionProfile, ConnectionRecord, HubConnection},
     limits::{ConnectionPermit, Limit, UserKey},
     memory::{MemoryExceeded, MemoryUse},
     outbox::{Outbox, WriteProgress},
@@ -20,6 +20,7 @@ use crate::{
     repeated::{RepeatedLine, log_repeated},
     scheduler::Cost,
     telemetry::CloseLabel,
+    transport::TransportKind,
 };
 
 /// Bytes that a connection takes besides its subscriptions, its messages and its queued frames:
@@ -58,7 +59,11 @@ impl AdmittedClient {
         transport: TransportKind,
     ) -> Result<Self, Limit> {
         let permit = shard.relay.limits.admit_connection(who, peer)?;
-        let outbox = Rc::new(Outbox::with_encoding(encoding, &shard.outboxes));
+        let outbox = Outbox::with_encoding(encoding, &shard.outboxes);
+        let outbox = Rc::new(match transport {
+            TransportKind::Poll => outbox.for_stored_events(),
+            TransportKind::WebSocket | TransportKind::Sse => outbox,
+        });
         let profile = ConnectionProfile {
             user: identity.user.clone(),
             address: peer,
@@ -79,7 +84,8 @@ impl AdmittedClient {
         memory
             .try_hold(MemoryUse::ClientConnections, CONNECTION_BYTES)
             .map_err(|MemoryExceeded| Limit::Memory)?;
-        let has_reconnected = shard.relay.metrics.connection_opened(permit.user());
+        let metrics = &shard.relay.metrics;
+        let has_reconnected = metrics.connection_opened(transport, permit.user());
         let account = ConnectionGuard::open(shard, hub.record(), permit);
         if let Some(confirmation) = confirmation {
             hub.charge(account.queue_reply(&confirmation));
@@ -127,8 +133,10 @@ impl ConnectionGuard {
         record: &Rc<ConnectionRecord>,
         permit: ConnectionPermit,
     ) -> Self {
-        shard.hub.tally().connections.add(1);
-        shard.hub.tally().connections_opened.add(1);
+        let transport = record.profile().transport;
+        let tally = shard.hub.tally();
+        tally.connections.of(transport).add(1);
+        tally.connections_opened.of(transport).add(1);
         Self {
             shard: Rc::clone(shard),
             outbox: Rc::clone(record.outbox()),
@@ -174,6 +182,17 @@ impl ConnectionGuard {
         if let Reply::Error(refusal) = reply {
             relay.metrics.message_refused(refusal.code);
         }
+        if self.transport() == TransportKind::Poll {
+            // It is sent events only.
+            if let Reply::SubscriptionConfirmed { fields, .. } = reply
+                && let Some(position) = &fields.position
+            {
+                let replayed = fields.recovered.then_some(fields.replayed);
+                let confirmation = poll_confirmation(position, replayed);
+                self.outbox().push_reply(confirmation);
+            }
+            return Cost::ZERO;
+        }
         let id = relay.random.uuid_v7(&relay.clock).to_string();
         let envelope = reply.to_envelope(&id, relay.clock.unix_seconds());
         if self.outbox().encoding() == EnvelopeEncoding::Protobuf {
@@ -203,7 +222,7 @@ impl ConnectionGuard {
                 if self.transport() == TransportKind::Sse && fields.position.is_some() =>
             {
                 let position = fields.position.as_ref().filter(|_| fields.replayed == 0);
-                confirmation_frame(json, position)
+                event_confirmation(json, position)
             }
             _ => frame::text_frame(json),
         }
@@ -260,12 +279,17 @@ impl Drop for ConnectionGuard {
         self.record_dropped(self.outbox().discard_all());
         let memory = self.shard.relay.publisher.memory();
         memory.release(MemoryUse::ClientConnections, CONNECTION_BYTES);
-        self.shard.hub.tally().connections.sub(1);
+        let transport = self.transport();
+        self.shard.hub.tally().connections.of(transport).sub(1);
         let user = self.permit.user();
         self.shard
             .relay
             .metrics
-            .connection_closed(self.closed, user);
+            .connection_closed(self.closed, transport, user);
+        if !transport.is_lasting() {
+            // Would fill the log.
+            return;
+        }
         let UserKey { tenant, user } = user;
         let (connection, reason) = (self.key(), self.closed.name());
         let duration_ms = u64::try_from(self.record.age().as_millis()).ok();

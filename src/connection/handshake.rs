@@ -1,4 +1,4 @@
-//! Turns an accepted socket into a WebSocket, or into a stream of server-sent events: reads one HTTP
+//! Turns an accepted socket into a WebSocket, an event stream or the answer to a poll: reads one HTTP
 //! request, and answers it as the admission decides. Knows nothing of the conversation.
 
 use std::{
@@ -27,11 +27,12 @@ use tokio::{
 
 use super::{
     admission::{
-        AdmittedStream, admit_event_stream, admit_websocket, charge_newcomer,
+        AdmittedRequest, admit_events_request, admit_websocket, charge_newcomer,
         check_host_and_origin, client_address, record_refusal,
     },
     admitted::AdmittedClient,
-    event_stream::{EVENT_STREAM_PATH, common_headers, preflight_response},
+    http_stream::{EVENT_STREAM_PATH, POLL_PATH, common_headers, preflight_response},
+    polls::serve_polls,
     stream::Transport,
     task::run_connection,
     visible_refusal::VisibleRefusal,
@@ -40,6 +41,7 @@ use crate::{
     http::{HttpProblem, HttpResponse},
     relay::{Relay, ShardContext},
     scheduler::Cost,
+    transport::TransportKind,
 };
 
 /// Maximum number of bytes that a handshake takes until a head of the default size has arrived:
@@ -78,7 +80,7 @@ pub(super) struct ConnectingPeer {
 /// of its own, since the handshake's state is large and the conversation lasts. Returns `None` if
 /// the client has been refused or took longer than the configured time. `peer` is the address that
 /// connects; `held` is dropped when the client has gone.
-pub async fn serve_stream<S: Transport + 'static, H>(
+pub async fn serve_stream<S: Transport + 'static, H: 'static>(
     shard: Rc<ShardContext>,
     stream: S,
     peer: IpAddr,
@@ -100,7 +102,7 @@ pub(super) fn handshake_deadline(shard: &ShardContext) -> Instant {
 
 /// Performs the handshake with a client by the deadline `until`, which is already running. Drops
 /// `arrival` when the handshake is answered.
-pub(super) async fn serve_stream_until<S: Transport + 'static, H, A>(
+pub(super) async fn serve_stream_until<S: Transport + 'static, H: 'static, A>(
     until: Instant,
     shard: Rc<ShardContext>,
     stream: S,
@@ -115,14 +117,34 @@ pub(super) async fn serve_stream_until<S: Transport + 'static, H, A>(
         return None;
     };
     let (verdict, stream, read_ahead) = accepted?;
+    serve_verdict(shard, verdict, stream, read_ahead, newcomer, held, arrival).await
+}
+
+/// Returns the future that serves a client on which there is a verdict; `None` if it is refused. Drops
+/// `arrival` when the client is answered.
+pub(super) async fn serve_verdict<S: Transport + 'static, H: 'static, A>(
+    shard: Rc<ShardContext>,
+    verdict: Verdict,
+    stream: S,
+    read_ahead: Bytes,
+    newcomer: ConnectingPeer,
+    held: H,
+    arrival: A,
+) -> Option<impl Future<Output = ()> + use<S, H, A>> {
+    let has_input = !read_ahead.is_empty();
     match verdict {
         Verdict::Admitted(admitted) => {
             let served = run_connection(shard, admitted, stream, read_ahead, held);
             Some(Either::Left(served))
         }
-        Verdict::Streaming(admitted) => {
-            let served = admitted.run(shard, stream, !read_ahead.is_empty(), held);
-            Some(Either::Right(served))
+        Verdict::Requested(admitted) if admitted.is_poll() => {
+            let stream = Box::new(stream);
+            let served = serve_polls(shard, admitted, stream, has_input, newcomer, held);
+            Some(Either::Right(Either::Left(served)))
+        }
+        Verdict::Requested(admitted) => {
+            let served = admitted.stream_events(shard, stream, has_input, held);
+            Some(Either::Right(Either::Right(served)))
         }
         Verdict::Refused(refusal) => {
             refusal.close(shard, stream, &read_ahead, arrival).await;
@@ -139,8 +161,8 @@ pub(super) async fn serve_stream_until<S: Transport + 'static, H, A>(
 )]
 pub(super) enum Verdict {
     Admitted(AdmittedClient),
-    /// The client takes server-sent events.
-    Streaming(Box<AdmittedStream>),
+    /// The client takes its events without a WebSocket.
+    Requested(Box<AdmittedRequest>),
     Refused(VisibleRefusal),
 }
 
@@ -242,8 +264,9 @@ async fn answer_request(
 ) -> Result<HttpResponse, Infallible> {
     let relay = &shard.relay;
     let address = client_address(relay, newcomer.peer, request.headers());
-    if is_for_event_stream(relay, &request) {
-        return Ok(answer_event_stream(&shard, newcomer, address, &slot, &request).await);
+    if let Some(transport) = response_transport(relay, &request) {
+        let answered = answer_events_request(&shard, newcomer, address, transport, &slot, &request);
+        return Ok(answered.await);
     }
     let (verdict, response) = match admit_websocket(&shard, newcomer, address, &request).await {
         Ok((admitted, response)) => (Verdict::Admitted(admitted), response),
@@ -259,12 +282,13 @@ async fn answer_request(
     Ok(response)
 }
 
-/// Answers a request for an event stream. If the client is admitted, the stream leaves HTTP before a
+/// Answers a request of a client without a WebSocket. If the client is admitted, the stream leaves HTTP before a
 /// response, and this does not return.
-async fn answer_event_stream(
+async fn answer_events_request(
     shard: &Rc<ShardContext>,
     newcomer: ConnectingPeer,
     address: IpAddr,
+    transport: TransportKind,
     slot: &VerdictSlot,
     request: &Request<Incoming>,
 ) -> HttpResponse {
@@ -272,9 +296,9 @@ async fn answer_event_stream(
     let answer = if request.method() == Method::OPTIONS {
         answer_preflight(relay, newcomer, address, request)
     } else {
-        match admit_event_stream(shard, newcomer, address, request).await {
+        match admit_events_request(shard, newcomer, address, transport, request).await {
             Ok(admitted) => {
-                let verdict = Verdict::Streaming(Box::new(admitted));
+                let verdict = Verdict::Requested(Box::new(admitted));
                 slot.verdict.set(Some(verdict));
                 slot.leaves_now.set(true);
                 return pending().await;
@@ -291,8 +315,15 @@ async fn answer_event_stream(
     response
 }
 
-fn is_for_event_stream<B>(relay: &Relay, request: &Request<B>) -> bool {
-    request.uri().path() == EVENT_STREAM_PATH && relay.live().config.client.sse
+/// Returns the transport of a request without a WebSocket; `None` for every other path, and for those
+/// that the config has turned off.
+fn response_transport<B>(relay: &Relay, request: &Request<B>) -> Option<TransportKind> {
+    let live = relay.live();
+    match request.uri().path() {
+        EVENT_STREAM_PATH if live.config.client.sse => Some(TransportKind::Sse),
+        POLL_PATH if live.config.client.poll => Some(TransportKind::Poll),
+        _ => None,
+    }
 }
 
 /// Answers a browser that asks whether a page may send a request for events.

@@ -5,8 +5,8 @@
 //! (`proxy_header`), then TLS (`tls_handshakes`). `client_address` finds the client's address.
 //! `handshake` turns an HTTP request into a byte stream. `admission` decides on it, with the checks
 //! of `upgrade`, `offer`, `origin` and `authentication`; `visible_refusal` refuses one so that a
-//! browser can see why. `event_stream` lets a client without a WebSocket take server-sent events.
-//! `admitted` is a client that passed the handshake, with
+//! browser can see why. `http_stream` makes a byte stream of one HTTP response, for clients without a
+//! WebSocket: server-sent events and `polls`. `admitted` is a client that passed the handshake, with
 //! its entries in metrics and limits. `conversation` is the protocol as pure functions, `pace` the
 //! client's message rates, and `waiting` the requests that wait for a Subscribe. `stream` is the
 //! only owner of the byte stream; `frame_walk` tells it when no message is in progress. `task`
@@ -20,12 +20,13 @@ mod client_address;
 mod conversation;
 mod deadlines;
 mod entrance;
-mod event_stream;
 mod frame_walk;
 mod handshake;
+mod http_stream;
 mod offer;
 mod origin;
 mod pace;
+mod polls;
 mod proxy_header;
 mod stream;
 mod task;

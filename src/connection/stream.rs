@@ -282,6 +282,11 @@ impl<S: Transport> FrameStream<S> {
         drop(context.flush(&mut adapter));
     }
 
+    /// Returns true if the stream has ended by itself, since what was to be sent is complete.
+    pub(super) fn is_complete(&self) -> bool {
+        self.io.is_complete()
+    }
+
     /// Resets the connection.
     pub(super) fn reset(&self) {
         self.io.reset();

@@ -34,12 +34,13 @@ use crate::{
     backend::{self, BackendTarget, testing::FakeTransport},
     config::Config,
     event::{EventDraft, EventDraftParts},
-    hub::{PublishedEvents, TenantRegistry, TransportKind},
+    hub::{PublishedEvents, TenantRegistry},
     limits::{Limit, UserKey},
     memory::{MemoryLimits, MemoryUse},
     relay::{LiveSettings, RelayBuilder, ShardContext},
     tally::ShardTally,
     telemetry::ScrapeSources,
+    transport::TransportKind,
 };
 
 /// The address that clients connect from.
@@ -393,7 +394,7 @@ impl ConnectionFixture {
     /// Returns the number of connections that have ended for this reason.
     pub(super) fn closed(&self, reason: &str) -> u64 {
         self.metric(&format!(
-            "sidewire_connections_closed_total{{reason=\"{reason}\"}}"
+            "sidewire_connections_closed_total{{transport=\"websocket\",reason=\"{reason}\"}}"
         ))
     }
 
@@ -435,7 +436,8 @@ impl ConnectionFixture {
     pub(super) fn check_nothing_is_left(&self) {
         self.check_sums();
         let tally = self.tally();
-        let left = [&tally.queued, &tally.connections, &tally.subscriptions];
+        let connections = tally.connections.of(TransportKind::WebSocket);
+        let left = [&tally.queued, connections, &tally.subscriptions];
         assert_eq!(left.map(|it| it.get()), [0; 3]);
         assert_eq!(tally.blocked.count(), 0);
         let memory = self.registry.memory();

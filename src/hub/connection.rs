@@ -24,7 +24,7 @@ use crate::{
     limits::LimitExceeded,
     memory::MemoryExceeded,
     outbox::Outbox,
-    planted::mark_seen,
+    planted::{fault, mark_seen},
     scheduler::{Cost, WorkTicket},
 };
 
@@ -147,6 +147,10 @@ impl HubConnection {
         resume_from: Option<Result<Position, EpochError>>,
     ) -> Result<Option<SubscribeConfirmation>, SubscribeError> {
         let member = &mut self.member;
+        let is_only = member.record().profile().transport.is_response();
+        if is_only && !fault!(KeepsWhatCameBefore) {
+            member.forget_delivered();
+        }
         let position = member.subscribe(topics, topics_max)?;
         let Some(from) = resume_from else {
             return Ok(Some(SubscribeConfirmation {

@@ -254,7 +254,9 @@ impl TenantIndex {
                     }
                     ClientEventOutcome::CatchingUp => counts.catching_up += 1,
                     ClientEventOutcome::NoRoom => counts.outbox_full += 1,
-                    ClientEventOutcome::OfferedBefore | ClientEventOutcome::Ended => {}
+                    ClientEventOutcome::OfferedBefore
+                    | ClientEventOutcome::Unwanted
+                    | ClientEventOutcome::Ended => {}
                 }
             });
         }

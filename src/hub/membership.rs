@@ -167,6 +167,20 @@ impl TenantMember {
         Ok(self.add_topics(new)?)
     }
 
+    /// Drops the events that were delivered before the connection's only Subscribe, as if it joined
+    /// now: a replay brings them in their place, and without one they come before it.
+    pub(super) fn forget_delivered(&mut self) {
+        let dropped = self.outbox().discard_stored();
+        let tally = self.hub.tally();
+        tally.dropped_catching_up.add(dropped);
+        tally.queued.sub(dropped);
+        let from = self.here.taken.get().offset;
+        self.implicit.from = from;
+        self.topics
+            .values_mut()
+            .for_each(|served_from| *served_from = from);
+    }
+
     /// Adds topics that the connection does not have, and returns its position.
     fn add_topics(&mut self, new: TopicSet) -> Result<Position, MemoryExceeded> {
         let bytes = new.iter().map(subscription_bytes).sum();

@@ -58,9 +58,7 @@ pub use registry::{
     KeptEvent, KeptTenant, KeptWindow, RegistryLimits, TenantRegistry, TenantSnapshot, TenantsFull,
 };
 pub use revocation::{ReplayCut, RevokedTopics};
-pub use roster::{
-    ConnectionFilter, ConnectionProfile, ConnectionRecord, ListedConnection, TransportKind,
-};
+pub use roster::{ConnectionFilter, ConnectionProfile, ConnectionRecord, ListedConnection};
 pub use shard::{LOOK_INTERVAL, ShardHub};
 
 use crate::tally::ShardTally;

@@ -30,6 +30,8 @@ pub(super) enum ReliefCandidate {
     OldEvent(Instant),
     /// A message began to arrive at this time. The oldest is closed first.
     BegunMessage(Instant),
+    /// It is a poll, with subscriptions of this many bytes. The largest is closed first.
+    Poll(Reverse<usize>),
     /// Its subscriptions take this many bytes. The largest is closed first.
     Subscriptions(Reverse<usize>),
 }
@@ -107,8 +109,11 @@ impl MemoryRelief {
         let (kind, within_kind) = match candidate {
             ReliefCandidate::OldEvent(placed) => (0, age(placed)),
             ReliefCandidate::BegunMessage(began) => (1, age(began)),
-            ReliefCandidate::Subscriptions(Reverse(bytes)) => {
+            ReliefCandidate::Poll(Reverse(bytes)) => {
                 (2, WITHIN_KIND_MAX.saturating_sub(bytes as u64))
+            }
+            ReliefCandidate::Subscriptions(Reverse(bytes)) => {
+                (3, WITHIN_KIND_MAX.saturating_sub(bytes as u64))
             }
         };
         kind << KIND_SHIFT | within_kind.min(WITHIN_KIND_MAX)
@@ -130,6 +135,8 @@ mod tests {
             ReliefCandidate::OldEvent(later),
             ReliefCandidate::BegunMessage(relief.began),
             ReliefCandidate::BegunMessage(later),
+            ReliefCandidate::Poll(Reverse(2)),
+            ReliefCandidate::Poll(Reverse(1)),
             ReliefCandidate::Subscriptions(Reverse(2)),
             ReliefCandidate::Subscriptions(Reverse(1)),
         ];

@@ -11,34 +11,18 @@ use std::{
 };
 
 use sidewire_presence::ConnectionKey;
-use sidewire_protocol::{EnvelopeEncoding, Topic, UserName, named_values};
+use sidewire_protocol::{EnvelopeEncoding, Topic, UserName};
 use tokio::time::Instant;
 
 use super::{
     index::{TenantIndex, TopicMembers},
     subscribers::ConnectionId,
 };
-use crate::outbox::Outbox;
+use crate::{outbox::Outbox, transport::TransportKind};
 
 /// Connections that a page looks at on a shard beyond those that it may list, if not all of them
 /// match its filter.
 const PASSED_OVER_MAX: usize = 1_000;
-
-/// The way in which a client is connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TransportKind {
-    /// A WebSocket.
-    WebSocket,
-    /// Server-sent events, without a way back.
-    Sse,
-}
-
-named_values! {
-    impl TransportKind {
-        WebSocket = "websocket",
-        Sse = "sse",
-    }
-}
 
 /// Who a connection belongs to, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -99,6 +99,11 @@ impl<V> SubscriptionMap<V> {
         self.covering(topic).next().is_some()
     }
 
+    /// Returns the values of all subscribed topics.
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.exact.values_mut().chain(self.wildcards.values_mut())
+    }
+
     /// Returns the subscribed topics.
     pub(super) fn topics(&self) -> impl Iterator<Item = &Topic> {
         self.exact.keys().chain(self.wildcards.topics())

@@ -73,6 +73,11 @@ impl<V> WildcardMap<V> {
         removed
     }
 
+    /// Returns the values.
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.0.iter_mut().flat_map(|tree| tree.0.values_mut())
+    }
+
     /// Returns the wildcards.
     pub(super) fn topics(&self) -> impl Iterator<Item = &Topic> {
         let tree = self.0.as_ref();

@@ -35,6 +35,8 @@ pub enum ClientEventOutcome {
     /// The event is dropped, because the outbox is full, or because there is no JSON of it and the
     /// connection needs that.
     NoRoom,
+    /// The connection takes no events of clients.
+    Unwanted,
     /// The connection is ending and takes no more events.
     Ended,
 }
@@ -92,6 +94,9 @@ impl Outbox {
         let mut state = self.state.borrow_mut();
         if state.taken == offer.number {
             return ClientEventOutcome::OfferedBefore;
+        }
+        if state.takes_stored_only {
+            return ClientEventOutcome::Unwanted;
         }
         if self.signals.ending().is_some()
             || state.close_queued

@@ -83,6 +83,11 @@ impl OutboundFrame {
         !matches!(self, Self::Own(_))
     }
 
+    /// Returns true if the frame is an event of a backend, which is in the log.
+    pub(super) fn is_stored_event(&self) -> bool {
+        self.queued_event().is_some_and(|event| event.offset > 0)
+    }
+
     /// Returns true if the frame is an event of a backend on its first way to the connection, so
     /// that its age when it is written is the time that the relay took.
     pub(super) fn is_live(&self) -> bool {

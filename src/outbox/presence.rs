@@ -20,7 +20,7 @@ pub enum PresenceOutcome {
     /// The connection must be sent what it sees later: it is catching up, its outbox is full, or it
     /// is owed another message.
     Owed,
-    /// The connection is ending and takes no more messages.
+    /// The connection takes no presence, or is ending and takes no more messages.
     Ended,
 }
 
@@ -43,6 +43,9 @@ impl Outbox {
         frame: impl FnOnce(bool) -> Result<Rc<OutboundFrame>, NoJson>,
     ) -> PresenceOutcome {
         let mut state = self.state.borrow_mut();
+        if state.takes_stored_only {
+            return PresenceOutcome::Ended;
+        }
         if state.source == EventSource::Log || state.owes_presence || self.is_full(&state) {
             return PresenceOutcome::Owed;
         }
@@ -69,7 +72,11 @@ impl Outbox {
         frame: impl FnOnce(bool) -> Result<Rc<OutboundFrame>, NoJson>,
     ) -> bool {
         let has_left = state.source == EventSource::None;
-        if has_left || state.close_queued || self.signals.ending().is_some() {
+        if has_left
+            || state.takes_stored_only
+            || state.close_queued
+            || self.signals.ending().is_some()
+        {
             return false;
         }
         match frame(state.json) {

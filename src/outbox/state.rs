@@ -43,6 +43,8 @@ pub(super) struct OutboxState {
     pub(super) owes_presence: bool,
     /// True if a backend has ended subscriptions of the connection, which has to carry that out.
     pub(super) has_revocation: bool,
+    /// True if the connection takes no events of clients, and no presence.
+    pub(super) takes_stored_only: bool,
     /// True once a Close frame is queued or written: nothing may follow it.
     pub(super) close_queued: bool,
 }

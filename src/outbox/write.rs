@@ -132,6 +132,23 @@ impl Outbox {
         events
     }
 
+    /// Drops the queued events of backends. Nothing may be written yet. Returns their number.
+    pub fn discard_stored(&self) -> u64 {
+        let mut state = self.state.borrow_mut();
+        debug_assert_eq!(state.head_written, 0, "a frame is begun");
+        let before = state.queue.len();
+        let mut bytes = 0;
+        state.queue.retain(|frame| {
+            let is_stored = frame.is_stored_event();
+            bytes += if is_stored { frame.bytes().len() } else { 0 };
+            !is_stored
+        });
+        state.bytes -= bytes;
+        let dropped = before - state.queue.len();
+        self.return_queue(&mut state);
+        dropped as u64
+    }
+
     /// Drops everything, including a begun frame, because nothing more will be written. Returns
     /// the number of events dropped.
     pub fn discard_all(&self) -> u64 {

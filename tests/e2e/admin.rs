@@ -89,7 +89,8 @@ async fn a_user_is_disconnected_from_all_shards_and_no_other_user_is() {
     }
     let mut back = relay.connect("acme", "ann").await;
     back.nothing_more().await;
-    let series = "sidewire_connections_closed_total{reason=\"disconnected\"}";
+    let series =
+        "sidewire_connections_closed_total{transport=\"websocket\",reason=\"disconnected\"}";
     relay.metrics_where(|metrics| metrics[series] == 5.0).await;
     assert!(relay.stop().await);
 }

@@ -22,7 +22,8 @@ async fn assert_all_gone(relay: &TestRelay) {
 
 /// Waits until this many connections have ended for this reason.
 async fn assert_counted(relay: &TestRelay, reason: &str, count: usize) {
-    let name = format!("sidewire_connections_closed_total{{reason=\"{reason}\"}}");
+    let name =
+        format!("sidewire_connections_closed_total{{transport=\"websocket\",reason=\"{reason}\"}}");
     relay
         .metrics_where(|metrics| metrics[&name] == count as f64)
         .await;

@@ -157,7 +157,8 @@ async fn the_close_for_a_violation_reaches_a_client_that_keeps_sending() {
         assert_eq!(client.receive().await.unwrap(), None);
         assert!(!client.was_reset());
     }
-    let broken = "sidewire_connections_closed_total{reason=\"protocol_error\"}";
+    let broken =
+        "sidewire_connections_closed_total{transport=\"websocket\",reason=\"protocol_error\"}";
     relay.metrics_where(|metrics| metrics[broken] == 20.0).await;
     assert!(relay.stop().await);
 }

@@ -3,42 +3,20 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use sidewire::config::{BackendUrl, Config, WebOrigin};
+use sidewire::config::WebOrigin;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::Semaphore,
     time::timeout,
 };
 
 use crate::{
-    ingest_support::{Call, EVENTS, list},
+    ingest_support::{Call, list},
     json_client::JsonClient,
+    response_support::{ORIGIN, deciding_backend, position, post, start},
     support::{INGEST_KEY, PATIENCE, TestRelay, token, token_subscribing, token_with},
-    vocabulary::TestSchema,
 };
-
-const ORIGIN: &str = "https://app.example";
-
-fn start(settings: impl FnOnce(&mut Config)) -> TestRelay {
-    TestRelay::serving(TestSchema::Generic, settings)
-}
-
-/// Posts an event about the topic, and returns its position as text.
-async fn post(relay: &TestRelay, topic: &str, data: Value) -> String {
-    let event = json!({"event": {"type": "test", "data": data}});
-    let call = Call::event(&format!("{EVENTS}?topic={topic}"), &event);
-    let answer = call.answer(relay).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    position(&answer.json()["position"])
-}
-
-fn position(position: &Value) -> String {
-    let epoch = position["epoch"].as_str().unwrap();
-    // JSON leaves a zero out.
-    let offset = position["offset"].as_str().unwrap_or("0");
-    format!("{epoch}:{offset}")
-}
 
 /// An event of the stream, as its lines say.
 #[derive(Debug, Default, PartialEq)]
@@ -554,7 +532,7 @@ async fn a_stream_is_listed_as_one_and_ends_when_its_client_goes() {
     assert_eq!(listing["connections"][0]["transport"], "sse");
     assert_eq!(listing["connections"][0]["encoding"], "json");
     drop(stream);
-    let closed = "sidewire_connections_closed_total{reason=\"client\"}";
+    let closed = "sidewire_connections_closed_total{transport=\"sse\",reason=\"client\"}";
     relay.metrics_where(|metrics| metrics[closed] == 1.0).await;
 
     // Whatever a client sends besides its request ends the stream, also together with it.
@@ -565,7 +543,7 @@ async fn a_stream_is_listed_as_one_and_ends_when_its_client_goes() {
         .write_all(b"GET / HTTP/1.1\r\n\r\n")
         .await
         .unwrap();
-    let closed = "sidewire_connections_closed_total{reason=\"lost\"}";
+    let closed = "sidewire_connections_closed_total{transport=\"sse\",reason=\"lost\"}";
     relay.metrics_where(|metrics| metrics[closed] == 1.0).await;
     let bearer = format!("{}\r\n\r\nmore", token("acme", "ann"));
     drop(EventSource::bearing(&relay, &bearer, "topic=a:1").await);
@@ -614,29 +592,10 @@ async fn a_token_subscribes_a_stream_to_its_topics() {
     assert!(relay.stop().await);
 }
 
-/// Answers the questions of the relay with these topics, one for each permit.
-async fn backend(allow: &'static [&'static str], permits: Arc<Semaphore>) -> BackendUrl {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/subscribe", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((mut asked, _)) = listener.accept().await {
-            let mut question = vec![0; 64 * 1024];
-            let read = asked.read(&mut question).await.unwrap();
-            assert!(read > 0);
-            permits.acquire().await.unwrap().forget();
-            let body = json!({ "allow": allow }).to_string();
-            let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n";
-            let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
-            asked.write_all(answer.as_bytes()).await.unwrap();
-        }
-    });
-    BackendUrl::parse(&url).unwrap()
-}
-
 #[tokio::test]
 async fn a_backend_decides_before_the_response_begins() {
     let permits = Arc::new(Semaphore::new(0));
-    let url = backend(&["a:1"], Arc::clone(&permits)).await;
+    let url = deciding_backend(&["a:1"], Arc::clone(&permits)).await;
     let relay = start(|config| {
         config.auth.subscribe.url = Some(url);
         config.client.origins = vec![WebOrigin::parse(ORIGIN).unwrap()];
@@ -648,10 +607,13 @@ async fn a_backend_decides_before_the_response_begins() {
     let query = format!("topic=a:1&since={before}");
     let allowed = async {
         let mut stream = EventSource::open(&relay, "ann", &query).await;
-        // It came while the backend was asked, so it is no position to resume from.
-        let (id, event) = stream.message().await;
-        assert_eq!((id, &event["event"]["data"]), (None, &json!(1)));
-        assert_eq!(stream.confirmed().await.1["recovered"], true);
+        let (_, confirmed) = stream.confirmed().await;
+        assert_eq!(
+            (&confirmed["recovered"], &confirmed["replayed"]),
+            (&json!(true), &json!("1"))
+        );
+        // It came while the backend was asked, and is part of the replay.
+        assert_eq!(stream.event().await.1, json!(1));
         stream
     };
     let meanwhile = async {

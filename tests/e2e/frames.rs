@@ -44,7 +44,8 @@ impl Neighbour {
 /// neighbour is unaffected.
 async fn assert_counted(relay: &TestRelay, reason: &str, count: usize) {
     assert_ne!(count, 0);
-    let name = format!("sidewire_connections_closed_total{{reason=\"{reason}\"}}");
+    let name =
+        format!("sidewire_connections_closed_total{{transport=\"websocket\",reason=\"{reason}\"}}");
     relay
         .metrics_where(|metrics| metrics[&name] == count as f64)
         .await;

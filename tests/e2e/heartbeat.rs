@@ -43,7 +43,8 @@ async fn a_client_without_a_sign_of_life_is_pinged_and_closed_with_4004_and_othe
     }
     relay
         .metrics_where(|metrics| {
-            metrics["sidewire_connections_closed_total{reason=\"idle\"}"] == 1.0
+            metrics["sidewire_connections_closed_total{transport=\"websocket\",reason=\"idle\"}"]
+                == 1.0
         })
         .await;
     alive.nothing_more().await;

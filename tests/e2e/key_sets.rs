@@ -303,7 +303,8 @@ async fn clients_of_a_key_that_has_left_the_set_are_disconnected_if_configured()
         assert!(is_let_in(&relay, OLD.token("new")).await);
         if closes {
             assert_eq!(leaver.closed().await.0, 4001);
-            let series = "sidewire_connections_closed_total{reason=\"key_removed\"}";
+            let series =
+                "sidewire_connections_closed_total{transport=\"websocket\",reason=\"key_removed\"}";
             relay.metrics_where(|metrics| metrics[series] == 1.0).await;
         } else {
             leaver.nothing_more().await;
@@ -330,7 +331,8 @@ async fn the_key_of_the_newest_token_decides_whether_its_removal_disconnects() {
     assert_eq!(leaver.error().await.error_code, "AUTHENTICATION_FAILED");
     assert_eq!(leaver.closed().await.0, 4001);
     stayer.nothing_more().await;
-    let series = "sidewire_connections_closed_total{reason=\"key_removed\"}";
+    let series =
+        "sidewire_connections_closed_total{transport=\"websocket\",reason=\"key_removed\"}";
     relay.metrics_where(|metrics| metrics[series] == 1.0).await;
     drop(stayer);
     assert!(relay.stop().await);

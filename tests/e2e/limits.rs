@@ -324,7 +324,7 @@ async fn a_client_that_keeps_being_refused_is_closed_with_4005() {
         assert_eq!(error["errorCode"], "VALIDATION_ERROR");
     }
     assert_eq!(client.closed().await.0, 4005);
-    let closed = "sidewire_connections_closed_total{reason=\"refused\"}";
+    let closed = "sidewire_connections_closed_total{transport=\"websocket\",reason=\"refused\"}";
     relay.metrics_where(|metrics| metrics[closed] == 1.0).await;
     assert!(relay.stop().await);
 }

@@ -71,8 +71,10 @@ mod ingest_query;
 mod ingest_refusals;
 mod ingest_spellings;
 mod ingest_support;
+mod polls;
 mod preconditions;
 mod presence_listing;
 
+mod response_support;
 mod resume;
 mod resume_load;

@@ -33,7 +33,10 @@ async fn assert_counted(relay: &TestRelay, status: u16, count: usize) {
         .metrics_where(|metrics| metrics[&name] == count as f64)
         .await;
     let metrics = relay.metrics().await;
-    assert_eq!(metrics["sidewire_connections_opened_total"], 0.0);
+    assert_eq!(
+        metrics["sidewire_connections_opened_total{transport=\"websocket\"}"],
+        0.0
+    );
     assert_eq!(metrics["sidewire_tenants"], 0.0);
 }
 

@@ -64,7 +64,7 @@ async fn a_client_that_does_not_read_is_reset_and_others_lose_nothing() {
     let begun = Instant::now();
     relay
         .metrics_where(|metrics| {
-            metrics["sidewire_connections_closed_total{reason=\"too_slow\"}"] == 1.0
+            metrics["sidewire_connections_closed_total{transport=\"websocket\",reason=\"too_slow\"}"] == 1.0
         })
         .await;
     assert!(begun.elapsed() < WRITE_TIMEOUT + PATIENCE / 4);
@@ -99,7 +99,8 @@ async fn a_client_that_floods_and_reads_nothing_is_reset() {
     );
     relay
         .metrics_where(|metrics| {
-            metrics["sidewire_connections_closed_total{reason=\"reset\"}"] == 1.0
+            metrics["sidewire_connections_closed_total{transport=\"websocket\",reason=\"reset\"}"]
+                == 1.0
         })
         .await;
     assert!(relay.stop().await);

@@ -29,7 +29,10 @@ async fn a_peer_that_takes_too_long_for_a_handshake_is_dropped() {
         .metrics_where(|metrics| metrics["sidewire_handshakes_timed_out_total"] == 3.0)
         .await;
     let metrics = relay.metrics().await;
-    assert_eq!(metrics["sidewire_connections_opened_total"], 1.0);
+    assert_eq!(
+        metrics["sidewire_connections_opened_total{transport=\"websocket\"}"],
+        1.0
+    );
     honest.subscribe(&["project:p1"]).await;
     honest.nothing_more().await;
     drop(honest);

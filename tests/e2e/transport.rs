@@ -124,7 +124,7 @@ async fn a_client_that_does_not_read_is_cut_off_over_tls_too_and_the_sums_add_up
     }
     relay
         .metrics_where(|metrics| {
-            metrics["sidewire_connections_closed_total{reason=\"too_slow\"}"] == 1.0
+            metrics["sidewire_connections_closed_total{transport=\"websocket\",reason=\"too_slow\"}"] == 1.0
         })
         .await;
     let metrics = relay.metrics().await;
@@ -186,7 +186,10 @@ async fn a_client_without_tls_or_without_trust_in_the_relay_is_counted() {
         .metrics_where(|metrics| metrics["sidewire_tls_handshakes_failed_total"] == 2.0)
         .await;
     let metrics = relay.metrics().await;
-    assert_eq!(metrics["sidewire_connections_opened_total"], 0.0);
+    assert_eq!(
+        metrics["sidewire_connections_opened_total{transport=\"websocket\"}"],
+        0.0
+    );
     assert!(relay.stop().await);
 }
 
@@ -206,7 +209,10 @@ async fn a_trusted_proxy_begins_with_a_proxy_header_and_no_other_peer_does() {
     bare.ended().await;
     let metrics = relay.metrics().await;
     assert_eq!(metrics["sidewire_proxy_headers_malformed_total"], 1.0);
-    assert_eq!(metrics["sidewire_connections_opened_total"], 1.0);
+    assert_eq!(
+        metrics["sidewire_connections_opened_total{transport=\"websocket\"}"],
+        1.0
+    );
     drop(client);
     assert!(relay.stop().await);
 

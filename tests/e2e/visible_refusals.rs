@@ -83,7 +83,10 @@ async fn a_browser_without_a_valid_token_sees_4401() {
     }
     let metrics = relay.metrics().await;
     assert_eq!(metrics[&refusals(401)], count);
-    assert_eq!(metrics["sidewire_connections_opened_total"], 0.0);
+    assert_eq!(
+        metrics["sidewire_connections_opened_total{transport=\"websocket\"}"],
+        0.0
+    );
     assert_eq!(metrics["sidewire_tenants"], 0.0);
     let failures: f64 = metrics
         .iter()
@@ -138,7 +141,10 @@ async fn a_browser_beyond_a_cap_sees_4429_and_when_to_return() {
     assert_eq!(metrics[&refusals(429)], 2.0);
     let exceeded = "sidewire_limits_exceeded_total{limit=\"user_connections\"}";
     assert_eq!(metrics[exceeded], 2.0);
-    assert_eq!(metrics["sidewire_connections_opened_total"], 1.0);
+    assert_eq!(
+        metrics["sidewire_connections_opened_total{transport=\"websocket\"}"],
+        1.0
+    );
     drop(client);
     assert!(relay.stop().await);
 }
@@ -173,7 +179,10 @@ async fn a_browser_that_finds_the_relay_full_sees_4503_and_when_to_return() {
     }
     let metrics = relay.metrics().await;
     assert_eq!(metrics[&refusals(503)], 2.0);
-    assert_eq!(metrics["sidewire_connections_opened_total"], 1.0);
+    assert_eq!(
+        metrics["sidewire_connections_opened_total{transport=\"websocket\"}"],
+        1.0
+    );
     drop(client);
     assert!(relay.stop().await);
 }
@@ -291,7 +300,10 @@ async fn a_flood_of_refused_browsers_keeps_no_other_out() {
         .await;
     let metrics = relay.metrics().await;
     assert_eq!(metrics["sidewire_handshakes_timed_out_total"], 0.0);
-    assert_eq!(metrics["sidewire_connections_opened_total"], 20.0);
+    assert_eq!(
+        metrics["sidewire_connections_opened_total{transport=\"websocket\"}"],
+        20.0
+    );
     drop(open);
     assert!(relay.stop().await);
 }

@@ -130,7 +130,7 @@ pub(super) fn summary(before: Option<&Scrape>, after: &Scrape, now: i64) -> Vec<
         ),
         format!(
             "connects {}   disconnects {}   refused {}   limits {}   dropped {}",
-            counter("sidewire_connections_opened_total"),
+            counters("sidewire_connections_opened_total"),
             counters("sidewire_connections_closed_total"),
             counters("sidewire_handshakes_refused_total"),
             counters("sidewire_limits_exceeded_total"),
@@ -302,8 +302,8 @@ mod tests {
                 "sidewire_build_info{{version=\"1.2.3\"}} 1\n\
                  process_start_time_seconds 1000\n\
                  sidewire_events_ingested_total {events}\n\
-                 sidewire_connections_closed_total{{reason=\"lost\"}} {reason}\n\
-                 sidewire_connections_closed_total{{reason=\"idle\"}} {reason}\n\
+                 sidewire_connections_closed_total{{transport=\"websocket\",reason=\"lost\"}} {reason}\n\
+                 sidewire_connections_closed_total{{transport=\"websocket\",reason=\"idle\"}} {reason}\n\
                  process_cpu_seconds_total {cpu}\n"
             )
         };

@@ -15,6 +15,11 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
     fn set_dead_peer_timeout(&self, timeout: Duration) {
         let _ = timeout;
     }
+
+    /// Returns true if what was to be sent is complete, so that the stream takes nothing more.
+    fn is_complete(&self) -> bool {
+        false
+    }
 }
 
 impl Transport for tokio::net::TcpStream {
@@ -47,6 +52,10 @@ impl<S: Transport + ?Sized> Transport for Box<S> {
 
     fn set_dead_peer_timeout(&self, timeout: Duration) {
         S::set_dead_peer_timeout(self, timeout);
+    }
+
+    fn is_complete(&self) -> bool {
+        S::is_complete(self)
     }
 }
 

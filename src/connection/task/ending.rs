@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hyper::StatusCode;
 use sidewire_protocol::{
     ErrorCode,
     close::CloseReason,
@@ -15,7 +16,12 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::{ConnectionPhase, ConnectionTask, poll::ConnectionStep};
-use crate::{connection::stream::Transport, telemetry::CloseLabel};
+use crate::{
+    connection::{admission::NO_MEMORY, http_stream::refusal_frame, stream::Transport},
+    http::HttpProblem,
+    telemetry::CloseLabel,
+    transport::TransportKind,
+};
 
 impl<S: Transport> ConnectionTask<S> {
     /// Begins to close the connection for this reason.
@@ -32,6 +38,11 @@ impl<S: Transport> ConnectionTask<S> {
         if !ending.drains_outbox() {
             self.account
                 .record_dropped(self.account.outbox().discard_queued());
+        }
+        if self.account.transport() == TransportKind::Poll {
+            // Used unless the answer has begun, and behind what is queued, with which it begins.
+            let problem = self.poll_problem(ending);
+            self.account.outbox().push_reply(refusal_frame(problem));
         }
         let not_authentic = match ending {
             CloseReason::TokenExpired => Some("the token has expired"),
@@ -58,6 +69,33 @@ impl<S: Transport> ConnectionTask<S> {
             self.deadlines.keep_closing_deadlines();
         } else {
             self.set_close_deadline();
+        }
+    }
+
+    /// Returns the answer to a poll that ends for this reason.
+    fn poll_problem(&self, ending: CloseReason) -> HttpProblem {
+        let retry_after = self.account.relay().retry_after();
+        match ending {
+            CloseReason::TokenExpired
+            | CloseReason::KeyRemoved
+            | CloseReason::NewTokenRequested => {
+                HttpProblem::unauthenticated("a new token is required")
+            }
+            CloseReason::Disconnected | CloseReason::RightsReduced => HttpProblem::new(
+                StatusCode::FORBIDDEN,
+                ErrorCode::AuthorizationFailed,
+                "the backend has ended this",
+            ),
+            CloseReason::Drain { retry_after_ms } => {
+                HttpProblem::shutting_down(Duration::from_millis(retry_after_ms.into()))
+            }
+            CloseReason::NoMemory => {
+                HttpProblem::unavailable(ErrorCode::RateLimitExceeded, NO_MEMORY, retry_after)
+            }
+            _ => {
+                let detail = "the answer could not be completed; repeat the poll";
+                HttpProblem::unavailable(ErrorCode::InternalError, detail, retry_after)
+            }
         }
     }
 
@@ -118,6 +156,9 @@ impl<S: Transport> ConnectionTask<S> {
     }
 
     pub(super) fn on_connection_lost(&mut self) -> ConnectionStep {
+        if self.is_open() && self.stream.is_complete() {
+            self.account.closed = CloseLabel::Answered;
+        }
         self.abandon_outbox();
         ConnectionStep::Finished
     }

@@ -4,8 +4,10 @@
 use sidewire_protocol::{close::CloseReason, frame};
 use tokio::time::Instant;
 
-use super::{ConnectionPhase, ConnectionTask, DeadlineKind};
-use crate::{connection::stream::Transport, hub::TransportKind, planted::fault};
+use super::{ConnectionPhase, ConnectionTask, DeadlineKind, open::OpenConnection};
+use crate::{
+    connection::stream::Transport, outbox::Outbox, planted::fault, transport::TransportKind,
+};
 
 impl<S: Transport> ConnectionTask<S> {
     /// Records that the client has sent something.
@@ -26,6 +28,9 @@ impl<S: Transport> ConnectionTask<S> {
     /// Also checks the token against the time of day, which advances while the machine is
     /// suspended and jumps when its clock is set; the deadline does neither.
     pub(super) fn check_idle(&mut self) {
+        if self.account.transport() == TransportKind::Poll {
+            return self.end_wait();
+        }
         let now = Instant::now();
         let is_kept_waiting = !self.is_waiting_for_client();
         let ConnectionPhase::Open(open) = &mut self.phase else {
@@ -56,13 +61,8 @@ impl<S: Transport> ConnectionTask<S> {
             again_or_not => {
                 let ping = match self.account.transport() {
                     TransportKind::WebSocket => Box::new(frame::EMPTY_PING) as Box<[u8]>,
-                    // Tells the client up to where it has everything. The ping is written ahead of what
-                    // is queued, so it has no position if something is.
-                    TransportKind::Sse => {
-                        let is_all_written = self.account.outbox().is_empty();
-                        let position = open.position().filter(|_| is_all_written);
-                        let position = position.map(|position| position.to_string());
-                        frame::relay_frame(frame::PING, position.unwrap_or_default().as_bytes())
+                    TransportKind::Sse | TransportKind::Poll => {
+                        ping_with_position(open, self.account.outbox())
                     }
                 };
                 self.account.outbox().set_ping(ping);
@@ -77,10 +77,20 @@ impl<S: Transport> ConnectionTask<S> {
         self.deadlines.silence = Some(next);
     }
 
+    /// Tells a poll that it has waited for long enough, and up to where it has everything.
+    fn end_wait(&mut self) {
+        self.deadlines.silence = None;
+        if let ConnectionPhase::Open(open) = &self.phase {
+            let ping = ping_with_position(open, self.account.outbox());
+            self.account.outbox().set_ping(ping);
+        }
+    }
+
     /// Applies a shorter ping interval after a reload. (A message in progress keeps its
     /// deadline.)
     pub(super) fn tighten_idle_deadline(&mut self) {
         if let ConnectionPhase::Open(open) = &self.phase
+            && self.account.transport() != TransportKind::Poll
             && let Some(silence) = &mut self.deadlines.silence
         {
             let interval = self.account.relay().live().config.client.ping_interval;
@@ -111,4 +121,13 @@ impl<S: Transport> ConnectionTask<S> {
             self.begin_close(CloseReason::Unfinished);
         }
     }
+}
+
+/// Returns a ping that tells a client up to where it has everything. It is written ahead of what is
+/// queued, so it has no position if something is.
+fn ping_with_position(open: &OpenConnection, outbox: &Outbox) -> Box<[u8]> {
+    let is_all_written = outbox.is_empty() || fault!(PingsTheHead);
+    let position = open.position().filter(|_| is_all_written);
+    let position = position.map(|position| position.to_string());
+    frame::relay_frame(frame::PING, position.unwrap_or_default().as_bytes())
 }

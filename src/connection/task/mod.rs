@@ -27,7 +27,7 @@ use super::{
     admitted::{AdmittedClient, ConnectionGuard},
     conversation::{ClientRequest, ConversationAction, TopicsRequest},
     deadlines::{DeadlineKind, Deadlines, FinalCheck},
-    event_stream::EventStream,
+    http_stream::HttpStream,
     pace::MessageBudget,
     stream::{FrameStream, Transport},
     waiting::WaitingMessages,
@@ -55,15 +55,20 @@ pub fn run_connection<S: Transport, H>(
     }
 }
 
-/// Serves a client that takes server-sent events, beginning with the Subscribe of its request.
-pub(super) fn run_event_stream<H>(
+/// Serves a client without a WebSocket, beginning with the Subscribe of its request. A poll waits for
+/// `wait`, once it is settled that there is nothing to wait for otherwise.
+pub(super) fn run_http_stream<H>(
     shard: Rc<ShardContext>,
     admitted: AdmittedClient,
-    stream: Box<EventStream>,
+    stream: Box<HttpStream>,
     subscribe: TopicsRequest,
+    wait: Option<Duration>,
     held: H,
 ) -> impl Future<Output = ()> {
     let mut connection = ConnectionTask::new(shard, admitted, stream, &[]);
+    if let Some(wait) = wait {
+        connection.deadlines.silence = Some(Instant::now() + wait);
+    }
     let request = ConversationAction::Request(ClientRequest::Subscribe(subscribe));
     connection.carry_out_or_queue(request, 0);
     async move {

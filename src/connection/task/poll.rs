@@ -9,10 +9,7 @@ use super::{
     ConnectionPhase, ConnectionTask, DeadlineKind, offloaded::ReadMessage,
     token_renewal::VerifiedToken,
 };
-use crate::{
-    alarms::Alarm, connection::stream::Transport, hub::TransportKind, outbox::WriteProgress,
-    scheduler::Cost,
-};
+use crate::{alarms::Alarm, connection::stream::Transport, outbox::WriteProgress, scheduler::Cost};
 
 /// Maximum number of queued bytes that are written without waiting for the tenant's quantum. Up
 /// to this size the system call costs more than the copy.
@@ -187,8 +184,8 @@ impl<S: Transport> ConnectionTask<S> {
         let ConnectionPhase::Open(open) = &mut self.phase else {
             return true;
         };
-        // The answer to the Subscribe decides how the response of an event stream begins.
-        if open.unanswered.is_some() && self.account.transport() == TransportKind::Sse {
+        // The answer to the only Subscribe decides how the response begins.
+        if open.unanswered.is_some() && self.account.transport().is_response() {
             return false;
         }
         if self.account.outbox().unwritten_bytes() > WRITTEN_AT_ONCE_MAX {

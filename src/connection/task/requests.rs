@@ -16,12 +16,12 @@ use crate::{
             ClientRequest, Conversation, ConversationAction, MessageKind, ParsedFrame,
             TopicsAnswer, TopicsRequest, rate_limit_refusal,
         },
-        event_stream::refusal_frame,
+        http_stream::refusal_frame,
         stream::Transport,
         waiting::{WAITING_MAX, WaitingMessage},
     },
     http::HttpProblem,
-    hub::{SubscribeConfirmation, SubscribeError, SubscribeProgress, TransportKind},
+    hub::{SubscribeConfirmation, SubscribeError, SubscribeProgress},
     limits::Limit,
     memory::MemoryExceeded,
     scheduler::Cost,
@@ -313,9 +313,9 @@ impl<S: Transport> ConnectionTask<S> {
     /// relay's fault or that of a backend.
     pub(super) fn push_reply(&mut self, reply: &Reply) {
         if let Reply::Error(refusal) = reply
-            && self.account.transport() == TransportKind::Sse
+            && self.account.transport().is_response()
         {
-            return self.refuse_event_stream(refusal);
+            return self.refuse_response(refusal);
         }
         self.queue_reply(reply);
         if matches!(reply, Reply::Error(refusal) if refusal.code != ErrorCode::InternalError)
@@ -326,8 +326,8 @@ impl<S: Transport> ConnectionTask<S> {
         }
     }
 
-    /// Refuses a client that takes server-sent events: its only Subscribe is that of its request.
-    fn refuse_event_stream(&mut self, refusal: &MessageRefusal) {
+    /// Refuses a client of which the only Subscribe is that of its request.
+    fn refuse_response(&mut self, refusal: &MessageRefusal) {
         let problem = HttpProblem::from_refusal(refusal);
         let relay = self.account.relay();
         // Without the message, which quotes the query.

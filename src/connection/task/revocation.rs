@@ -9,6 +9,7 @@ use crate::{
         stream::Transport,
     },
     hub::ReplayCut,
+    transport::TransportKind,
 };
 
 /// Maximum number of topics in a notice, so that making it takes less than a millisecond.
@@ -22,6 +23,12 @@ impl<S: Transport> ConnectionTask<S> {
             return;
         };
         match open.hub.carry_out_revocation() {
+            // The topics of a poll are those of its request, and it is answered once.
+            Some(Ok(topics))
+                if !topics.is_empty() && self.account.transport() == TransportKind::Poll =>
+            {
+                self.begin_close(CloseReason::RightsReduced);
+            }
             Some(Ok(topics)) => {
                 for topics in topics.chunks(NOTICE_TOPICS_MAX) {
                     self.queue_reply(&revocation_notice(topics));

@@ -20,6 +20,7 @@ use crate::{
         wire_testing::{ReceivedFrame, close, decode, take_frame},
     },
     memory::MemoryUse,
+    transport::TransportKind,
 };
 
 /// A handshake that is refused, since its origin is not allowed without a token.
@@ -117,7 +118,8 @@ async fn read_close_frame(stream: &mut (impl AsyncRead + Unpin), unparsed: &mut 
 fn check_refused(fixture: &ConnectionFixture, times: u64) {
     let refused = fixture.metric("sidewire_handshakes_refused_total{status=\"403\"}");
     assert_eq!(refused, times);
-    assert_eq!(fixture.tally().connections_opened.get(), 0);
+    let opened = &fixture.tally().connections_opened;
+    assert_eq!(opened.of(TransportKind::WebSocket).get(), 0);
     assert_eq!(fixture.metric("sidewire_handshakes_timed_out_total"), 0);
     fixture.check_nothing_is_left();
     assert!(

@@ -145,7 +145,7 @@ impl TenantMember {
 
     /// Notes that the client has to be sent the users of topics that it has subscribed to.
     pub(in crate::hub) fn add_snapshots<'t>(&self, topics: impl IntoIterator<Item = &'t Topic>) {
-        if self.presence().is_empty() {
+        if self.presence().is_empty() || self.outbox().takes_stored_only() {
             return;
         }
         let shard = self.key().shard;

@@ -61,7 +61,9 @@ impl ShardHub {
         match candidate {
             ReliefCandidate::OldEvent(_) => memory.is_exceeded(),
             ReliefCandidate::BegunMessage(_) => memory.is_overdrawn(MemoryUse::BegunMessages),
-            ReliefCandidate::Subscriptions(_) => memory.is_overdrawn(MemoryUse::Subscriptions),
+            ReliefCandidate::Poll(_) | ReliefCandidate::Subscriptions(_) => {
+                memory.is_overdrawn(MemoryUse::Subscriptions)
+            }
         }
     }
 
@@ -73,7 +75,7 @@ impl ShardHub {
             ReliefCandidate::BegunMessage(_) => {
                 self.begun_messages.close_oldest();
             }
-            ReliefCandidate::Subscriptions(_) => {
+            ReliefCandidate::Poll(_) | ReliefCandidate::Subscriptions(_) => {
                 let bytes = outbox.release_subscriptions(usize::MAX);
                 self.memory().release(MemoryUse::Subscriptions, bytes);
             }
@@ -110,7 +112,11 @@ impl ShardHub {
                 }
                 let bytes = outbox.subscription_bytes();
                 if closes_subscribers && bytes > 0 {
-                    let candidate = ReliefCandidate::Subscriptions(Reverse(bytes));
+                    // A poll is soon over anyway, and its client has nothing to set up again.
+                    let candidate = match outbox.takes_stored_only() {
+                        true => ReliefCandidate::Poll(Reverse(bytes)),
+                        false => ReliefCandidate::Subscriptions(Reverse(bytes)),
+                    };
                     candidates.push((candidate, Rc::clone(outbox)));
                 }
             });

@@ -162,7 +162,7 @@ impl HubFixture {
 /// A connection of this user, from the same address as all others.
 fn profile(user: UserName) -> ConnectionProfile {
     ConnectionProfile {
-        transport: TransportKind::WebSocket,
+        transport: crate::transport::TransportKind::WebSocket,
         user,
         address: Ipv4Addr::LOCALHOST.into(),
         since: 1_800_000_000,

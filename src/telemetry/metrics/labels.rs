@@ -19,6 +19,8 @@ pub enum CloseLabel {
     BadUtf8,
     /// A frame could not be written within the write deadline (1006).
     Reset,
+    /// A poll was answered.
+    Answered,
     /// The relay closed the connection.
     ByRelay(CloseReason),
 }
@@ -31,6 +33,7 @@ named_values! {
         TooBig = "too_big",
         BadUtf8 = "bad_utf8",
         Reset = "reset",
+        Answered = "answered",
         ..ByRelay(CloseReason)
     }
 }

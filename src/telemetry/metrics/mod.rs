@@ -20,7 +20,7 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use sidewire_protocol::{ErrorCode, schema::SchemaRevision};
+use sidewire_protocol::{ErrorCode, NamedValues, schema::SchemaRevision};
 
 use crate::{
     auth::TokenError,
@@ -28,6 +28,7 @@ use crate::{
     limits::{Limit, UserKey},
     log::ReplayGap,
     tally::ShardTally,
+    transport::TransportKind,
 };
 use histograms::append_shard_histograms;
 use labels::{ConfigReloadResult, EventOrigin, ResumeResult};
@@ -93,7 +94,8 @@ pub struct ScrapeSources<'a> {
 /// The metrics of one relay.
 pub struct Metrics {
     handle: PrometheusHandle,
-    closed: CounterFamily<CloseLabel>,
+    /// By transport.
+    closed: Vec<CounterFamily<CloseLabel>>,
     reconnects: ReconnectMetrics,
     refused: CounterFamily<ErrorCode>,
     resumes: CounterFamily<ResumeResult>,
@@ -188,11 +190,7 @@ impl Metrics {
                 "result",
             ),
             handle: recorder.handle(),
-            closed: register.family(
-                "sidewire_connections_closed_total",
-                "Connections of clients that have ended, by reason.",
-                "reason",
-            ),
+            closed: register.connections_closed(),
             reconnects: ReconnectMetrics::register(&register),
             refused: register.family_without(
                 "sidewire_messages_refused_total",
@@ -208,7 +206,7 @@ impl Metrics {
             ),
             handshakes_refused: register.statuses(
                 "sidewire_handshakes_refused_total",
-                "Handshakes of clients that were refused, by HTTP status, those refused after the upgrade, and event streams whose topics a backend refuses, included.",
+                "Handshakes of clients that were refused, by HTTP status, those refused after the upgrade, and event streams and polls whose topics a backend refuses, included.",
                 HANDSHAKE_REFUSALS,
             ),
             handshakes_timed_out: register.counter(
@@ -337,14 +335,18 @@ impl Metrics {
 
     /// Counts a connection that was opened, if it is a reconnect. Returns true if it is.
     #[must_use]
-    pub fn connection_opened(&self, user: &UserKey) -> bool {
-        self.reconnects.count_if_reconnect(user)
+    pub fn connection_opened(&self, transport: TransportKind, user: &UserKey) -> bool {
+        transport.is_lasting() && self.reconnects.count_if_reconnect(user)
     }
 
     /// Counts a connection of the user that ended.
-    pub fn connection_closed(&self, closed: CloseLabel, user: &UserKey) {
-        self.closed.increment(&closed);
-        self.reconnects.record_departure(user);
+    pub fn connection_closed(&self, closed: CloseLabel, transport: TransportKind, user: &UserKey) {
+        if let Some(family) = self.closed.get(transport.index()) {
+            family.increment(&closed);
+        }
+        if transport.is_lasting() {
+            self.reconnects.record_departure(user);
+        }
     }
 
     /// Counts a client's message that was answered with an ErrorResponse.

@@ -36,7 +36,7 @@ impl ReconnectMetrics {
         Self {
             reconnects: register.counter(
                 "sidewire_reconnects_total",
-                "Connections of clients that were opened within a minute after one of the same user had ended. Of a user with several connections, each that ended counts for one reconnect.",
+                "Connections of clients that were opened within a minute after one of the same user had ended. Of a user with several connections, each that ended counts for one reconnect. Polls do not count.",
                 &[],
             ),
             resumed: register.family(

@@ -6,7 +6,10 @@ use std::marker::PhantomData;
 use hyper::StatusCode;
 use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::PrometheusRecorder;
-use sidewire_protocol::NamedValues;
+use sidewire_protocol::{EnvelopeEncoding, NamedValues, close::CloseReason};
+
+use super::labels::CloseLabel;
+use crate::transport::TransportKind;
 
 /// Registers series, each with its help text.
 pub(super) struct SeriesRegistry<'a>(pub(super) &'a PrometheusRecorder);
@@ -74,6 +77,20 @@ impl SeriesRegistry<'_> {
         CounterFamily(counters, PhantomData)
     }
 
+    /// Registers the counters of connections that have ended, a family for each transport.
+    pub(super) fn connections_closed(&self) -> Vec<CounterFamily<CloseLabel>> {
+        let family = |transport: TransportKind| {
+            self.family_with(
+                "sidewire_connections_closed_total",
+                "Connections of clients that have ended, by transport and reason. Each poll is a connection.",
+                "reason",
+                &[("transport", transport.name())],
+                impossible_ends(transport),
+            )
+        };
+        TransportKind::ALL.into_iter().map(family).collect()
+    }
+
     /// Registers the counters of a metric with the label `status`, one for each of the statuses.
     pub(super) fn statuses(
         &self,
@@ -107,6 +124,36 @@ impl SeriesRegistry<'_> {
             &[("listener", listener)],
             &[],
         )
+    }
+}
+
+/// Returns the reasons for which no connection with this transport ends: only WebSockets are sent
+/// frames, and only polls are answered.
+fn impossible_ends(transport: TransportKind) -> &'static [CloseLabel] {
+    use CloseLabel::{Answered, BadUtf8, ByRelay, ProtocolError, TooBig};
+    const WRONG_FRAME_TYPE: CloseLabel = ByRelay(CloseReason::WrongFrameType {
+        spoken: EnvelopeEncoding::Json,
+    });
+    const UNFINISHED: CloseLabel = ByRelay(CloseReason::Unfinished);
+    match transport {
+        TransportKind::WebSocket => &[Answered],
+        TransportKind::Sse => &[
+            Answered,
+            ProtocolError,
+            TooBig,
+            BadUtf8,
+            WRONG_FRAME_TYPE,
+            UNFINISHED,
+        ],
+        TransportKind::Poll => &[
+            ProtocolError,
+            TooBig,
+            BadUtf8,
+            WRONG_FRAME_TYPE,
+            UNFINISHED,
+            ByRelay(CloseReason::Idle),
+            ByRelay(CloseReason::PresenceOwed),
+        ],
     }
 }
 

@@ -2,21 +2,26 @@
 //! the registry at each scrape.
 
 use metrics::{Counter, Gauge};
+use sidewire_protocol::NamedValues;
 
 use super::{ScrapeSources, register::SeriesRegistry};
 use crate::{
     memory::MemoryUse,
-    tally::ShardTally,
+    tally::{CounterCell, ShardTally, TransportCounters},
     telemetry::{logging, panics},
+    transport::TransportKind,
 };
 
 /// The metrics that each scrape updates.
 pub(super) struct ScrapedMetrics {
     connections: Gauge,
+    /// By transport.
+    transport_connections: [Gauge; TransportKind::COUNT],
     connections_blocked: Gauge,
     connections_blocked_longest: Gauge,
     json_connections: Gauge,
-    connections_opened: Counter,
+    /// By transport.
+    connections_opened: [Counter; TransportKind::COUNT],
     subscriptions: Gauge,
     matched: Counter,
     replayed: Counter,
@@ -60,7 +65,7 @@ fn memory_bytes(register: &SeriesRegistry<'_>, what: &'static str) -> Gauge {
 impl ScrapedMetrics {
     pub(super) fn register(register: &SeriesRegistry<'_>) -> Self {
         const DROPPED: &str = "sidewire_events_dropped_total";
-        const DROPPED_HELP: &str = "Events that were to reach a connection and were not written to it, by reason: too_slow, it was closed with 4003; closed, it ended before; revoked, it lost the topic before it had caught up. Events of clients also for: catching_up, the connection was; outbox_full; inbox_full, that of a shard, counted once for all of its connections.";
+        const DROPPED_HELP: &str = "Events that were to reach a connection and were not written to it, by reason: too_slow, it was closed with 4003; closed, it ended before; revoked, it lost the topic before it had caught up; catching_up, the connection was, or it had yet to begin with its only Subscribe. Events of clients also for: outbox_full; inbox_full, that of a shard, counted once for all of its connections.";
         const JSON: &str = "sidewire_events_rendered_total";
         const JSON_HELP: &str = "Events whose JSON was made, by purpose: delivery, at most once for each event that is posted while a connection of its tenant speaks JSON, including duplicates and events that are then refused with 409 or 503; replay, once for each connection that catches up, and for events of more than 4 KiB once for several that catch up at the same time.";
         Self {
@@ -84,11 +89,20 @@ impl ScrapedMetrics {
                 "Of the connections of clients that are open, those that speak JSON.",
                 &[],
             ),
-            connections_opened: register.counter(
-                "sidewire_connections_opened_total",
-                "Connections of clients that have been opened.",
-                &[],
-            ),
+            transport_connections: TransportKind::ALL.map(|transport| {
+                register.gauge(
+                    "sidewire_transport_connections",
+                    "Connections of clients that are open, by transport.",
+                    &[("transport", transport.name())],
+                )
+            }),
+            connections_opened: TransportKind::ALL.map(|transport| {
+                register.counter(
+                    "sidewire_connections_opened_total",
+                    "Connections of clients that have been opened, by transport. Each poll is a connection.",
+                    &[("transport", transport.name())],
+                )
+            }),
             subscriptions: register.gauge(
                 "sidewire_subscriptions",
                 "Topics subscribed, summed over all connections; implicit topics are not counted.",
@@ -210,8 +224,22 @@ impl ScrapedMetrics {
         let (tallies, registry) = (sources.tallies, sources.registry);
         let sum =
             |cell: fn(&ShardTally) -> u64| -> u64 { tallies.iter().map(|tally| cell(tally)).sum() };
-        self.connections_opened
-            .absolute(sum(|tally| tally.connections_opened.get()));
+        let mut connections = 0;
+        let gauges = self
+            .transport_connections
+            .iter()
+            .zip(&self.connections_opened);
+        for (transport, (open, opened)) in TransportKind::ALL.into_iter().zip(gauges) {
+            let count = |of: fn(&ShardTally) -> &TransportCounters| -> u64 {
+                let counters = tallies.iter().map(|tally| of(tally).of(transport));
+                counters.map(CounterCell::get).sum()
+            };
+            opened.absolute(count(|tally| &tally.connections_opened));
+            let count = count(|tally| &tally.connections);
+            open.set(as_gauge(count));
+            connections += count;
+        }
+        self.connections.set(as_gauge(connections));
         self.matched.absolute(sum(|tally| tally.matched.get()));
         self.replayed.absolute(sum(|tally| tally.replayed.get()));
         self.relayed.absolute(sum(|tally| tally.relayed.get()));
@@ -236,8 +264,6 @@ impl ScrapedMetrics {
         self.client_reads.absolute(sum(|tally| tally.reads.get()));
         self.panics.absolute(panics::panic_count());
         self.log_lines_lost.absolute(logging::lines_lost());
-        self.connections
-            .set(as_gauge(sum(|tally| tally.connections.get())));
         self.connections_blocked
             .set(as_gauge(sum(|tally| tally.blocked.count())));
         let tallies = sources.tallies.iter();

@@ -13,7 +13,7 @@ use sidewire_testing::websocket::{BINARY, TEXT};
 use super::{
     client_messages::{WirePresence, WireTyping},
     messages::{CommentDeleted, EventPlace, WireEnvelope, WirePing, WirePosition, WireTopics},
-    pipe::link,
+    pipe::{LinkKind, link},
     record::{ConnectionEnd, RequestKind, SentRequest},
     session::ClientSession,
     socket::ClientSocket,
@@ -310,7 +310,7 @@ impl ClientSession<'_> {
 
     /// Disappears silently; the relay's kernel notices after a while.
     fn vanish(&mut self) {
-        let (wire, _, link) = link(self.client.link_kind());
+        let (wire, _, link) = link(LinkKind::drawn(&self.client.dice, self.client.is_restless));
         drop(link);
         let socket = std::mem::replace(&mut self.socket, ClientSocket::new(wire, 1));
         let (link, pause) = (self.link.clone(), self.client.dice.millis(1000..15_000));

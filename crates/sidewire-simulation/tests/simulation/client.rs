@@ -80,7 +80,7 @@ impl SimulatedClient {
             grant: TopicGrant::of_user(self.user()),
             claim: self.topics_of_token,
         };
-        let (ours, theirs, link) = link(self.link_kind());
+        let (ours, theirs, link) = link(LinkKind::drawn(&self.dice, self.is_restless));
         if self.dice.percent(50) && !self.is_restless {
             self.shard = self.dice.below(SHARDS);
         }
@@ -122,17 +122,6 @@ impl SimulatedClient {
         };
         session.run().await;
         self.claim_all();
-    }
-
-    pub(super) fn link_kind(&self) -> LinkKind {
-        LinkKind {
-            room_bytes: *self.dice.pick(&[150, 600, 4_000, 64 * 1024]),
-            latency: match self.dice.percent(50) || self.is_restless {
-                true => Duration::ZERO,
-                false => self.dice.millis(1..60),
-            },
-            piece_bytes: *self.dice.pick(&[7, 100, 64 * 1024, 64 * 1024]),
-        }
     }
 
     fn opened(&self, asked: Timestamp, token: &ClientToken, shard: usize) -> usize {

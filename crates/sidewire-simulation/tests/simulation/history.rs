@@ -137,6 +137,27 @@ pub(super) struct CompletenessClaim {
     pub(super) when: Timestamp,
 }
 
+/// A response to a client without a WebSocket.
+#[derive(Debug)]
+pub(super) struct ResponseRecord {
+    pub(super) client: usize,
+    pub(super) tenant: usize,
+    /// Its topics, the implicit ones included.
+    pub(super) topics: TopicBits,
+    pub(super) asked: Timestamp,
+    pub(super) events: Vec<ReceivedEvent>,
+    /// When the client had all of it, or left.
+    pub(super) end: Option<Timestamp>,
+}
+
+/// An event that such a client has received.
+#[derive(Debug)]
+pub(super) struct ReceivedEvent {
+    pub(super) serial: Serial,
+    pub(super) place: EventPlace,
+    pub(super) when: Timestamp,
+}
+
 /// The record of a simulation.
 pub(super) struct History {
     begun: Instant,
@@ -146,6 +167,7 @@ pub(super) struct History {
     pub(super) rights: RefCell<Vec<RightsCall>>,
     pub(super) questions: RefCell<Vec<QuestionRecord>>,
     pub(super) connections: RefCell<Vec<ConnectionRecord>>,
+    pub(super) responses: RefCell<Vec<ResponseRecord>>,
     pub(super) claims: RefCell<Vec<CompletenessClaim>>,
     pub(super) counts: RefCell<BTreeMap<&'static str, u64>>,
     /// The times at which the schema was reloaded.
@@ -163,6 +185,7 @@ impl History {
             rights: RefCell::default(),
             questions: RefCell::default(),
             connections: RefCell::default(),
+            responses: RefCell::default(),
             claims: RefCell::default(),
             counts: RefCell::default(),
             reloads: RefCell::default(),

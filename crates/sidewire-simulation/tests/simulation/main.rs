@@ -2,10 +2,10 @@
 //! connections run on one thread, over in-memory pipes, with paused time. A seed has three or
 //! four tenants that share the names of topics and users, twenty clients that connect and
 //! disconnect, a third of which speak JSON, and which send each other events, show their presence
-//! and replace their tokens, 500 events from five backends, another backend that takes rights
-//! away, in half of the seeds one that is asked about each Subscribe, and reloads of the schema. All that backends and clients sent and received is compared
-//! with a model of the
-//! contract (`checker`).
+//! and replace their tokens, four clients that take server-sent events or poll, 500 events from five
+//! backends, another backend that takes rights away, in half of the seeds one that is asked about
+//! each Subscribe, and reloads of the schema. All that backends and clients sent and received is
+//! compared with a model of the contract (`checker`).
 //!
 //! `SIDEWIRE_SEED=7 cargo test --test simulation` reruns one seed exactly;
 //! `SIDEWIRE_SEEDS=10000` sets the number of seeds.
@@ -33,6 +33,7 @@ mod messages;
 mod pipe;
 mod record;
 mod renewal;
+mod response_client;
 mod rights;
 mod run;
 mod schemas;

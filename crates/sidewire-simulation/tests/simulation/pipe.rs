@@ -18,6 +18,8 @@ use tokio::{
 
 use sidewire::connection::Transport;
 
+use super::dice::Dice;
+
 /// The properties of a link, in both directions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LinkKind {
@@ -26,6 +28,20 @@ pub(super) struct LinkKind {
     pub(super) latency: Duration,
     /// Maximum number of bytes of a write.
     pub(super) piece_bytes: usize,
+}
+
+impl LinkKind {
+    /// Draws a kind of link, which `is_prompt` if it must have no latency.
+    pub(super) fn drawn(dice: &Dice, is_prompt: bool) -> Self {
+        Self {
+            room_bytes: *dice.pick(&[150, 600, 4_000, 64 * 1024]),
+            latency: match dice.percent(50) || is_prompt {
+                true => Duration::ZERO,
+                false => dice.millis(1..60),
+            },
+            piece_bytes: *dice.pick(&[7, 100, 64 * 1024, 64 * 1024]),
+        }
+    }
 }
 
 /// A direction of a link.

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
-use sidewire::{memory::MemoryUse, planted};
+use sidewire::{memory::MemoryUse, planted, transport::TransportKind};
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::mpsc::Receiver,
@@ -17,6 +17,7 @@ use super::{
     dice::Dice,
     history::History,
     known::ResumeModel,
+    response_client::ResponseClient,
     rights::RightsBackend,
     schemas::REVISIONS,
     stage::{PhaseSwitch, StagePhase},
@@ -26,6 +27,8 @@ use super::{
 };
 
 const CLIENTS: usize = 20;
+/// Clients without a WebSocket, half of which poll.
+const RESPONSE_CLIENTS: usize = 4;
 const BACKENDS: usize = 5;
 const EVENTS: usize = 500;
 
@@ -92,7 +95,9 @@ impl SimulationRun {
         let asking = spawn_local(async move { relay.authorizer.run().await });
         let answering = spawn_local(self.subscribe_backend(questions).run());
         let watch = spawn_local(watch_sums(Rc::clone(&self.world)));
-        let clients: Vec<_> = (0..CLIENTS).map(|number| self.client(number)).collect();
+        let clients = (0..CLIENTS).map(|number| self.client(number));
+        let others = (0..RESPONSE_CLIENTS).map(|number| self.response_client(number));
+        let clients: Vec<_> = clients.chain(others).collect();
         let left = Rc::new(Cell::new(EVENTS));
         let backends: Vec<_> = (0..BACKENDS).map(|it| self.backend(it, &left)).collect();
         let meddler = spawn_local(self.interfere());
@@ -144,6 +149,23 @@ impl SimulationRun {
             topics_of_token,
             shard: 0,
             known: ResumeModel::new(implicit),
+            dice,
+        };
+        spawn_local(client.run())
+    }
+
+    fn response_client(&self, number: usize) -> JoinHandle<()> {
+        let number = CLIENTS + number;
+        let dice = Dice::new(self.seed, 100 + number as u64);
+        let client = ResponseClient {
+            world: Rc::clone(&self.world),
+            history: Rc::clone(&self.history),
+            stage: Rc::clone(&self.stage),
+            number,
+            tenant: dice.weighted(&TENANT_WEIGHTS),
+            topics: TopicBits::drawn(&dice, dice.below(4)),
+            polls: number.is_multiple_of(2),
+            at: None,
             dice,
         };
         spawn_local(client.run())
@@ -215,8 +237,9 @@ impl SimulationRun {
         sleep(Duration::from_secs(20)).await;
         for shard in &self.world.shards {
             let tally = shard.shard.hub.tally();
-            let left = [&tally.connections, &tally.subscriptions];
-            assert_eq!(left.map(|cell| cell.get()), [0; 2], "{tally:?}");
+            let connections = TransportKind::ALL.map(|it| tally.connections.of(it).get());
+            let left = (connections, tally.subscriptions.get());
+            assert_eq!(left, ([0; TransportKind::ALL.len()], 0), "{tally:?}");
             assert!(shard.shard.hub.is_empty(), "a tenant is left on a shard");
             // No flow waits for ever to be scheduled.
             assert!(shard.shard.hub.is_idle(), "a flow of work is left");

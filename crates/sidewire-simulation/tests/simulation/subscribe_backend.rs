@@ -29,6 +29,7 @@ use tokio::{
 use super::{
     dice::Dice,
     history::{History, QuestionAnswer, QuestionRecord},
+    response_client::ONLOOKER,
     stage::{PhaseSwitch, StagePhase},
     tokens::TopicGrant,
     topics::{TENANTS, TopicBits, USERS},
@@ -108,7 +109,7 @@ pub(super) fn target() -> Arc<BackendTarget> {
 /// What the users may not subscribe to at present.
 #[derive(Default)]
 pub(super) struct SubscribePolicy {
-    denied: RefCell<[[TopicBits; USERS]; TENANTS.len()]>,
+    denied: RefCell<[[TopicBits; ONLOOKER + 1]; TENANTS.len()]>,
 }
 
 impl SubscribePolicy {

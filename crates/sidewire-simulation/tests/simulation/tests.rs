@@ -70,6 +70,12 @@ const SCHEDULES: &[&str] = &[
     "a newer token while a Subscribe waits for a backend",
     "a user who is seen at rest",
     "a user who is seen at rest and has several connections",
+    "a poll with events",
+    "a poll without events",
+    "a stream that resumed",
+    "a gap without a WebSocket",
+    "a comment",
+    "a response that is cut off",
 ];
 const OCCURRENCES_MIN: u64 = 75;
 
@@ -195,6 +201,9 @@ planted! {
     presence_that_lingers_forever_is_found: ForgetsToEndLingering,
     a_hand_over_by_topic_only_is_found: HandsOverByTopicOnly,
     a_refused_presence_message_that_ends_the_earlier_one_is_found: RefusesAndForgets,
+    events_before_a_replay_that_stay_are_found: KeepsWhatCameBefore,
+    a_position_beyond_an_answer_that_was_cut_is_found: SkipsBehindTheBound,
+    a_comment_ahead_of_queued_events_is_found: PingsTheHead,
 }
 
 #[test]

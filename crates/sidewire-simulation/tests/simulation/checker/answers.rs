@@ -131,16 +131,22 @@ impl AnswerChecker {
         let posts = history.posts.borrow();
         let lost = posts.iter().filter(|post| post.answer.is_none());
         let lost: BTreeSet<_> = lost.flat_map(|post| post.events.iter().copied()).collect();
+        let check = |serial: Serial| {
+            let is_refused = self.refused.contains(&serial)
+                && !self.accepted.contains(&serial)
+                && !lost.contains(&serial);
+            assert!(!is_refused, "event {serial} is delivered though refused");
+        };
         for connection in history.connections.borrow().iter() {
             for heard in &connection.heard {
                 if let FrameContent::Event { serial, .. } = heard.what {
-                    let is_refused = self.refused.contains(&serial)
-                        && !self.accepted.contains(&serial)
-                        && !lost.contains(&serial);
-                    assert!(!is_refused, "event {serial} is delivered though refused");
+                    check(serial);
                 }
             }
         }
+        let responses = history.responses.borrow();
+        let received = responses.iter().flat_map(|it| &it.events);
+        received.for_each(|event| check(event.serial));
     }
 }
 
@@ -199,7 +205,12 @@ fn check_matched(
                 .end
                 .is_none_or(|(end, _)| end.time + GONE_AFTER > post.sent.time)
     });
-    let possible = possible.count() as u64;
+    let responses = history.responses.borrow();
+    let responses = responses.iter().filter(|it| {
+        it.may_be_open(post.tenant, post.sent, answer.when)
+            && it.topics.meets(placed.topics.with_wildcards())
+    });
+    let possible = (possible.count() + responses.count()) as u64;
     assert!(matched <= possible, "{possible} could get it: {placed:?}");
 }
 

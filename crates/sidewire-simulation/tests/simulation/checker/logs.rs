@@ -72,6 +72,11 @@ impl ModelLogs {
                 }
             }
         }
+        for response in history.responses.borrow().iter() {
+            for event in &response.events {
+                logs.insert_event(history, event.serial, event.place);
+            }
+        }
         for log in logs.logs.values_mut() {
             log.window = ModelWindow {
                 is_open: replay.enabled,

@@ -14,6 +14,7 @@ mod rates;
 mod refusals;
 mod replay;
 mod requests;
+mod responses;
 mod revocations;
 mod rights;
 mod shown;
@@ -47,6 +48,7 @@ pub(super) fn check(history: &History, settings: &SimulationSettings, dropped: u
         }
         views.extend(follower.rest_view());
     }
+    responses::check(history, &logs, &mut received);
     presence::check_at_rest(history, &views);
     revocations::check_answers(history, &told);
     authorization::check_asked_once(history, settings);

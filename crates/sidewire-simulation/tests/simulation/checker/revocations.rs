@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{answers::GONE_AFTER, connection::ConnectionChecker, rights::resumed};
 use crate::{
     history::{History, RightsCall, RightsChange, Timestamp},
-    record::RequestKind,
+    record::{ConnectionRecord, RequestKind},
+    response_client::ONLOOKER,
     topics::{TOPICS, TopicBits},
 };
 
@@ -142,12 +143,17 @@ pub(super) fn check_answers(history: &History, told: &BTreeMap<usize, u64>) {
                     .end
                     .is_none_or(|(end, _)| end.time + GONE_AFTER > call.sent.time)
         });
+        let responses = history.responses.borrow();
+        let responses = responses
+            .iter()
+            .filter(|it| call.user == ONLOOKER && it.may_be_open(call.tenant, call.sent, answered));
+        let topics = possible.map(ConnectionRecord::possible_topics);
+        let topics = topics.chain(responses.map(|it| it.topics));
         let most = match call.what {
-            RightsChange::EndSubscriptions(ended) => {
-                let lost = possible.map(|it| (it.possible_topics() & ended).indices().count());
-                lost.sum()
-            }
-            RightsChange::Disconnect { .. } => possible.count(),
+            RightsChange::EndSubscriptions(ended) => topics
+                .map(|topics| (topics & ended).indices().count())
+                .sum(),
+            RightsChange::Disconnect { .. } => topics.count(),
         } as u64;
         let least = told.get(&number).copied().unwrap_or_default();
         assert!(

@@ -26,6 +26,7 @@ from traffic import (
     large_heads,
     no_buffering,
     origins,
+    polls,
     reload,
     server_sent_events,
     slow_reader,
@@ -36,7 +37,7 @@ IDLE = [idle_without_pings, idle_with_pings]
 # In this order: the last ones end the relays.
 SCENARIOS = [
     json_in_subprotocol, binary_in_header, large_heads, origins, client_addresses, no_buffering,
-    server_sent_events, slow_reader, reload, drain, return_of_relay, tokens_are_not_logged,
+    server_sent_events, polls, slow_reader, reload, drain, return_of_relay, tokens_are_not_logged,
 ]
 
 

@@ -90,16 +90,21 @@ def make_certificate(directory):
     (directory / "relay.pem").write_text(both)
 
 
-def request(address, method, path, body=None, headers=None, context=None):
-    """Returns status, headers and body of the answer to an HTTP request."""
+def open_connection(address, context=None):
+    """Returns an HTTP connection, over TLS if there is a context."""
     host, port = address
     if context is None:
-        connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
-    else:
-        connection = http.client.HTTPSConnection(host, port, timeout=PATIENCE)
-        # The address is not the name in the certificate.
-        raw = socket.create_connection(address, timeout=PATIENCE)
-        connection.sock = context.wrap_socket(raw, server_hostname=HOST)
+        return http.client.HTTPConnection(host, port, timeout=PATIENCE)
+    connection = http.client.HTTPSConnection(host, port, timeout=PATIENCE)
+    # The address is not the name in the certificate.
+    raw = socket.create_connection(address, timeout=PATIENCE)
+    connection.sock = context.wrap_socket(raw, server_hostname=HOST)
+    return connection
+
+
+def request(address, method, path, body=None, headers=None, context=None):
+    """Returns status, headers and body of the answer to an HTTP request."""
+    connection = open_connection(address, context)
     try:
         connection.request(method, path, body=body, headers=headers or {})
         answer = connection.getresponse()
@@ -338,6 +343,10 @@ class Proxy:
         before = self.process.children()
         self.process.signal(signal.SIGHUP if self.kind == "nginx" else signal.SIGUSR2)
         wait_for("a new worker", lambda: self.process.children() - before)
+
+    def open_connection(self):
+        """Returns an HTTP connection to the proxy."""
+        return open_connection(("127.0.0.1", self.port), self._context)
 
     def request(self, path, headers=None):
         """Returns status, headers and body of the answer to a GET."""

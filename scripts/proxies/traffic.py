@@ -2,11 +2,12 @@
 client, and what the timeouts and logs of the proxy do."""
 
 import asyncio
+import json
 import secrets
 import time
 
 from bench import SHORT, require
-from processes import PATIENCE, CheckError
+from processes import HOST, PATIENCE, CheckError
 
 from clients import BINARY, ORIGIN, TOPIC, closed, fields, receive_data, refusal
 
@@ -134,6 +135,37 @@ async def server_sent_events(bench):
         require(len((await stream.data())["event"]["data"]["text"]) == 900_000, "it is cut")
     delays.sort()
     return f"50 events one by one, median {delays[25] * 1000:.1f} ms; one of 900 kB"
+
+
+async def polls(bench):
+    """the polls of a client go to the same relay"""
+    connection = bench.proxy.open_connection()
+    headers = {"Host": HOST, "Authorization": f"Bearer {bench.clients.token()}"}
+
+    def poll(query=""):
+        connection.request("GET", f"/poll?topic=room:poll{query}", headers=headers)
+        answer = connection.getresponse()
+        body = answer.read()
+        require(answer.status == 200, f"a poll is answered {answer.status}, {body}")
+        return json.loads(body)
+
+    try:
+        position, delays = (await asyncio.to_thread(poll))["position"], []
+        relay = bench.relay_of(position["epoch"])
+        for number in range(20):
+            since = f"&since={position['epoch']}:{position.get('offset', 0)}"
+            waiting = asyncio.create_task(asyncio.to_thread(poll, since))
+            began = time.perf_counter()
+            await bench.post(relay, {"n": number}, "room:poll")
+            answer = await waiting
+            events = [event["event"]["data"] for event in answer["events"]]
+            require(answer["recovered"] and events == [{"n": number}], f"received {answer}")
+            position = answer["position"]
+            delays.append(time.perf_counter() - began)
+    finally:
+        connection.close()
+    delays.sort()
+    return f"20 polls one by one, median {delays[10] * 1000:.1f} ms"
 
 
 async def slow_reader(bench):

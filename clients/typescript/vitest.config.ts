@@ -10,7 +10,9 @@ export default defineConfig({
         test: {
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
-          testTimeout: 30_000,
+          // They wait for facts, which may take long on a busy machine.
+          testTimeout: 120_000,
+          hookTimeout: 60_000,
           // They mostly wait.
           maxWorkers: 5,
         },

@@ -69,7 +69,7 @@ beforeAll(async () => {
     ignoreDefaultArgs: ["--disable-back-forward-cache"],
   });
   page = await openPage("ann");
-}, 60_000);
+}, 120_000);
 
 afterAll(async () => {
   await browser?.close();
@@ -81,7 +81,7 @@ afterAll(async () => {
 
 async function openPage(user: string): Promise<Page> {
   const page = await browser.newPage();
-  page.setDefaultTimeout(10_000);
+  page.setDefaultTimeout(60_000);
   page.on("pageerror", console.error);
   const token = server.token(user);
   const settings = new URLSearchParams({ url: `ws://127.0.0.1:${proxy.port}/ws`, token });

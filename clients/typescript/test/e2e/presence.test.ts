@@ -33,7 +33,8 @@ describe.each([
   const clients: Client[] = [];
 
   beforeAll(async () => {
-    server = await TestRelay.start({ presence: 'linger = "1s"' });
+    // Longer than a reconnect takes on a busy machine.
+    server = await TestRelay.start({ presence: 'linger = "5s"' });
     schema = schemaOf() as typeof schema;
   });
   afterAll(() => server.stop());

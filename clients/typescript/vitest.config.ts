@@ -9,6 +9,8 @@ export default defineConfig({
         extends: true,
         test: {
           name: "e2e",
+          // Node 20 may not end a thread in which requests were aborted.
+          pool: "forks",
           include: ["test/e2e/**/*.test.ts"],
           // They wait for facts, which may take long on a busy machine.
           testTimeout: 120_000,

@@ -1,7 +1,7 @@
 /** What the end of a connection means for the next one. */
 
 import { retryAfterMs, withJitter } from "./backoff.js";
-import { ConnectionError } from "./errors.js";
+import { ConnectionError, type ConnectionErrorCode } from "./errors.js";
 
 const DISCONNECTED_BY_BACKEND = 4002;
 const KEPT_BEING_REFUSED = 4005;
@@ -45,21 +45,25 @@ export function nextAfterClose(code: number, reason: string): Next {
   return code === FRESH_TOKEN_WANTED ? { kind: "at once" } : { kind: "backoff", afterMs: 0 };
 }
 
-/** Returns the error for a closed WebSocket. */
+/** Returns the error for a connection that was closed. */
 export function closeError(closeCode: number, closeReason: string): ConnectionError {
   const shown = closeReason === "" ? `${closeCode}` : `${closeCode} (${closeReason})`;
-  const end = { closeCode, closeReason };
-  if (closeCode === DISCONNECTED_BY_BACKEND) {
-    return new ConnectionError("DISCONNECTED", `a backend disconnected the user: ${shown}`, end);
-  }
+  const [code, text] = meaningOf(closeCode);
+  return new ConnectionError(code, `${text}: ${shown}`, { closeCode, closeReason });
+}
+
+function meaningOf(closeCode: number): [ConnectionErrorCode, string] {
   if (CLIENT_FAULTS.includes(closeCode)) {
-    return new ConnectionError("CLIENT_FAULT", `this client violated the protocol: ${shown}`, end);
+    return ["CLIENT_FAULT", "this client violated the protocol"];
   }
-  if (closeCode === TOKEN_REFUSED) {
-    return new ConnectionError("TOKEN_REFUSED", `the relay refused the token: ${shown}`, end);
+  switch (closeCode) {
+    case DISCONNECTED_BY_BACKEND:
+      return ["DISCONNECTED", "a backend disconnected the user"];
+    case TOKEN_REFUSED:
+      return ["TOKEN_REFUSED", "the relay refused the token"];
+    case ORIGIN_REFUSED:
+      return ["ORIGIN_REFUSED", "the relay refused the origin"];
+    default:
+      return ["LOST", "the connection was closed"];
   }
-  if (closeCode === ORIGIN_REFUSED) {
-    return new ConnectionError("ORIGIN_REFUSED", `the relay refused the origin: ${shown}`, end);
-  }
-  return new ConnectionError("LOST", `the connection was closed with ${shown}`, end);
 }

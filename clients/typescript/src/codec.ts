@@ -128,4 +128,12 @@ export interface Codec {
   encode(message: Outgoing): Frame;
   /** Decodes the content of a frame; throws if it is not an envelope. */
   decode(data: string | ArrayBuffer): Incoming;
+  /**
+   * Returns what reads an envelope that was parsed as JSON, which is all that goes over HTTP. Without it
+   * the client only uses WebSockets.
+   */
+  jsonReader?(): Promise<EnvelopeReader>;
 }
+
+/** Reads an envelope in JSON; throws if it is none. */
+export type EnvelopeReader = (envelope: unknown) => Incoming;

@@ -5,7 +5,6 @@
 
 import { clientEventFrame, type PublishOptions, type PublishRefusal } from "./client_event.js";
 import type { Codec, Incoming } from "./codec.js";
-import type { Connection } from "./connection.js";
 import type { Effect } from "./core/effects.js";
 import { Session } from "./core/session.js";
 import { ConnectionError, type RelayError } from "./errors.js";
@@ -16,6 +15,7 @@ import type { Presence, PresenceOptions } from "./presence.js";
 import { Presences } from "./presences.js";
 import { type SubscribeOptions, Subscription } from "./subscription.js";
 import { Subscriptions } from "./subscriptions.js";
+import type { Connection } from "./transport.js";
 
 /** What the owner of a conversation is told. */
 export interface ConversationOwner {
@@ -95,8 +95,11 @@ export class Conversation<Events> {
     const frame = clientEventFrame(this.#codec, messageId, name, payload);
     const isSent = this.#session.subscribed.size > 0 && this.#connection?.sendFrame(frame);
     if (isSent) return Promise.resolve(messageId);
-    const text = "an event is not sent, since no topic is subscribed at present";
-    const failed = Promise.reject(new ConnectionError("NOT_CONNECTED", text));
+    const failed = Promise.reject(
+      isReceiveOnly(this.#connection)
+        ? new ConnectionError("CANNOT_SEND", "without a WebSocket no event can be sent")
+        : new ConnectionError("NOT_CONNECTED", "no topic is subscribed, so no event can be sent"),
+    );
     // Most of these events are worth nothing later, and so is the error.
     failed.catch(() => {});
     return failed;
@@ -105,7 +108,15 @@ export class Conversation<Events> {
   /** A connection is open. */
   opened(connection: Connection): void {
     this.#connection = connection;
-    this.#session.opened();
+    this.#session.opened(isReceiveOnly(connection));
+    this.#presences?.disconnected();
+    this.#advance();
+  }
+
+  /** The connection, which has no WebSocket, begins anew. */
+  reopen(): void {
+    this.#session.reopened();
+    this.#presences?.disconnected();
     this.#advance();
   }
 
@@ -163,7 +174,8 @@ export class Conversation<Events> {
       const step = this.#session.next(Date.now());
       if (step === undefined) break;
       if (step.kind === "replace connection") {
-        this.#owner.connectionWanted();
+        if (this.#connection.reopenSoon) this.#connection.reopenSoon();
+        else this.#owner.connectionWanted();
         return;
       }
       if (step.kind === "give up") {
@@ -178,9 +190,11 @@ export class Conversation<Events> {
   }
 
   #sendPresence(connection: Connection): void {
+    if (connection.transport === "poll") return;
     const { subscribed, isSettled } = this.#session;
+    const canSend = !isReceiveOnly(connection);
     for (;;) {
-      const frame = this.#presences?.next(subscribed, isSettled, Date.now());
+      const frame = this.#presences?.next(subscribed, isSettled, Date.now(), canSend);
       if (frame === undefined) return;
       connection.sendFrame(frame);
     }
@@ -193,4 +207,8 @@ export class Conversation<Events> {
     const wakeAt = Math.min(...times.map((it) => (it !== undefined && it > now ? it : Infinity)));
     if (wakeAt < Infinity) this.#timer = setTimeout(() => this.#advance(), wakeAt - now);
   }
+}
+
+function isReceiveOnly(connection: Connection | undefined): boolean {
+  return connection?.reopenSoon !== undefined;
 }

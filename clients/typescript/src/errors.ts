@@ -36,6 +36,8 @@ export class RelayError extends Error {
  * | `LOST` | The connection ended, or could not be opened. |
  * | `DEAD` | No frame arrived in time. |
  * | `NOT_CONNECTED` | A message for other clients could not be sent: no topic is subscribed at present. |
+ * | `CANNOT_SEND` | A message for other clients could not be sent: the transport in use only receives. |
+ * | `NOT_OFFERED` | The relay does not offer this transport, or something else has answered in its place. |
  * | `NO_ANSWER` | The relay did not answer a request in time. |
  * | `NO_TOKEN` | `getToken` failed; its error is the `cause`. |
  * | `TOKEN_REFUSED` | The relay refused the token (4401). The next attempt asks for a new one. |
@@ -53,6 +55,8 @@ export type ConnectionErrorCode =
   | "LOST"
   | "DEAD"
   | "NOT_CONNECTED"
+  | "CANNOT_SEND"
+  | "NOT_OFFERED"
   | "NO_ANSWER"
   | "NO_TOKEN"
   | "TOKEN_REFUSED"
@@ -79,7 +83,7 @@ export interface ConnectionEnd {
 /** Why a connection ended or could not be opened, or why a message was not sent. */
 export class ConnectionError extends Error {
   override readonly name = "ConnectionError";
-  /** The close code of the WebSocket, if it was closed. */
+  /** The close code, if the relay has closed the connection. A status of HTTP counts as 4000 more. */
   readonly closeCode: number | undefined;
   /** The reason in the Close frame, if there was one. */
   readonly closeReason: string | undefined;

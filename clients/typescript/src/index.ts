@@ -1,5 +1,5 @@
 /**
- * The client of a Sidewire relay: subscribes to topics over a WebSocket, and resumes after every
+ * The client of a Sidewire relay: subscribes to topics over a WebSocket or HTTP, and resumes after every
  * disconnect.
  *
  * @packageDocumentation
@@ -7,7 +7,6 @@
 
 export type { PublishOptions, PublishRefusal, Sendable } from "./client_event.js";
 export type { Codec, PresencePayload } from "./codec.js";
-export type { WebSocketConstructor, WebSocketLike } from "./connection.js";
 export {
   ConnectionError,
   type ConnectionErrorCode,
@@ -25,3 +24,5 @@ export type { RoutingTable, RoutingTableEvent, RoutingTableTopic } from "./routi
 export { Sidewire } from "./sidewire.js";
 export type { ConnectionState } from "./state.js";
 export type { SubscribeOptions, Subscription, SubscriptionState } from "./subscription.js";
+export type { TransportName } from "./transport.js";
+export type { WebSocketConstructor, WebSocketLike } from "./web_socket.js";

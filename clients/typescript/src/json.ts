@@ -4,7 +4,8 @@ import type { Codec, Control, Incoming, Outgoing } from "./codec.js";
 import { parsePosition } from "./position.js";
 import { presencePayloads, type RoutingTable } from "./routing_table.js";
 
-type JsonObject = Record<string, unknown>;
+/** An object in JSON. */
+export type JsonObject = Record<string, unknown>;
 
 /**
  * The members of an envelope that belong to the relay. Some of them do not exist yet: an envelope
@@ -47,11 +48,15 @@ export function json(table?: RoutingTable): Codec {
     encode: (message) => encode(message, names),
     decode(data: string | ArrayBuffer): Incoming {
       if (typeof data !== "string") throw new TypeError("a binary frame on a JSON connection");
-      const envelope: unknown = JSON.parse(data);
-      if (!isObject(envelope)) throw new TypeError("the frame is not a JSON object");
-      return control(envelope) ?? event(envelope, names);
+      return read(JSON.parse(data), names);
     },
+    jsonReader: async () => (envelope) => read(envelope, names),
   };
+}
+
+function read(envelope: unknown, names: Names): Incoming {
+  if (!isObject(envelope)) throw new TypeError("a message is not a JSON object");
+  return control(envelope) ?? event(envelope, names);
 }
 
 function encode(message: Outgoing, names: Names): string {
@@ -82,7 +87,8 @@ function isPayload(name: string, names: Names): boolean {
   return names === undefined ? !RELAY_MEMBERS.has(name) : names.has(name);
 }
 
-function control(envelope: JsonObject): Control | undefined {
+/** Returns the message of the relay itself that an envelope holds, if it holds one. */
+export function control(envelope: JsonObject): Control | undefined {
   const { subscriptionConfirmed, unsubscribeConfirmed, authenticated, pong, error } = envelope;
   const sentAt = Number(envelope.timestamp ?? 0) || undefined;
   if (isObject(subscriptionConfirmed)) {
@@ -147,7 +153,8 @@ function event(envelope: JsonObject, known: Names): Incoming {
   return { kind: "event", event: position === undefined ? decoded : { ...decoded, position } };
 }
 
-function isObject(value: unknown): value is JsonObject {
+/** Returns true for a JSON object. */
+export function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 

@@ -1,9 +1,10 @@
 /** How a client is made. */
 
 import type { Codec } from "./codec.js";
-import type { WebSocketConstructor } from "./connection.js";
 import type { AnyEvents } from "./event.js";
 import type { Logger } from "./logger.js";
+import type { TransportName } from "./transport.js";
+import type { WebSocketConstructor } from "./web_socket.js";
 
 /** How a client connects. */
 export interface SidewireOptions<Events = AnyEvents> {
@@ -24,6 +25,11 @@ export interface SidewireOptions<Events = AnyEvents> {
    * the console, and disconnects are not written.
    */
   readonly logger?: Logger;
+  /**
+   * The transports that the client may use. By default these are all, and the client uses server-sent
+   * events, or else long polls, while the relay answers there and not on a WebSocket.
+   */
+  readonly transports?: readonly TransportName[];
   /** The WebSocket to use where there is none, as in Node 20: that of the package `ws`. */
   readonly WebSocket?: WebSocketConstructor;
 }

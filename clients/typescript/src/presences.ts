@@ -111,9 +111,18 @@ export class Presences<Events> implements PresenceOwner {
     return this.#own.refused(message, now);
   }
 
-  /** Returns the next message to send; call it until it returns nothing. */
-  next(subscribed: ReadonlySet<string>, isSettled: boolean, now: number): Frame | undefined {
-    return this.#own.next(subscribed, now) ?? (isSettled ? this.#nextPing() : undefined);
+  /**
+   * Returns the next message to send; call it until it returns nothing. Where nothing can be sent, the
+   * relay sends by itself what stands for a Pong.
+   */
+  next(
+    subscribed: ReadonlySet<string>,
+    isSettled: boolean,
+    now: number,
+    canSend: boolean,
+  ): Frame | undefined {
+    const own = canSend ? this.#own.next(subscribed, now) : undefined;
+    return own ?? (isSettled ? this.#nextPing() : undefined);
   }
 
   /** Returns the time at which `next` may return more than at `now`. */

@@ -19,6 +19,7 @@ import type {
   Codec,
   Confirmed,
   Control,
+  EnvelopeReader,
   Frame,
   Incoming,
   Outgoing,
@@ -60,6 +61,12 @@ export interface ProtobufCodec<Events> extends Codec {
   readonly events?: Events;
 }
 
+/** The module `@sidewire/client/protobuf-json`. */
+export interface ProtobufJson {
+  /** Returns what reads envelopes of a schema in JSON. */
+  jsonReader(envelope: DescMessage): EnvelopeReader;
+}
+
 /**
  * Returns the codec for a schema, to be passed as the option `schema`:
  *
@@ -68,9 +75,12 @@ export interface ProtobufCodec<Events> extends Codec {
  * ```
  *
  * @param envelope The generated schema of the envelope.
+ * @param json Loads what reads JSON: `() => import("@sidewire/client/protobuf-json")`. Only with it can the
+ *   client do without a WebSocket, since everything else is JSON.
  */
 export function protobuf<Schema extends DescMessage>(
   envelope: Schema,
+  json?: () => Promise<ProtobufJson>,
 ): ProtobufCodec<EventsOf<Schema>> {
   return {
     subprotocol: "sidewire.v1.protobuf",
@@ -82,6 +92,7 @@ export function protobuf<Schema extends DescMessage>(
       if (typeof data === "string") throw new TypeError("a text frame on a binary connection");
       return decode(envelope, new Uint8Array(data));
     },
+    ...(json && { jsonReader: async () => (await json()).jsonReader(envelope) }),
   };
 }
 

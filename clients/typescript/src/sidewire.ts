@@ -4,7 +4,7 @@ import { Backoff } from "./backoff.js";
 import type { PublishOptions, PublishRefusal, Sendable } from "./client_event.js";
 import { nextAfterClose } from "./close_codes.js";
 import type { Codec, Incoming, Outgoing } from "./codec.js";
-import { Connection, type WebSocketConstructor } from "./connection.js";
+import { type Connector, WebSocketConnector } from "./connector.js";
 import { Conversation } from "./conversation.js";
 import { Emitter } from "./emitter.js";
 import { isOffline, watchEnvironment } from "./environment.js";
@@ -19,9 +19,11 @@ import { Renewal } from "./renewal.js";
 import type { ConnectionState } from "./state.js";
 import type { SubscribeOptions, Subscription } from "./subscription.js";
 import { checkTopics } from "./topics.js";
+import { type Connection, TRANSPORTS, type TransportName } from "./transport.js";
+import type { WebSocketConstructor } from "./web_socket.js";
 
-/** To fetch a token and to open a connection may take this long together. */
-const CONNECT_MS = 30_000;
+/** To fetch a token may take this long. */
+const TOKEN_MS = 30_000;
 
 /** What a client calls back with. */
 interface Callbacks {
@@ -40,10 +42,8 @@ type Pause = "OFFLINE" | "PAGE_HIDDEN";
 export class Sidewire<Events = AnyEvents> {
   /** Where the client writes what nobody else is told. */
   readonly logger: Logger;
-  readonly #url: string;
   readonly #getToken: SidewireOptions["getToken"];
-  readonly #WebSocket: WebSocketConstructor;
-  readonly #codec: Codec;
+  #connector: Connector;
   readonly #emitter: Emitter<Callbacks>;
   readonly #conversation: Conversation<Events>;
   readonly #backoff = new Backoff();
@@ -63,25 +63,36 @@ export class Sidewire<Events = AnyEvents> {
   /**
    * @param url The address of the relay, such as `wss://relay.example/ws`.
    *
-   * Throws a `TypeError` for an invalid address, or if there is no WebSocket.
+   * Throws a `TypeError` for an invalid address, an unknown transport, or if there is no WebSocket.
    */
   constructor(url: string, options: SidewireOptions<Events> = {}) {
     if (!/^wss?:$/.test(new URL(url).protocol)) {
       throw new TypeError("the address of a relay begins with ws:// or wss://");
     }
     const WebSocket: WebSocketConstructor | undefined = options.WebSocket ?? globalThis.WebSocket;
-    if (WebSocket === undefined) {
+    const { schema: codec = json() } = options;
+    const transports = transportsOf(options.transports, codec);
+    if (WebSocket === undefined && transports.includes("websocket")) {
       throw new TypeError("there is no WebSocket here: pass that of the package `ws` as an option");
     }
-    this.#url = url;
     this.#getToken = options.getToken;
-    this.#WebSocket = WebSocket;
-    this.#codec = options.schema ?? json();
     this.logger = options.logger ?? consoleLogger;
     this.#emitter = new Emitter(this.logger);
-    this.#conversation = new Conversation(this.#codec, this.logger, {
+    this.#connector = new WebSocketConnector(
+      { url, codec, transports, WebSocket },
+      {
+        opened: (connection) => this.#opened(connection),
+        received: (message) => this.#received(message),
+        ended: (error) => this.#lost(error),
+        reopenWanted: () => this.#conversation.reopen(),
+        replaced: (connector) => {
+          this.#connector = connector;
+        },
+      },
+    );
+    this.#conversation = new Conversation(codec, this.logger, {
       confirmed: () => this.#confirmed(),
-      advanced: (isSettled) => this.#setState({ name: isSettled ? "open" : "resuming" }),
+      advanced: (isSettled) => this.#advanced(isSettled),
       connectionWanted: () => this.#replace(),
       unanswered: () => {
         this.#lost(new ConnectionError("NO_ANSWER", "the relay does not answer a request"));
@@ -188,9 +199,8 @@ export class Sidewire<Events = AnyEvents> {
     this.#relayAskedToWait = false;
     this.#wasConfirmed = false;
     this.#timer = setTimeout(() => {
-      const text = `no connection within ${CONNECT_MS / 1000} s`;
-      this.#lost(new ConnectionError("DEAD", text));
-    }, CONNECT_MS);
+      this.#lost(new ConnectionError("DEAD", `no token within ${TOKEN_MS / 1000} s`));
+    }, TOKEN_MS);
     this.#setState({ name: "connecting" });
     let token: string | undefined;
     try {
@@ -202,38 +212,31 @@ export class Sidewire<Events = AnyEvents> {
       return;
     }
     if (attempt !== this.#attempt) return;
-    try {
-      this.#connection = this.#openSocket(attempt, token);
-    } catch (cause) {
-      const text = "the WebSocket cannot be made";
-      this.#lost(new ConnectionError("WEBSOCKET_FAILED", text, { cause }));
-    }
+    clearTimeout(this.#timer);
+    this.#connector.open(token);
   }
 
-  #openSocket(attempt: number, token: string | undefined): Connection {
-    const protocols = [this.#codec.subprotocol];
-    if (token !== undefined) protocols.push(`bearer.${token}`);
-    const isCurrent = () => attempt === this.#attempt;
-    const connection = new Connection(new this.#WebSocket(this.#url, protocols), this.#codec, {
-      opened: () => isCurrent() && this.#opened(),
-      received: (message) => isCurrent() && this.#received(message),
-      ended: (error) => isCurrent() && this.#lost(error),
-    });
+  #opened(connection: Connection): void {
+    this.#connection = connection;
     const getToken = this.#getToken;
-    if (token !== undefined && getToken !== undefined) {
+    const { token } = this.#connector;
+    // Over HTTP a token cannot be renewed: the relay ends what it was used for.
+    if (connection.transport === "websocket" && token !== undefined && getToken !== undefined) {
       const send = (message: Outgoing) => connection.send(message);
       this.#renewal = new Renewal(token, async () => getToken(), send, this.logger);
     }
-    return connection;
+    this.#conversation.opened(connection);
   }
 
   #received(message: Incoming): void {
     if (!this.#renewal?.received(message)) this.#conversation.received(message);
   }
 
-  #opened(): void {
-    clearTimeout(this.#timer);
-    if (this.#connection !== undefined) this.#conversation.opened(this.#connection);
+  #advanced(isSettled: boolean): void {
+    const { transport } = this.#connection ?? {};
+    // Over HTTP nothing is open before the first answer.
+    if (transport === undefined || !this.#connector.isOpen) return;
+    this.#setState({ name: isSettled ? "open" : "resuming", transport });
   }
 
   #confirmed(): void {
@@ -316,7 +319,7 @@ export class Sidewire<Events = AnyEvents> {
     clearTimeout(this.#timer);
     this.#renewal?.stop();
     this.#renewal = undefined;
-    this.#connection?.close();
+    this.#connector.close();
     this.#connection = undefined;
     this.#conversation.closed();
   }
@@ -331,7 +334,7 @@ export class Sidewire<Events = AnyEvents> {
 
   #wokeUp(): void {
     if (this.#connection !== undefined) {
-      this.#connection.probe();
+      this.#connector.probe();
       return;
     }
     if (this.#state.name !== "waiting" || this.#pause === "PAGE_HIDDEN" || isOffline()) return;
@@ -374,8 +377,29 @@ export class Sidewire<Events = AnyEvents> {
 
   #setState(state: ConnectionState): void {
     const saysMore = state.name === "waiting" || state.name === "closed";
-    if (state.name === this.#state.name && !saysMore) return;
+    const isSame =
+      state.name === this.#state.name && transportOf(state) === transportOf(this.#state);
+    if (isSame && !saysMore) return;
     this.#state = state;
     this.#emitter.emit("state", state);
   }
+}
+
+/** Returns the transports to use, the best one first; throws a `TypeError` if they cannot be used. */
+function transportsOf(
+  wanted: readonly TransportName[] | undefined,
+  { jsonReader }: Codec,
+): readonly TransportName[] {
+  // The binary codec may have nothing that reads JSON.
+  const usable = jsonReader === undefined ? TRANSPORTS.slice(0, 1) : TRANSPORTS;
+  if (wanted === undefined) return usable;
+  const transports = usable.filter((it) => wanted.includes(it));
+  if (wanted.length === 0 || transports.length < new Set(wanted).size) {
+    throw new TypeError(`the possible transports are ${usable.join(", ")}`);
+  }
+  return transports;
+}
+
+function transportOf(state: ConnectionState): TransportName | undefined {
+  return "transport" in state ? state.transport : undefined;
 }

@@ -1,13 +1,14 @@
 /** The states of a client's connection. */
 
 import type { ConnectionError } from "./errors.js";
+import type { TransportName } from "./transport.js";
 
 /**
  * The state of the connection:
  *
  * - `idle`: nothing was subscribed yet.
  * - `connecting`: a token is fetched, or a connection is being opened.
- * - `resuming`: the connection is open, and subscriptions wait for their answer or their replay.
+ * - `resuming`: the connection is open, over the named transport, and subscriptions wait for their answer or their replay.
  * - `open`: every event arrives as it is posted.
  * - `waiting`: there is no connection; `reason` says why, and `retryAt` (in ms since 1970) when the
  *   next attempt is made. Without `retryAt` the client waits for the network or for the page.
@@ -16,8 +17,8 @@ import type { ConnectionError } from "./errors.js";
 export type ConnectionState =
   | { readonly name: "idle" }
   | { readonly name: "connecting" }
-  | { readonly name: "resuming" }
-  | { readonly name: "open" }
+  | { readonly name: "resuming"; readonly transport: TransportName }
+  | { readonly name: "open"; readonly transport: TransportName }
   | {
       readonly name: "waiting";
       readonly reason: ConnectionError;

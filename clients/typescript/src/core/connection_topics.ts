@@ -54,9 +54,17 @@ export class ConnectionTopics {
    * stays here: that one may be refused, or end before it is sent.
    */
   takeUnwanted(wanted: ReadonlySet<string>): string[] | undefined {
-    const isNeedless = (topic: string) => !wanted.has(topic) && !this.#claimed.has(topic);
-    const [topics] = splitTopics([...this.#unwanted].filter(isNeedless));
+    const [topics] = splitTopics(this.#needless(wanted));
     for (const topic of topics ?? []) this.#unwanted.delete(topic);
     return topics;
+  }
+
+  /** Returns true if something is to be unsubscribed. */
+  hasUnwanted(wanted: ReadonlySet<string>): boolean {
+    return this.#needless(wanted).length > 0;
+  }
+
+  #needless(wanted: ReadonlySet<string>): string[] {
+    return [...this.#unwanted].filter((it) => !wanted.has(it) && !this.#claimed.has(it));
   }
 }

@@ -42,6 +42,8 @@ export class Follower {
   sendAlone = false;
   /** Those of one group can share a Subscribe. A refused group is divided. */
   group = 0;
+  /** True if the relay has taken it, on a connection that has one Subscribe for all. */
+  isTaken = false;
   position: Position | undefined;
   /** Events that were received before the replay, by offset; the relay leaves them out of the replay. */
   #held: StoredEvent[] = [];
@@ -60,9 +62,16 @@ export class Follower {
 
   /** Forgets the connection; the position stays. */
   reset(): void {
-    this.#held = [];
     this.group = 0;
-    if (this.state !== "ended" && this.state !== "revoked") this.state = "waiting";
+    this.isTaken = false;
+    if (this.state === "refused") this.state = "waiting";
+    this.pause();
+  }
+
+  /** Waits for another Subscribe, unless it is refused on this connection. */
+  pause(): void {
+    this.#held = [];
+    if (this.isWanted) this.state = "waiting";
   }
 
   /** Begins the replay after its position; `received` are the events of the connection so far. */

@@ -21,6 +21,15 @@ export interface UnsubscribeRequest {
 /** A request that waits for its answer. */
 export type PendingRequest = SubscribeRequest | UnsubscribeRequest;
 
+/**
+ * Takes those that the one Subscribe of a connection is for: all that the relay has taken, and the others
+ * of the first one's group.
+ */
+export function takeAtOnce(followers: readonly Follower[]): Follower[] {
+  const group = followers.find((it) => !it.isTaken)?.group;
+  return followers.filter((it) => it.isTaken || it.group === group);
+}
+
 /** Returns the topic that the `field_name` of a refusal names, such as `subscribe.topics[2]`. */
 export function refusedTopic(
   request: SubscribeRequest,

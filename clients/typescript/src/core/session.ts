@@ -18,7 +18,7 @@ import type { Effect, Step } from "./effects.js";
 import { Follower, type StoredEvent } from "./follower.js";
 import { inResumeOrder, takeJoinable } from "./grouping.js";
 import { RECENT_LIMITS, RecentEvents, type RecentLimits } from "./recent.js";
-import { type PendingRequest, refusedTopic } from "./requests.js";
+import { type PendingRequest, refusedTopic, takeAtOnce } from "./requests.js";
 
 /** A request without an answer may be this old, not counting the replay that it waits for. */
 export const ANSWER_WITHIN_MS = 60_000;
@@ -51,6 +51,10 @@ export class Session {
   #coveredFrom: Position | undefined;
   /** True if a replay cannot be made complete on this connection. */
   #mustReplace = false;
+  /** True if the connection has one Subscribe, for all subscriptions. */
+  #subscribesOnce = false;
+  /** True if that Subscribe was confirmed. */
+  #hasSubscribed = false;
   readonly #limits: RecentLimits;
 
   constructor(limits = RECENT_LIMITS) {
@@ -89,24 +93,36 @@ export class Session {
     }
   }
 
-  /** A new connection is open. */
-  opened(): void {
+  /** A new connection is open. It `subscribesOnce` if it has one Subscribe, for all subscriptions. */
+  opened(subscribesOnce = false): void {
     this.closed();
     this.#isOpen = true;
+    this.#subscribesOnce = subscribesOnce;
   }
 
   /** The connection has ended. */
   closed(): void {
     this.#isOpen = false;
+    this.#forget();
+    for (const follower of this.#followers) follower.reset();
+  }
+
+  /** The connection begins anew, with another Subscribe. What it has refused stays refused. */
+  reopened(): void {
+    this.#forget();
+    for (const follower of this.#followers) follower.pause();
+  }
+
+  #forget(): void {
     this.#pendingRequest = undefined;
     this.#replay = undefined;
     this.#topics.clear();
     this.#deferredUntil = 0;
     this.#hasResumed = false;
+    this.#hasSubscribed = false;
     this.#coveredFrom = undefined;
     this.#mustReplace = false;
     this.#recent.clear();
-    for (const follower of this.#followers) follower.reset();
   }
 
   /** Returns what to do next; call it until it returns nothing. */
@@ -117,7 +133,9 @@ export class Session {
     }
     if (now < this.#deferredUntil) return undefined;
     if (this.#mustReplace) return { kind: "replace connection" };
-    const request = this.#nextUnsubscribe() ?? this.#nextSubscribe();
+    const request = this.#subscribesOnce
+      ? this.#nextOnlySubscribe()
+      : (this.#nextUnsubscribe() ?? this.#nextSubscribe());
     this.#answerDueAt = now + ANSWER_WITHIN_MS;
     return request;
   }
@@ -154,26 +172,45 @@ export class Session {
   }
 
   #nextUnsubscribe(): Step | undefined {
-    const wanted = new Set<string>();
-    for (const follower of this.#followers) {
-      if (follower.isWanted) for (const topic of follower.topics) wanted.add(topic);
-    }
-    const topics = this.#topics.takeUnwanted(wanted);
+    const topics = this.#topics.takeUnwanted(this.#wantedTopics());
     if (topics === undefined) return undefined;
     const messageId = this.#nextId();
     this.#pendingRequest = { messageId, kind: "unsubscribe", topics };
     return { kind: "send", message: { kind: "unsubscribe", messageId, topics } };
   }
 
-  #nextSubscribe(): Step | undefined {
+  #wantedTopics(): Set<string> {
+    return new Set([...this.#followers].flatMap((it) => (it.isWanted ? it.topics : [])));
+  }
+
+  #waitingInOrder(): Follower[] {
     const waiting = [...this.#followers].filter((it) => it.state === "waiting");
-    const followers = takeJoinable(inResumeOrder(waiting, this.#epoch));
+    return inResumeOrder(waiting, this.#epoch);
+  }
+
+  #nextSubscribe(): Step | undefined {
+    const followers = takeJoinable(this.#waitingInOrder());
     const [first] = followers;
     if (first === undefined) return undefined;
     const resumeFrom = first.position;
     if (resumeFrom !== undefined && !this.#canResumeFrom(resumeFrom)) {
       return { kind: "replace connection" };
     }
+    return this.#subscribeStep(followers, resumeFrom);
+  }
+
+  /** The lowest position counts for all of them: each passes on what lies after its own. */
+  #nextOnlySubscribe(): Step | undefined {
+    const waiting = this.#waitingInOrder();
+    if (this.#hasSubscribed) {
+      const hasChanged = waiting.length > 0 || this.#topics.hasUnwanted(this.#wantedTopics());
+      return hasChanged ? { kind: "replace connection" } : undefined;
+    }
+    const followers = takeAtOnce(waiting);
+    return this.#subscribeStep(followers, followers[0]?.position);
+  }
+
+  #subscribeStep(followers: Follower[], resumeFrom: Position | undefined): Step {
     for (const follower of followers) follower.state = "requested";
     const messageId = this.#nextId();
     const topics = [...new Set(followers.flatMap((it) => it.topics))];
@@ -194,10 +231,14 @@ export class Session {
     const { position } = message;
     if (request?.kind !== "subscribe" || position === undefined) return [];
     this.#topics.addSubscribed(request.topics);
+    this.#hasSubscribed = true;
     this.#epoch = position.epoch;
     this.#raiseAll(position);
     this.#cover(request.followers[0]?.position, message.recovered, position);
-    const effects = request.followers.flatMap((it) => this.#confirmFollower(it, message, position));
+    const lowest = request.followers[0]?.position;
+    const effects = request.followers.flatMap((it) =>
+      this.#confirmFollower(it, message, position, lowest),
+    );
     const replaying = request.followers.filter((it) => it.state === "replaying");
     if (message.replayed > 0) {
       this.#replay = { followers: replaying, end: position, left: message.replayed };
@@ -218,11 +259,24 @@ export class Session {
     this.#coveredFrom ??= position;
   }
 
-  #confirmFollower(follower: Follower, message: Confirmed, position: Position): Effect[] {
+  /** `lowest` is the position from which the Subscribe resumes. */
+  #confirmFollower(
+    follower: Follower,
+    message: Confirmed,
+    position: Position,
+    lowest: Position | undefined,
+  ): Effect[] {
     if (follower.state !== "requested") return [];
     follower.sendAlone = false;
+    follower.isTaken = true;
     const since = follower.position;
-    if (since !== undefined && message.recovered) {
+    const isInLog = since !== undefined && !isAfter(since, position);
+    if (isInLog && !message.recovered && lowest !== undefined && isAfter(since, lowest)) {
+      // The log may reach back to this one.
+      follower.state = "waiting";
+      return [];
+    }
+    if (isInLog && message.recovered) {
       if (this.#recent.reachesBackTo(since)) follower.startReplay(this.#recent.events);
       else {
         follower.state = "waiting";
@@ -280,16 +334,30 @@ export class Session {
     }
     // Nothing was subscribed, also if only one topic was refused.
     const followers = request.followers.filter((it) => it.state === "requested");
+    if (this.#subscribesOnce && !isTemporary)
+      return this.#refusedOnly(followers, refusedTopic(request, fieldName), error);
     if (isTemporary || request.followers.length > 1) {
       for (const follower of followers) follower.state = "waiting";
       if (!isTemporary) this.#isolate(followers, refusedTopic(request, fieldName));
       return [];
     }
-    const [only] = followers;
-    if (only === undefined) return [];
-    only.state = "refused";
-    only.sendAlone = true;
-    return [{ kind: "refused", to: only, error }];
+    return followers.map((it) => refuse(it, error));
+  }
+
+  /** Refuses those that made the one Subscribe fail, or divides them; the others are asked for again. */
+  #refusedOnly(followers: Follower[], topic: string | undefined, error: RelayError): Effect[] {
+    for (const follower of followers) follower.state = "waiting";
+    if (topic !== undefined) {
+      const faulty = followers.filter((it) => it.topics.includes(topic));
+      return faulty.map((it) => refuse(it, error));
+    }
+    let suspects = followers.filter((it) => !it.isTaken);
+    // Rights may have shrunk since the last Subscribe.
+    if (suspects.length === 0) suspects = followers;
+    if (suspects.length === 1) return suspects.map((it) => refuse(it, error));
+    for (const follower of suspects) follower.isTaken = false;
+    this.#isolate(suspects, undefined);
+    return [];
   }
 
   /** Separates those that made a shared Subscribe fail: by the topic, or else by halves. */
@@ -369,6 +437,12 @@ export class Session {
     this.#requests += 1;
     return `request-${this.#requests}`;
   }
+}
+
+function refuse(follower: Follower, error: RelayError): Effect {
+  follower.state = "refused";
+  follower.sendAlone = true;
+  return { kind: "refused", to: follower, error };
 }
 
 function endReplay(follower: Follower, position: Position): Effect[] {

@@ -1,6 +1,7 @@
 /**
- * Clients of both encodings while connections are cut, refused and held up, the relay restarts, and
- * its log is too short: no event may be lost without a gap, doubled, or out of order.
+ * Clients of both encodings and over all transports, while connections are cut, refused and held up,
+ * WebSockets and streams are blocked, the relay restarts, and its log is too short: no event may be lost
+ * without a gap, doubled, or out of order.
  *
  * SIDEWIRE_CLIENT_CHAOS_SECONDS says how long it lasts, and SIDEWIRE_CLIENT_CHAOS_SEED repeats a run.
  */
@@ -21,7 +22,7 @@ const SECONDS = Number(process.env.SIDEWIRE_CLIENT_CHAOS_SECONDS ?? 6);
 const SEED = Number(process.env.SIDEWIRE_CLIENT_CHAOS_SEED ?? Date.now() % 1_000_000);
 const TOPICS = ["order:1", "order:2", "order:3", "order:4", "order:5"];
 /** So few events are kept that some absences are too long. */
-const WINDOW = 150;
+const WINDOW = 400;
 
 const counts = {
   events: 0,
@@ -30,7 +31,18 @@ const counts = {
   restarts: 0,
   resumedFromSince: 0,
   replaced: 0,
+  eventsOverSse: 0,
+  eventsOverPoll: 0,
+  movedToWebSocket: 0,
 };
+
+/** What a proxy blocks, so that the transports that are named pass. */
+const BLOCKS = {
+  all: undefined,
+  sse: /^upgrade: websocket/im,
+  poll: /^upgrade: websocket|^GET \/sse/im,
+} as const;
+type Passing = keyof typeof BLOCKS;
 
 /** Returns the cases that have to occur and did not. */
 function casesMissing(): string[] {
@@ -99,16 +111,35 @@ class Follower {
   readonly followed: Followed[] = [];
   readonly ended: Ledger[] = [];
 
-  constructor(server: TestRelay, proxy: FaultyProxy, random: Random, options: SidewireOptions) {
+  readonly #passing: Passing;
+  #isBlocked = true;
+
+  /** `passing` says what passes through the proxy. Unless this is `all`, it changes. */
+  constructor(
+    server: TestRelay,
+    proxy: FaultyProxy,
+    random: Random,
+    passing: Passing,
+    options: SidewireOptions,
+  ) {
     this.proxy = proxy;
     this.#random = random;
+    this.#passing = passing;
+    proxy.block(BLOCKS[passing]);
     this.#relay = new Sidewire(`ws://127.0.0.1:${proxy.port}/ws`, {
       getToken: () => server.token("ann"),
       WebSocket,
       logger: { debug: () => {}, warn: console.warn, error: console.error },
       ...options,
     });
+    let transport: string | undefined;
     this.#relay.on("state", (state) => {
+      if (state.name === "resuming" || state.name === "open") {
+        if (transport !== "websocket" && state.transport === "websocket") {
+          counts.movedToWebSocket += transport === undefined ? 0 : 1;
+        }
+        transport = state.transport;
+      }
       if (state.name !== "waiting") return;
       counts.disconnects += 1;
       if (state.reason.code === "REPLACED") counts.replaced += 1;
@@ -132,8 +163,22 @@ class Follower {
     this.ended.push(old.ledger);
   }
 
+  /** Lets a WebSocket pass, or no longer. */
+  toggle(): void {
+    this.#isBlocked = !this.#isBlocked;
+    this.proxy.block(this.#isBlocked ? BLOCKS[this.#passing] : undefined);
+    if (this.#isBlocked) this.proxy.cut();
+  }
+
   close(): void {
     this.#relay.close();
+  }
+
+  #count(): void {
+    const { state } = this.#relay;
+    const transport = "transport" in state ? state.transport : undefined;
+    if (transport === "sse") counts.eventsOverSse += 1;
+    if (transport === "poll") counts.eventsOverPoll += 1;
   }
 
   get faults(): string[] {
@@ -157,8 +202,10 @@ class Follower {
     const ledger = new Ledger(topics, earlier);
     const subscription = this.#relay.subscribe(topics, {
       ...(since === undefined ? {} : { since }),
-      onEvent: ({ payload, position }) =>
-        ledger.event((payload as { type: string }).type, position),
+      onEvent: ({ payload, position }) => {
+        this.#count();
+        ledger.event((payload as { type: string }).type, position);
+      },
       onGap: () => ledger.gap(),
     });
     this.followed.push({ ledger, subscription });
@@ -208,15 +255,24 @@ test(
     const url = `http://127.0.0.1:${ingest.port}`;
     const backend = new Backend(new Publisher(url, { key: server.key, timeoutMs: 2_000 }), random);
     const followers: Follower[] = [];
-    const schema = protobuf(EnvelopeSchema) as NonNullable<SidewireOptions["schema"]>;
-    for (const options of [{}, { schema }, {}, { schema }]) {
+    const codec = protobuf(EnvelopeSchema, () => import("../../src/protobuf_json.js"));
+    const schema = codec as NonNullable<SidewireOptions["schema"]>;
+    const kinds: [Passing, SidewireOptions][] = [
+      ["all", {}],
+      ["all", { schema }],
+      ["sse", {}],
+      ["sse", { schema }],
+      ["poll", {}],
+      ["poll", { schema }],
+    ];
+    for (const [passing, options] of kinds) {
       const proxy = await FaultyProxy.start(server.clientPort);
       onTestFinished(() => proxy.stop());
-      followers.push(new Follower(server, proxy, random, options));
+      followers.push(new Follower(server, proxy, random, passing, options));
     }
 
     const endsAt = performance.now() + SECONDS * 1000;
-    let restartAt = performance.now() + 2_500;
+    let restartAt = performance.now() + 4_000;
     // On a busy machine some cases take longer to occur.
     const latestEnd = endsAt + 30_000;
     const isOver = (now: number) =>
@@ -225,7 +281,7 @@ test(
       // The relay does not restart during a post, since it forgets message ids then.
       if (performance.now() > restartAt) {
         counts.restarts += 1;
-        restartAt = performance.now() + 2_500;
+        restartAt = performance.now() + 4_000;
         await server.restart();
       }
       for (const { proxy } of followers) {
@@ -237,6 +293,7 @@ test(
         else if (fault < 30) proxy.release();
       }
       if (random.below(10) === 0) random.pick(followers).change();
+      if (random.below(80) === 0) random.pick(followers).toggle();
       const topics = TOPICS.slice(random.below(TOPICS.length));
       const posted = topics.map((topic) => backend.post(topic, 1 + random.below(4)));
       // What is under way may have been stored or not.

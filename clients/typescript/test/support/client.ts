@@ -23,7 +23,12 @@ export interface TestClient {
 /** Starts a client whose clock the test moves. */
 export function startClient(options: SidewireOptions = {}): TestClient {
   FakeSocket.reset();
-  const relay = new Sidewire("ws://relay.test/ws", { WebSocket: FakeSocket, logger, ...options });
+  const relay = new Sidewire("ws://relay.test/ws", {
+    WebSocket: FakeSocket,
+    transports: ["websocket"],
+    logger,
+    ...options,
+  });
   const states: string[] = [];
   relay.on("state", (state) => states.push(state.name));
   const waiting = () => {

@@ -1,6 +1,6 @@
 /** A WebSocket without a network: the test plays the relay. */
 
-import type { WebSocketLike } from "../../src/connection.js";
+import type { WebSocketLike } from "../../src/web_socket.js";
 
 /** What a client has sent, as JSON. */
 // biome-ignore lint/suspicious/noExplicitAny: tests look into it.

@@ -1,4 +1,6 @@
-/** A TCP proxy that cuts connections, refuses them, or takes bytes and passes none on. */
+/**
+ * A TCP proxy that cuts connections, refuses them, takes bytes and passes none on, or knows no WebSockets.
+ */
 
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
@@ -10,6 +12,7 @@ export class FaultyProxy {
   #holds = false;
   #holdsAnswers = false;
   #swallows = false;
+  #blocks: RegExp | undefined;
   /** The number of connections that were accepted. */
   accepted = 0;
 
@@ -21,6 +24,12 @@ export class FaultyProxy {
       }
       this.accepted += 1;
       const far = connect(target, "127.0.0.1");
+      // Each request comes in one piece.
+      near.on("data", (bytes) => {
+        if (!this.#blocks?.test(bytes.toString("latin1"))) return;
+        near.end("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        far.destroy();
+      });
       this.#pass(near, far, () => false);
       this.#pass(far, near, () => this.#holdsAnswers);
     });
@@ -52,6 +61,14 @@ export class FaultyProxy {
 
   allow(): void {
     this.#refuses = false;
+  }
+
+  /**
+   * Answers requests with such a head with 400, as a proxy does that does not know WebSockets, or none.
+   * Connections that are open stay so.
+   */
+  block(head: RegExp | undefined): void {
+    this.#blocks = head;
   }
 
   /** Swallows whatever comes on the present connections, which stay open. */
@@ -97,7 +114,7 @@ export class FaultyProxy {
     let isDead = false;
     from.on("data", (bytes) => {
       isDead ||= this.#swallows || isMute();
-      if (isDead) return;
+      if (isDead || to.destroyed) return;
       if (!to.write(bytes)) {
         from.pause();
         to.once("drain", () => !this.#holds && from.resume());
@@ -106,7 +123,8 @@ export class FaultyProxy {
     from.on("error", () => {});
     from.on("close", () => {
       this.#sockets.delete(from);
-      if (!isDead) to.destroy();
+      // What is written to it last still goes out.
+      if (!isDead && !to.writableEnded) to.destroy();
     });
   }
 }

@@ -116,7 +116,8 @@ class World {
 
   #send(): void {
     const isSettled = this.#observer?.frames.every((it) => it.kind !== "confirmed") ?? false;
-    if (this.#client.next(this.#subscribed, isSettled, 0) !== undefined) this.#observer?.pong();
+    if (this.#client.next(this.#subscribed, isSettled, 0, true) !== undefined)
+      this.#observer?.pong();
   }
 
   #deliver(): boolean {

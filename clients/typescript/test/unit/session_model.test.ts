@@ -30,6 +30,8 @@ const counts = {
   refused: 0,
   deferred: 0,
   replaced: 0,
+  reopened: 0,
+  dividedOrRefused: 0,
   resumedFromSince: 0,
   beforeReplay: 0,
   unsubscribed: 0,
@@ -53,6 +55,8 @@ class World {
   readonly #owed = new Map<Follower, Owed>();
   readonly #claimed: readonly string[];
   #link: ModelConnection | undefined;
+  /** True if each Subscribe begins a stream of its own, as over HTTP. */
+  #subscribesOnce = false;
   #now = 0;
   #replayLeft = 0;
 
@@ -121,8 +125,14 @@ class World {
 
   #connect(): void {
     if (this.#link !== undefined) return;
+    this.#subscribesOnce = this.#random.below(2) === 0;
+    this.#begin();
+    this.#session.opened(this.#subscribesOnce);
+  }
+
+  #begin(): void {
     this.#link = new ModelConnection(this.#relay, this.#claimed);
-    this.#session.opened();
+    this.#replayLeft = 0;
   }
 
   #cut(): void {
@@ -143,7 +153,12 @@ class World {
     const step = this.#session.next(this.#now);
     if (step === undefined) return false;
     if (step.kind === "send") {
+      if (this.#subscribesOnce) this.#begin();
       this.#link.request(step.message);
+    } else if (this.#subscribesOnce) {
+      counts.reopened += 1;
+      this.#begin();
+      this.#session.reopened();
     } else {
       counts.replaced += 1;
       this.#cut();
@@ -171,6 +186,8 @@ class World {
       this.#replayLeft -= 1;
     } else if (frame.kind === "refused" && frame.retryAfterMs !== undefined) {
       counts.deferred += 1;
+    } else if (frame.kind === "refused" && this.#subscribesOnce) {
+      counts.dividedOrRefused += 1;
     }
     const effects = this.#session.receive(frame, this.#now);
     for (const effect of effects) this.#check(effect);

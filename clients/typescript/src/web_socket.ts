@@ -3,6 +3,7 @@
 import { closeError } from "./close_codes.js";
 import type { Codec, Frame, Incoming, Outgoing } from "./codec.js";
 import { ConnectionError } from "./errors.js";
+import { type Connection, type ConnectionOwner, HANDSHAKE_MS } from "./transport.js";
 
 /** A Ping is sent this often. */
 export const PING_INTERVAL_MS = 30_000;
@@ -33,18 +34,12 @@ export interface WebSocketLike {
 /** A constructor of WebSockets. */
 export type WebSocketConstructor = new (url: string, protocols: string[]) => WebSocketLike;
 
-/** What the owner of a connection is told. After `ended` comes nothing more. */
-export interface ConnectionOwner {
-  opened(): void;
-  received(message: Incoming): void;
-  ended(error: ConnectionError): void;
-}
-
 /** A WebSocket that speaks the protocol. */
-export class Connection {
+export class WebSocketConnection implements Connection {
+  readonly transport = "websocket";
+  owner: ConnectionOwner;
   readonly #socket: WebSocketLike;
   readonly #codec: Codec;
-  readonly #owner: ConnectionOwner;
   #heartbeat: ReturnType<typeof setInterval> | undefined;
   #deadline: ReturnType<typeof setTimeout> | undefined;
   #hasEnded = false;
@@ -52,8 +47,9 @@ export class Connection {
   constructor(socket: WebSocketLike, codec: Codec, owner: ConnectionOwner) {
     this.#socket = socket;
     this.#codec = codec;
-    this.#owner = owner;
+    this.owner = owner;
     socket.binaryType = "arraybuffer";
+    this.#expectWithin(HANDSHAKE_MS);
     socket.onopen = () => this.#opened();
     socket.onmessage = ({ data }: { data: unknown }) => this.#received(data);
     socket.onclose = ({ code, reason }: { code: number; reason: string }) =>
@@ -94,7 +90,7 @@ export class Connection {
   #opened(): void {
     this.#heartbeat = setInterval(() => this.send({ kind: "ping" }), PING_INTERVAL_MS);
     this.#expectWithin(DEAD_AFTER_MS);
-    this.#owner.opened();
+    this.owner.opened();
   }
 
   #received(data: unknown): void {
@@ -108,7 +104,7 @@ export class Connection {
       this.#abandon(new ConnectionError("UNREADABLE", text, { cause }));
       return;
     }
-    this.#owner.received(message);
+    this.owner.received(message);
   }
 
   #expectWithin(ms: number): void {
@@ -121,13 +117,13 @@ export class Connection {
   /** Ends the connection at once: a dead one would answer a Close frame late or never. */
   #abandon(error: ConnectionError): void {
     this.close();
-    this.#owner.ended(error);
+    this.owner.ended(error);
   }
 
   #end(error: ConnectionError): void {
     if (this.#hasEnded) return;
     this.#release();
-    this.#owner.ended(error);
+    this.owner.ended(error);
   }
 
   #release(): void {

@@ -1,9 +1,6 @@
 //! `sidewire route`: shows which topics an event relates to, and why, and whether a client
 //! would receive it. It calls the same functions as ingest and needs no relay.
 
-mod client;
-mod report;
-
 use std::io;
 
 use clap::ValueEnum;
@@ -12,10 +9,6 @@ use sidewire_protocol::{
     schema::{BundledSchema, Schema},
 };
 
-use self::{
-    client::DescribedClient,
-    report::{RefusedEvent, RouteReport},
-};
 use super::{
     CommandFailure,
     event_args::EventArgs,
@@ -26,7 +19,7 @@ use super::{
 use crate::{
     auth::Grant,
     config::Config,
-    ingest::{self, DryRunRequest},
+    ingest::{self, DescribedClient, DryRunRequest, RefusedEvent, RouteReport},
 };
 
 /// Exit status: the relay would refuse the event.
@@ -116,7 +109,7 @@ fn route_report(
     client: Option<DescribedClient>,
 ) -> Result<RouteReport, RefusedEvent> {
     let taken = ingest::dry_run(schema, &config.ingest, &config.limits, posted)?;
-    RouteReport::for_event(schema, &taken, posted.topics, client.as_ref())
+    RouteReport::for_event(schema, &taken, ("--topic", posted.topics), client.as_ref())
 }
 
 fn format_report(

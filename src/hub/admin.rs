@@ -20,6 +20,9 @@ use super::{
     subscribers::ConnectionId,
 };
 
+/// Time limit for a shard to answer a call.
+pub const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Most calls of each kind that may wait for a shard.
 const CALLS_MAX: usize = 64;
 

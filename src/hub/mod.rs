@@ -42,7 +42,7 @@ use std::{sync::Arc, time::Duration};
 use sidewire_protocol::clock::Clock;
 use tokio::sync::mpsc;
 
-pub use admin::{ConnectionPage, HubAdmin, ShardTimeout, TenantView};
+pub use admin::{ConnectionPage, HubAdmin, SHARD_TIMEOUT, ShardTimeout, TenantView};
 pub use begun_messages::{BegunMessageMemory, BegunMessages};
 pub use catch_up::{SubscribeConfirmation, SubscribeProgress};
 pub use condition_check::ConditionCheck;

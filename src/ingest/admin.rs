@@ -10,9 +10,8 @@ use sidewire_protocol::{ErrorCode, TenantName, UserName};
 use super::answer::AnswerPosition;
 use crate::{
     http::{HttpProblem, HttpResponse, RequestId, json_response},
-    hub::{RevokedTopics, ShardTimeout, TenantView},
+    hub::{RevokedTopics, SHARD_TIMEOUT, ShardTimeout, TenantView},
     limits::UserKey,
-    ops::SHARD_TIMEOUT,
     relay::Relay,
     repeated::{RepeatedLine, log_repeated},
 };

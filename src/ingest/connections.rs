@@ -16,9 +16,8 @@ use super::{
 };
 use crate::{
     http::{HttpProblem, HttpResponse, RequestId},
-    hub::{ConnectionPage, ListedConnection},
+    hub::{ConnectionPage, ListedConnection, SHARD_TIMEOUT},
     memory::MemoryReservation,
-    ops::SHARD_TIMEOUT,
     relay::ShardContext,
     scheduler::{Cost, QUANTUM},
 };

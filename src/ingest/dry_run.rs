@@ -1,7 +1,15 @@
 //! Checks one event as ingest would, without a relay: it uses ingest's own functions, in the
 //! same order.
 
+mod client;
+mod report;
+
 use sidewire_protocol::{Topic, schema::Schema};
+
+pub use self::{
+    client::DescribedClient,
+    report::{RefusedEvent, RouteReport},
+};
 
 use super::{
     body::too_large, draft::AdmissibleEnvelope, json::json_problem, parameters::topic_parameter,

@@ -46,7 +46,9 @@ use crate::{
 use gathered::GatheringStream;
 
 pub use draft::AdmissibleEnvelope;
-pub use dry_run::{DryRunEvent, DryRunRequest, dry_run};
+pub use dry_run::{
+    DescribedClient, DryRunEvent, DryRunRequest, RefusedEvent, RouteReport, dry_run,
+};
 #[cfg(any(test, fuzzing))]
 pub use events::fuzzing;
 pub use parameters::QueryParameter;

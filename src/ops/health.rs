@@ -1,20 +1,14 @@
 //! Readiness of the relay and the check for systemd's watchdog, determined by asking the shards
 //! themselves. Knows nothing about HTTP.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use tokio::sync::watch;
 
-use crate::relay::Relay;
-
-/// Time limit for a shard to answer.
-pub const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
+use crate::{hub::SHARD_TIMEOUT, relay::Relay};
 
 /// Result of a check that passes.
 const OK: &str = "ok";

@@ -5,6 +5,6 @@ mod health;
 mod http;
 mod systemd;
 
-pub use health::{Health, ListeningGuard, SHARD_TIMEOUT};
+pub use health::{Health, ListeningGuard};
 pub use http::{OpsService, PATHS, serve};
 pub use systemd::{feed_watchdog, notify_ready, notify_reloading, notify_stopping};

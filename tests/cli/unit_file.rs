@@ -164,7 +164,7 @@ fn a_reload_sends_the_signal_that_the_relay_handles() {
 fn the_watchdog_timeout_is_longer_than_the_check_of_the_shards() {
     let watchdog = humantime::parse_duration(setting(&unit(), "WatchdogSec")).unwrap();
     assert!(
-        watchdog / 6 > 2 * sidewire::ops::SHARD_TIMEOUT,
+        watchdog / 6 > 2 * sidewire::hub::SHARD_TIMEOUT,
         "{watchdog:?}"
     );
 }

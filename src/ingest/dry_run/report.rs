@@ -1,17 +1,20 @@
-//! The report of `sidewire route`, as text and as JSON. The JSON is for programs and stable:
-//! members may be added, but none is renamed or removed.
+//! The report on an event that was checked: its topics and why it has them, as text and as JSON.
+//! The JSON is for programs and stable: members may be added, but none is renamed or removed.
 
 use std::fmt;
 
 use serde::Serialize;
 use sidewire_protocol::schema::{AnnotatedValue, Schema};
 
-use super::client::{ClientReception, DescribedClient};
-use crate::{http::HttpProblem, ingest::DryRunEvent};
+use super::{
+    DryRunEvent,
+    client::{ClientReception, DescribedClient},
+};
+use crate::http::HttpProblem;
 
 /// An event that the relay would accept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct RouteReport {
+pub struct RouteReport {
     taken: bool,
     payload: ReportedPayload,
     fields: Vec<ReportedField>,
@@ -46,7 +49,7 @@ struct ExtraTopic {
 
 /// An event that the relay would refuse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct RefusedEvent {
+pub struct RefusedEvent {
     taken: bool,
     code: &'static str,
     message: String,
@@ -55,10 +58,15 @@ pub(super) struct RefusedEvent {
 
 impl RouteReport {
     /// Builds the report: the event, the origin of each topic, and the verdict on the client.
-    pub(super) fn for_event(
+    /// `call_name` is how the caller names the topics that are not in the event.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the event cannot be read by the schema, so that the relay would refuse it.
+    pub fn for_event(
         schema: &Schema,
         taken: &DryRunEvent,
-        topics_in_call: &[String],
+        (call_name, topics_in_call): (&str, &[String]),
         client: Option<&DescribedClient>,
     ) -> Result<Self, RefusedEvent> {
         let refused =
@@ -79,7 +87,7 @@ impl RouteReport {
         let in_field_18 = taken.field_18.iter().enumerate();
         let in_field_18 = in_field_18.map(|(index, topic)| (format!("topics[{index}]"), topic));
         let in_call = topics_in_call.iter();
-        let in_call = in_call.map(|topic| ("--topic".to_owned(), topic));
+        let in_call = in_call.map(|topic| (call_name.to_owned(), topic));
         let extra = in_field_18.chain(in_call).map(|(from, topic)| ExtraTopic {
             from,
             topic: topic.clone(),
@@ -95,7 +103,8 @@ impl RouteReport {
     }
 
     /// Returns true if a client was described and does not receive the event.
-    pub(super) fn is_missed(&self) -> bool {
+    #[must_use]
+    pub fn is_missed(&self) -> bool {
         self.client.as_ref().is_some_and(|it| !it.receives())
     }
 }
@@ -123,7 +132,9 @@ impl From<HttpProblem> for RefusedEvent {
 }
 
 impl RefusedEvent {
-    pub(super) fn message(&self) -> &str {
+    /// Returns the reason, for people.
+    #[must_use]
+    pub fn message(&self) -> &str {
         &self.message
     }
 }

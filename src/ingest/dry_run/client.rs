@@ -7,13 +7,15 @@ use sidewire_protocol::{Topic, UserName, topic::USER_KIND};
 
 use crate::auth::Grant;
 
-/// A client that is described on the command line.
+/// A client that might receive the event.
 #[derive(Debug)]
-pub(super) struct DescribedClient {
+pub struct DescribedClient {
     /// The topics of its one Subscribe.
-    pub(super) subscribe: Vec<Topic>,
-    pub(super) grant: Grant,
-    pub(super) user: Option<UserName>,
+    pub subscribe: Vec<Topic>,
+    /// What its token grants.
+    pub grant: Grant,
+    /// Its user, if that matters.
+    pub user: Option<UserName>,
 }
 
 /// The verdict on one client and one event, with the reasons.

@@ -15,9 +15,11 @@ use tokio::{
 use super::{
     ListedPresence, PageCursor, RevokedTopics, ShardId, TenantRegistry,
     audience::AudienceTotals,
+    inspection::{AudienceRequest, TopicsRequest},
     presence::TenantPresence,
     roster::{ConnectionFilter, ListedConnection, ShardPage},
     subscribers::ConnectionId,
+    tenant::Tenant,
 };
 
 /// Time limit for a shard to answer a call.
@@ -60,6 +62,8 @@ pub(super) struct PageRequest {
 pub(super) enum TenantRequest {
     User(UserRequest),
     Page(PageRequest),
+    Topics(TopicsRequest),
+    Audience(AudienceRequest),
 }
 
 /// The sending end of a shard's call inboxes.
@@ -124,7 +128,7 @@ pub struct ShardTimeout(pub ShardId);
 /// Makes calls to all shards. Clones share all state.
 #[derive(Debug, Clone)]
 pub struct HubAdmin {
-    registry: Arc<TenantRegistry>,
+    pub(super) registry: Arc<TenantRegistry>,
     shards: Arc<[ShardCaller]>,
 }
 
@@ -188,16 +192,16 @@ impl HubAdmin {
         action: UserAction,
         timeout: Duration,
     ) -> Result<u64, ShardTimeout> {
-        let ask = async |shard: &ShardCaller, answer| {
-            let call = UserRequest {
+        let ask = |answer| {
+            TenantRequest::User(UserRequest {
                 tenant: tenant.clone(),
                 user: user.clone(),
                 action: action.clone(),
                 answer,
-            };
-            shard.tenants.send(TenantRequest::User(call)).await.ok()
+            })
         };
-        Ok(self.ask_all(timeout, ask).await?.into_iter().sum())
+        let ended: Vec<u64> = self.ask_shards(timeout, ask).await?;
+        Ok(ended.into_iter().sum())
     }
 
     /// Returns a snapshot of the tenant, if it has a connection or an event. Makes no call to a
@@ -205,19 +209,8 @@ impl HubAdmin {
     #[must_use]
     pub fn view_tenant(&self, name: &TenantName) -> Option<TenantView> {
         let tenant = self.registry.find(name)?;
-        let log = tenant.log_view(Instant::now());
-        let AudienceTotals {
-            connections,
-            users,
-            topics,
-        } = tenant.audience().totals();
-        (connections > 0 || log.head != log.tail).then_some(TenantView {
-            connections,
-            users,
-            topics,
-            head: log.head,
-            tail: log.tail,
-        })
+        let view = view_of(&tenant);
+        (view.connections > 0 || view.head != view.tail).then_some(view)
     }
 
     /// Lists up to `limit` users who are present on these topics of the tenant, behind `after`. A
@@ -286,6 +279,16 @@ impl HubAdmin {
         Ok(page)
     }
 
+    /// Sends every shard the request that `make` returns, and waits for all answers.
+    pub(super) async fn ask_shards<T>(
+        &self,
+        timeout: Duration,
+        make: impl Fn(oneshot::Sender<T>) -> TenantRequest,
+    ) -> Result<Vec<T>, ShardTimeout> {
+        let ask = async |shard: &ShardCaller, answer| shard.tenants.send(make(answer)).await.ok();
+        self.ask_all(timeout, ask).await
+    }
+
     /// Calls `ask` for every shard concurrently, and waits for all answers.
     async fn ask_all<T>(
         &self,
@@ -296,6 +299,23 @@ impl HubAdmin {
         let shards = self.shards.iter().enumerate();
         let asked = shards.map(|(id, shard)| ask_shard(id, shard, deadline, &ask));
         join_all(asked).await.into_iter().collect()
+    }
+}
+
+/// Returns a snapshot of the tenant.
+pub(super) fn view_of(tenant: &Tenant) -> TenantView {
+    let log = tenant.log_view(Instant::now());
+    let AudienceTotals {
+        connections,
+        users,
+        topics,
+    } = tenant.audience().totals();
+    TenantView {
+        connections,
+        users,
+        topics,
+        head: log.head,
+        tail: log.tail,
     }
 }
 

@@ -2,6 +2,7 @@
 //! asked for another tenant's topics.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, VecDeque},
     rc::Rc,
 };
@@ -203,6 +204,38 @@ impl TenantIndex {
     /// Returns the connections that get events of the topic.
     pub(super) fn members(&self, topic: &Topic) -> TopicMembers<'_> {
         TopicMembers([self.subscribers_of(topic), self.wildcards.get(topic.kind())])
+    }
+
+    /// Returns up to `limit` of the topics whose text contains `search`, those with most
+    /// subscriptions, and the number of topics that were looked at, at most `looked_at_max`.
+    /// Wildcards are topics here; implicit topics are left out.
+    pub(super) fn busiest_topics(
+        &self,
+        search: &str,
+        limit: usize,
+        looked_at_max: usize,
+    ) -> (Vec<Topic>, usize) {
+        let mut looked_at = 0;
+        let mut found: Vec<_> = self
+            .wildcards
+            .topics()
+            .chain(self.topics.keys())
+            .take(looked_at_max)
+            .inspect(|_| looked_at += 1)
+            .filter(|topic| !topic.is_implicit() && topic.as_str().contains(search))
+            .map(|topic| (self.members(topic).len(), topic))
+            .collect();
+        if found.len() > limit {
+            found.select_nth_unstable_by_key(limit, |(count, _)| Reverse(*count));
+            found.truncate(limit);
+        }
+        let topics = found.into_iter().map(|(_, topic)| topic.clone()).collect();
+        (topics, looked_at)
+    }
+
+    /// Returns the number of topics and wildcards, with the topics of users.
+    pub(super) fn topics_len(&self) -> usize {
+        self.topics.len() + self.wildcards.len()
     }
 
     /// Returns true if no connection and no subscription is left.

@@ -17,6 +17,7 @@ mod dormant;
 mod implicit_topics;
 mod inbox;
 mod index;
+mod inspection;
 mod large_json;
 mod membership;
 mod presence;
@@ -48,6 +49,10 @@ pub use catch_up::{SubscribeConfirmation, SubscribeProgress};
 pub use condition_check::ConditionCheck;
 pub use connection::{HubConnection, UntakenSubscribe};
 pub use inbox::{InboxItem, InboxLimits};
+pub use inspection::{
+    EventAudience, EventSearch, ListedTenant, ListedTopic, NewestEvents, TenantListing,
+    TopicListing,
+};
 pub use membership::SubscribeError;
 pub use presence::{
     ListedPresence, PageCursor, PresenceLimits, PresenceMessage, PresenceProgress, PresenceRefusal,

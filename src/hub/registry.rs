@@ -335,7 +335,7 @@ impl TenantRegistry {
     }
 
     /// Returns a snapshot of all live tenants.
-    fn all_tenants(&self) -> Vec<Arc<Tenant>> {
+    pub(super) fn all_tenants(&self) -> Vec<Arc<Tenant>> {
         self.read_tenants().live.values().cloned().collect()
     }
 

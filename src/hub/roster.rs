@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     ops::Bound,
     rc::Rc,
@@ -70,6 +70,17 @@ pub(super) struct ShardPage {
     /// The last connection that the page has looked at, if there may be more behind it.
     pub(super) last: Option<ConnectionId>,
     /// Number of connections that the page has looked at.
+    pub(super) touched: usize,
+}
+
+/// The connections on a shard that would get an event.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct MatchingConnections {
+    /// Their number; `None` if there are too many to count.
+    pub(super) count: Option<usize>,
+    /// Some of them.
+    pub(super) connections: Vec<ListedConnection>,
+    /// Number of connections that were looked at.
     pub(super) touched: usize,
 }
 
@@ -184,6 +195,36 @@ impl ConnectionRoster {
         let behind = roster.range((Bound::Excluded(after), Bound::Unbounded));
         let records = behind.map(|(_, record)| record);
         collect_page(&filter, records, limit, touched_max)
+    }
+}
+
+impl ConnectionRoster {
+    /// Lists up to `limit` of the connections that are in one of these sets. Does at
+    /// most `limit` and 1,000 more look-ups; if the sets have more connections, it does not count
+    /// them.
+    pub(super) fn matching(&self, sets: &[TopicMembers<'_>], limit: usize) -> MatchingConnections {
+        let touched_max = limit + PASSED_OVER_MAX;
+        let roster = self.0.borrow();
+        let subscriptions: usize = sets.iter().map(|members| members.len()).sum();
+        if subscriptions <= touched_max {
+            let ids: BTreeSet<_> = sets.iter().flat_map(|members| members.ids()).collect();
+            let records = ids.iter().filter_map(|id| roster.get(id));
+            return MatchingConnections {
+                count: Some(ids.len()),
+                connections: records.take(limit).map(|record| record.list()).collect(),
+                touched: subscriptions,
+            };
+        }
+        // Each connection is looked up in each of the sets.
+        let looked_at = touched_max / sets.len().max(1);
+        let is_in_one = |id| sets.iter().any(|members| members.contains(id));
+        let records = roster.values().take(looked_at);
+        let records = records.filter(|record| is_in_one(record.key.id));
+        MatchingConnections {
+            count: None,
+            connections: records.take(limit).map(|record| record.list()).collect(),
+            touched: touched_max,
+        }
     }
 }
 

@@ -240,6 +240,18 @@ impl Tenant {
         (events, rest.len() == 0)
     }
 
+    /// Returns the newest events of the log between two offsets, both excluded, newest first and at
+    /// most `count`.
+    pub(super) fn events_before(&self, before: u64, after: u64, count: usize) -> Vec<Arc<Event>> {
+        let state = self.lock();
+        let events = state.log.events_before(before);
+        events
+            .take_while(|event| event.position().offset > after)
+            .take(count)
+            .cloned()
+            .collect()
+    }
+
     /// Brings the index of topics' last events up to date by one part, and starts a search with
     /// its content. Returns the work done, in topics of events, and true if that was all of the
     /// log. The log is locked only to list the events.

@@ -218,6 +218,14 @@ impl Log {
         self.ring.range(first..)
     }
 
+    /// Returns the events before the offset that are in the log, newest first.
+    pub fn events_before(&self, offset: u64) -> impl Iterator<Item = &Arc<Event>> {
+        let end = self
+            .ring
+            .partition_point(|event| event.position().offset < offset);
+        self.ring.range(..end).rev()
+    }
+
     /// Evicts events outside the window. The caller drops them, since it may hold a lock under
     /// which that would take too long.
     pub fn evict(&mut self, now: Instant) -> EvictedEvents {

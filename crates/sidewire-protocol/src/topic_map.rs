@@ -1,6 +1,6 @@
 //! A map for so many topics that one table would stop its thread whenever it grows.
 
-use std::{collections::hash_map::Entry, mem};
+use std::{collections::hash_map::Entry, mem, slice};
 
 use crate::{Topic, topic::TopicMap};
 
@@ -65,6 +65,15 @@ impl<V> LargeTopicMap<V> {
             Tables::One(table) => table.get_mut(topic),
             Tables::Divided(map) => map.table_mut(topic).get_mut(topic),
         }
+    }
+
+    /// Returns the topics, in no particular order.
+    pub fn keys(&self) -> impl Iterator<Item = &Topic> {
+        let tables = match &self.0 {
+            Tables::One(table) => slice::from_ref(table),
+            Tables::Divided(map) => map.tables.as_slice(),
+        };
+        tables.iter().flat_map(TopicMap::keys)
     }
 
     /// Returns the value of the topic. Inserts the default value if the map does not contain the

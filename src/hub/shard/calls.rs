@@ -13,12 +13,17 @@ use super::{ShardHub, ShardTenant};
 use crate::{
     hub::{
         admin::{PageRequest, TenantRequest, UserAction, UserRequest, send_answer},
+        inspection::{AudienceRequest, ShardAudience, ShardTopics, TopicsRequest},
         revocation::RevocationCall,
+        roster::MatchingConnections,
         subscribers::ConnectionId,
     },
     outbox::Outbox,
     scheduler::Cost,
 };
+
+/// Topics that the shard looks at to find the busiest of them. It takes about 0.5 ms.
+const TOPICS_LOOKED_AT_MAX: usize = 8_000;
 
 /// A call to the shard.
 enum ShardCall {
@@ -36,6 +41,8 @@ impl ShardHub {
                     match call {
                         TenantRequest::User(request) => self.act_on_user(request),
                         TenantRequest::Page(request) => self.list_page(request),
+                        TenantRequest::Topics(request) => self.list_topics(request),
+                        TenantRequest::Audience(request) => self.count_audience(request),
                     }
                     yield_now().await;
                 }
@@ -66,6 +73,54 @@ impl ShardHub {
             page
         });
         send_answer(request.answer, page.unwrap_or_default());
+    }
+
+    fn list_topics(&self, request: TopicsRequest) {
+        if request.answer.is_closed() {
+            return;
+        }
+        let tenants = self.tenants.borrow();
+        let listed = tenants.get(&request.tenant).map(|here| {
+            let index = here.index.borrow();
+            let (search, limit) = (&request.search, request.limit);
+            let (topics, touched) = index.busiest_topics(search, limit, TOPICS_LOOKED_AT_MAX);
+            here.work.charge(Cost::STEP.times(touched));
+            ShardTopics {
+                topics,
+                is_partial: touched < index.topics_len(),
+            }
+        });
+        send_answer(request.answer, listed.unwrap_or_default());
+    }
+
+    fn count_audience(&self, request: AudienceRequest) {
+        if request.answer.is_closed() {
+            return;
+        }
+        let tenants = self.tenants.borrow();
+        let audience = tenants.get(&request.tenant).map(|here| {
+            let index = here.index.borrow();
+            let sets = request.topics.iter().map(|topic| index.members(topic));
+            let sets: Vec<_> = sets.collect();
+            let matching = match request.limit {
+                0 => MatchingConnections::default(),
+                limit => here.roster.matching(&sets, limit),
+            };
+            here.work
+                .charge(Cost::STEP.times(sets.len() + matching.touched));
+            ShardAudience {
+                subscriptions: sets.iter().map(|members| members.len()).collect(),
+                matching,
+            }
+        });
+        let audience = audience.unwrap_or_else(|| ShardAudience {
+            subscriptions: Vec::new(),
+            matching: MatchingConnections {
+                count: Some(0),
+                ..MatchingConnections::default()
+            },
+        });
+        send_answer(request.answer, audience);
     }
 
     fn act_on_user(&self, call: UserRequest) {

@@ -5,6 +5,7 @@ mod conditions;
 mod departures;
 mod fanout;
 mod idempotency;
+mod inspection;
 mod isolation;
 mod json;
 mod memory;

@@ -48,6 +48,7 @@ pub mod cli;
 
 // Monitoring and foundations.
 pub mod http;
+pub mod inspector;
 pub mod memory;
 pub mod ops;
 mod outgoing_url;

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     alarms::Alarms,
-    auth::{Authenticator, IngestKeys},
+    auth::{Authenticator, IngestKeys, SharedKey},
     authorizer::SubscribeAuthorizer,
     backend::BackendTarget,
     config::Config,
@@ -79,6 +79,8 @@ pub struct LiveSettings {
     pub ingest_keys: IngestKeys,
     /// The backend that is asked whether clients may subscribe; `None` if none is.
     pub subscribe_backend: Option<Arc<BackendTarget>>,
+    /// The key of the inspector; `None` if it is off.
+    pub inspector_key: Option<SharedKey>,
     /// TLS configuration of the client listener; `None` if it does not use TLS.
     pub tls: Option<Arc<ServerConfig>>,
     /// Time at which the certificate of the client listener, or another of its chain, expires, in
@@ -96,6 +98,7 @@ impl LiveSettings {
             authenticator: Authenticator::Open,
             ingest_keys: IngestKeys::default(),
             subscribe_backend: None,
+            inspector_key: None,
             tls: None,
             certificate_expiry: None,
         }

@@ -2,11 +2,11 @@
 //! result is ready to run. Opens no socket.
 
 mod certificate;
+mod keys;
 mod secret_files;
 mod socket_directories;
 
 use std::{
-    collections::HashSet,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -22,12 +22,10 @@ use rustls::ServerConfig;
 use sidewire_protocol::schema::{BreakingChange, Schema, SchemaError};
 
 use crate::{
-    auth::{
-        Authenticator, IngestKey, IngestKeyError, IngestKeys, KeyError, KeyFileError, KeySet,
-        Secret, TokenRules, TokenVerifier, VerificationKey, VerifierError, read_file,
-    },
-    backend::{BackendKeyError, BackendTarget},
-    config::{self, AuthKey, AuthMode, Config, ConfigError, IngestSection, ListenAddress},
+    auth::{IngestKeyError, KeyError, KeyFileError, SharedKeyError, VerifierError, read_file},
+    backend::BackendKeyError,
+    config::{self, Config, ConfigError, ListenAddress},
+    inspector::DevAccess,
     relay::LiveSettings,
     tls::{self, TlsError},
     window_file,
@@ -40,6 +38,8 @@ pub struct RelaySetup {
     pub live: LiveSettings,
     /// The group ids of the Unix sockets.
     pub socket_groups: SocketGroups,
+    /// What `sidewire dev` hands to the inspector; `None` for any other relay.
+    pub dev: Option<DevAccess>,
 }
 
 /// The group ids of the Unix sockets; `None` for the relay's own group.
@@ -96,6 +96,14 @@ pub enum SetupFault {
     /// An ingest key cannot be used.
     #[error(transparent)]
     IngestKey(#[from] IngestKeyError),
+    /// The key of the inspector cannot be used.
+    #[error("the key in {} {source}", file.display())]
+    InspectorKey {
+        /// The file.
+        file: PathBuf,
+        /// The problem.
+        source: SharedKeyError,
+    },
     /// The key of a backend cannot be used.
     #[error("{}: {source}", file.display())]
     BackendKey {
@@ -156,6 +164,9 @@ impl SetupFault {
             Self::IngestKey(_) => Some(
                 "each of [[ingest.keys]] needs its own key of 16 or more visible ASCII characters",
             ),
+            Self::InspectorKey { .. } => {
+                Some("a file with one line, which people paste into the page")
+            }
             Self::BackendKey { .. } => {
                 Some("a file with one line, which is sent after \"Authorization: Bearer \"")
             }
@@ -207,6 +218,7 @@ impl RelaySetup {
                 let schema = Arc::new(load_schema(&config)?);
                 load_live(config, schema)?
             },
+            dev: None,
         })
     }
 }
@@ -270,9 +282,10 @@ pub fn load_live(config: Config, schema: Arc<Schema>) -> Result<LiveSettings, Se
     let certificate_expiry = certificate_expiry.flatten();
     Ok(LiveSettings {
         schema,
-        authenticator: build_authenticator(&config)?,
-        ingest_keys: ingest_keys(&config.ingest)?,
-        subscribe_backend: subscribe_backend(&config)?,
+        authenticator: keys::build_authenticator(&config)?,
+        ingest_keys: keys::ingest_keys(&config.ingest)?,
+        subscribe_backend: keys::subscribe_backend(&config)?,
+        inspector_key: keys::inspector_key(&config)?,
         tls,
         certificate_expiry,
         config,
@@ -373,113 +386,4 @@ pub(crate) fn group_id(group: &str) -> Result<u32, String> {
         Ok(None) => Err("is not a group of this system".to_owned()),
         Err(error) => Err(format!("cannot be looked up: {error}")),
     }
-}
-
-fn build_authenticator(config: &Config) -> Result<Authenticator, SetupError> {
-    let auth = &config.auth;
-    match auth.mode {
-        AuthMode::None => Ok(Authenticator::Open),
-        AuthMode::Jwt => {
-            let (mut keys, mut sets) = (Vec::new(), Vec::new());
-            for (index, key) in auth.keys.iter().enumerate() {
-                let name = match key {
-                    AuthKey::Secret { .. } => "secret_file",
-                    AuthKey::PublicKey { .. } => "public_key_file",
-                    AuthKey::Jwks { .. } => "jwks_file",
-                    AuthKey::JwksUrl { .. } => "jwks_url",
-                };
-                if let AuthKey::JwksUrl { url } = key {
-                    sets.push(Arc::new(KeySet::new(url.clone())));
-                }
-                let at_key = |fault| SetupError::new(format!("auth.keys[{index}].{name}"), fault);
-                keys.extend(verification_keys(key).map_err(at_key)?);
-            }
-            TokenVerifier::with_sets(keys, sets, token_rules(config))
-                .map(Authenticator::Tokens)
-                .map_err(|error| SetupError::new("auth.keys", error))
-        }
-    }
-}
-
-fn subscribe_backend(config: &Config) -> Result<Option<Arc<BackendTarget>>, SetupError> {
-    let subscribe = &config.auth.subscribe;
-    let Some(url) = subscribe.url.clone() else {
-        return Ok(None);
-    };
-    let at_key = |fault| SetupError::new("auth.subscribe.key_file", fault);
-    let (key, file) = match &subscribe.key_file {
-        Some(file) => {
-            let key = Secret::from_file(file).map_err(|error| at_key(error.into()))?;
-            (Some(key), file.clone())
-        }
-        None => (None, PathBuf::new()),
-    };
-    let target = BackendTarget::new(url, key.as_ref());
-    let target = target.map_err(|source| at_key(SetupFault::BackendKey { file, source }))?;
-    Ok(Some(Arc::new(target)))
-}
-
-fn verification_keys(key: &AuthKey) -> Result<Vec<VerificationKey>, SetupFault> {
-    let (file, keys) = match key {
-        AuthKey::Secret {
-            file,
-            algorithm,
-            kid,
-        } => {
-            let secret = Secret::from_file(file)?;
-            let key = VerificationKey::from_secret(*algorithm, kid.clone(), &secret);
-            (file, key.map(|key| vec![key]))
-        }
-        AuthKey::PublicKey {
-            file,
-            algorithm,
-            kid,
-        } => {
-            let pem = read_file(file)?;
-            let key = VerificationKey::from_public_key_pem(*algorithm, kid.clone(), &pem);
-            (file, key.map(|key| vec![key]))
-        }
-        AuthKey::Jwks { file } => (file, VerificationKey::from_jwks(&read_file(file)?)),
-        // Fetched once the relay is running.
-        AuthKey::JwksUrl { .. } => return Ok(Vec::new()),
-    };
-    keys.map_err(|source| SetupFault::Key {
-        file: file.clone(),
-        source,
-    })
-}
-
-fn token_rules(config: &Config) -> TokenRules {
-    let (auth, limits) = (&config.auth, &config.limits);
-    TokenRules {
-        issuer: auth.issuer.clone(),
-        audience: auth.audience.clone(),
-        leeway: auth.leeway,
-        require_exp: auth.require_exp,
-        tenant_claim: auth.tenant_claim.as_str().into(),
-        user_claim: auth.user_claim.as_str().into(),
-        topics_claim: auth.topics_claim.as_str().into(),
-        subscribe_claim: auth.subscribe_claim.as_str().into(),
-        subscribe_topics_max: limits
-            .topics_per_subscribe
-            .min(limits.topics_per_connection),
-    }
-}
-
-fn ingest_keys(ingest: &IngestSection) -> Result<IngestKeys, SetupError> {
-    let mut keys = Vec::new();
-    for (index, key) in ingest.keys.iter().enumerate() {
-        let at_key = |fault| SetupError::new(format!("ingest.keys[{index}].key_file"), fault);
-        keys.push(ingest_key(key).map_err(at_key)?);
-    }
-    IngestKeys::new(keys).map_err(|error| SetupError::new("ingest.keys", error))
-}
-
-fn ingest_key(key: &config::IngestKeyEntry) -> Result<IngestKey, SetupFault> {
-    let secret = Secret::from_file(&key.key_file)?;
-    let tenants = key
-        .tenants
-        .as_ref()
-        .map(|tenants| tenants.iter().cloned().collect::<HashSet<_>>());
-    Ok(IngestKey::new(key.name.clone(), &secret, tenants)?)
 }

@@ -121,6 +121,13 @@ impl TransportCounters {
             TransportKind::Poll => &self.poll,
         }
     }
+
+    /// Returns the sum of all transports.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let numbers = TransportKind::ALL.map(|transport| self.of(transport).get());
+        numbers.iter().sum()
+    }
 }
 
 /// The connections whose client does not take what waits for it, each since when. Behind a lock,

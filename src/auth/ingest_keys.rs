@@ -1,51 +1,34 @@
 //! The keys that backends authenticate with. Knows no HTTP; the caller words the refusal of
 //! a key.
 
-use std::{collections::HashSet, fmt};
+use std::collections::HashSet;
 
-use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use sidewire_protocol::TenantName;
 use subtle::ConstantTimeEq;
 
-use super::Secret;
-
-/// Minimum length of an ingest key in bytes.
-pub const INGEST_KEY_BYTES_MIN: usize = 16;
-
-type Sha256Digest = [u8; SHA256_OUTPUT_LEN];
+use super::{
+    Secret,
+    shared_key::{SharedKey, SharedKeyError},
+};
 
 /// A key that allows a backend to post events, for all tenants or for some.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct IngestKey {
     name: String,
-    /// A digest in place of the key: digests have one length, so comparing them reveals
-    /// nothing about the length of the key.
-    digest: Sha256Digest,
+    key: SharedKey,
     tenants: Option<HashSet<TenantName>>,
 }
 
 /// An invalid ingest key, or a conflict between two ingest keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IngestKeyError {
-    /// The key is so short that it could be guessed.
-    #[error(
-        "the ingest key `{name}` has {bytes} bytes and needs at least {INGEST_KEY_BYTES_MIN}; \
-         `openssl rand -hex 32` makes one"
-    )]
-    TooShort {
+    /// The key is too short, or has characters that no request could carry.
+    #[error("the ingest key `{name}` {source}")]
+    Key {
         /// Name of the key in the configuration.
         name: String,
-        /// Length of the key in bytes.
-        bytes: usize,
-    },
-    /// The key has characters that no request could carry.
-    #[error(
-        "the ingest key `{name}` must consist of visible ASCII characters, \
-         since it travels in an HTTP header"
-    )]
-    Characters {
-        /// Name of the key in the configuration.
-        name: String,
+        /// The problem.
+        source: SharedKeyError,
     },
     /// The key has an empty list of tenants, so it could not be used.
     #[error("the ingest key `{name}` is limited to an empty list of tenants")]
@@ -81,20 +64,12 @@ impl IngestKey {
         secret: &Secret,
         tenants: Option<HashSet<TenantName>>,
     ) -> Result<Self, IngestKeyError> {
-        let bytes = secret.as_bytes();
-        if bytes.len() < INGEST_KEY_BYTES_MIN {
-            let bytes = bytes.len();
-            Err(IngestKeyError::TooShort { name, bytes })
-        } else if !bytes.iter().all(u8::is_ascii_graphic) {
-            Err(IngestKeyError::Characters { name })
-        } else if tenants.as_ref().is_some_and(HashSet::is_empty) {
-            Err(IngestKeyError::NoTenants { name })
-        } else {
-            Ok(Self {
-                name,
-                digest: sha256(bytes),
-                tenants,
-            })
+        if tenants.as_ref().is_some_and(HashSet::is_empty) {
+            return Err(IngestKeyError::NoTenants { name });
+        }
+        match SharedKey::new(secret) {
+            Ok(key) => Ok(Self { name, key, tenants }),
+            Err(source) => Err(IngestKeyError::Key { name, source }),
         }
     }
 
@@ -110,15 +85,6 @@ impl IngestKey {
         self.tenants
             .as_ref()
             .is_none_or(|tenants| tenants.contains(tenant))
-    }
-}
-
-impl fmt::Debug for IngestKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IngestKey")
-            .field("name", &self.name)
-            .field("tenants", &self.tenants)
-            .finish_non_exhaustive()
     }
 }
 
@@ -139,7 +105,7 @@ impl IngestKeys {
                     let name = second.name.clone();
                     return Err(IngestKeyError::SameName { name });
                 }
-                if bool::from(first.digest.ct_eq(&second.digest)) {
+                if bool::from(first.key.ct_eq(&second.key)) {
                     let (first, second) = (first.name.clone(), second.name.clone());
                     return Err(IngestKeyError::SameKey { first, second });
                 }
@@ -158,21 +124,15 @@ impl IngestKeys {
     /// and every byte, so that the time taken reveals nothing about how close a guess was.
     #[must_use]
     pub fn authenticate(&self, presented: &[u8]) -> Option<&IngestKey> {
-        let presented = sha256(presented);
+        let presented = SharedKey::of_presented(presented);
         let mut found = None;
         for key in &self.0 {
-            if bool::from(key.digest.ct_eq(&presented)) {
+            if bool::from(key.key.ct_eq(&presented)) {
                 found = Some(key);
             }
         }
         found
     }
-}
-
-fn sha256(bytes: &[u8]) -> Sha256Digest {
-    let mut output = Sha256Digest::default();
-    output.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    output
 }
 
 #[cfg(test)]
@@ -251,27 +211,19 @@ mod tests {
 
     #[test]
     fn a_short_key_or_one_that_does_not_fit_into_a_header_is_refused() {
-        let characters = |name: &str| IngestKeyError::Characters { name: name.into() };
+        let refused = |source| IngestKeyError::Key {
+            name: "k".into(),
+            source,
+        };
         for (secret, error) in [
-            (
-                "",
-                IngestKeyError::TooShort {
-                    name: "k".into(),
-                    bytes: 0,
-                },
-            ),
-            (
-                "0123456789abcde",
-                IngestKeyError::TooShort {
-                    name: "k".into(),
-                    bytes: 15,
-                },
-            ),
-            ("0123456789 abcdef", characters("k")),
-            ("0123456789abcdef\n", characters("k")),
-            ("0123456789abcdéf", characters("k")),
+            ("", SharedKeyError::TooShort { bytes: 0 }),
+            ("0123456789abcde", SharedKeyError::TooShort { bytes: 15 }),
+            ("0123456789 abcdef", SharedKeyError::Characters),
+            ("0123456789abcdef\n", SharedKeyError::Characters),
+            ("0123456789abcdéf", SharedKeyError::Characters),
         ] {
-            assert_eq!(key("k", secret, None).unwrap_err(), error, "{secret:?}");
+            let found = key("k", secret, None).unwrap_err();
+            assert_eq!(found, refused(error), "{secret:?}");
         }
         let error = key("k", "0123456789abcdef", Some(&[])).unwrap_err();
         assert_eq!(error, IngestKeyError::NoTenants { name: "k".into() });

@@ -4,7 +4,7 @@
 //! A [`TokenVerifier`] has the keys and the [`TokenRules`] and turns a client's JWT into an
 //! [`Identity`]. An [`Authenticator`] is either a verifier or desktop mode. A [`KeySet`] has
 //! the keys fetched last from an issuer; it tells when a fetch is due but does not fetch.
-//! Backends authenticate with [`IngestKeys`]. [`SigningKey::mint`] creates tokens for the
+//! Backends authenticate with [`IngestKeys`], people who use the inspector with a [`SharedKey`]. [`SigningKey::mint`] creates tokens for the
 //! command line.
 //!
 //! The library jsonwebtoken only verifies and makes signatures. The relay itself checks keys
@@ -27,6 +27,7 @@ mod key_set;
 mod mint;
 mod pem_file;
 mod secret;
+mod shared_key;
 mod strict_json;
 mod verifier;
 
@@ -36,12 +37,13 @@ pub(crate) use claims::check_user_name;
 pub use claims::{EXPIRY_AHEAD_MAX, TokenRules};
 pub use error::{JwkProblem, KeyError, TokenError};
 pub use identity::{Grant, Identity};
-pub use ingest_keys::{INGEST_KEY_BYTES_MIN, IngestKey, IngestKeyError, IngestKeys};
+pub use ingest_keys::{IngestKey, IngestKeyError, IngestKeys};
 pub use jwks_url::{JwksUrl, JwksUrlError};
 pub use key::{KeyFingerprint, VerificationKey};
 pub use key_set::KeySet;
 pub use mint::{MintError, NewToken, SigningKey};
 pub use secret::{KeyFileError, Secret, read_file};
+pub use shared_key::{SHARED_KEY_BYTES_MIN, SharedKey, SharedKeyError};
 pub use verifier::{TOKEN_BYTES_MAX, TokenVerifier, VerifierError};
 
 #[cfg(test)]

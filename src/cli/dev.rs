@@ -29,6 +29,7 @@ use super::{
 use crate::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
     config::{AuthKey, Config, IngestKeyEntry, ListenAddress},
+    inspector::DevAccess,
     server::{ListenAddresses, ListenerName, RelayServer, StartError},
     setup::RelaySetup,
     telemetry,
@@ -57,8 +58,9 @@ const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
   sidewire dev --bundled generic
   sidewire dev --client-port 4000 --ingest-port 4001 --ops-port 4002
 
-The relay listens on the loopback address only. It generates a signing secret and an ingest key,
-deletes both when it stops, and prints commands to paste into other terminals.")]
+The relay listens on the loopback address only. It generates a signing secret, an ingest key and
+a key for the inspector, and deletes them when it stops. It prints the URL of the inspector, a page
+that shows what the relay does, and commands to paste into other terminals.")]
 pub struct DevArgs {
     /// The schema.
     #[command(flatten)]
@@ -69,7 +71,7 @@ pub struct DevArgs {
     /// The port for backends (0: any free port).
     #[arg(long, value_name = "PORT", default_value_t = 3001)]
     pub ingest_port: u16,
-    /// The port for metrics and health (0: any free port).
+    /// The port for metrics, health and the inspector (0: any free port).
     #[arg(long, value_name = "PORT", default_value_t = 3002)]
     pub ops_port: u16,
 }
@@ -85,8 +87,9 @@ pub(super) fn run(args: &DevArgs) -> Result<(), CommandFailure> {
         telemetry::init_logging(&config.log)
             .map(drop)
             .map_err(CommandFailure::new)?;
-        let setup = RelaySetup::new(config).map_err(CommandFailure::new)?;
+        let mut setup = RelaySetup::new(config).map_err(CommandFailure::new)?;
         let example = DevExample::from_args(&args.schema, &setup.live.schema)?;
+        setup.dev = Some(files.inspector_access(&example)?);
         let server = RelayServer::start(setup).map_err(|error| start_failure(&error))?;
         let guide = guide_text(server.addresses(), &files, &example)?;
         write_result(&mut io::stdout(), &guide)?;
@@ -103,6 +106,8 @@ fn dev_config(args: &DevArgs, files: &DevFiles) -> Config {
     config.client.listen = loopback(args.client_port);
     config.ingest.listen = loopback(args.ingest_port).into();
     config.ops.listen = loopback(args.ops_port).into();
+    config.ops.inspector = true;
+    config.ops.inspector_key_file = Some(files.inspector_key());
     // All clients connect from this machine, including those of a benchmark.
     config.limits.address_handshakes_per_minute = NonZeroU32::MAX;
     config.auth.keys = vec![AuthKey::Secret {
@@ -223,15 +228,16 @@ fn guide_text(
         ingest,
         ops,
     } = addresses;
-    let sidewire = std::env::current_exe().map_err(CommandFailure::new)?;
+    let sidewire = program_word()?;
     let path = |path: &Path| shell_word(&path.display().to_string());
-    let sidewire = path(&sidewire);
     let (secret, key, token) = (
         path(&files.secret()),
         path(&files.ingest_key()),
         path(&files.token()),
     );
-    let jwt = fs::read_to_string(files.token()).map_err(CommandFailure::new)?;
+    let read = |path: &Path| fs::read_to_string(path).map_err(CommandFailure::new);
+    let (jwt, inspector_key) = (read(&files.token())?, read(&files.inspector_key())?);
+    let inspector_key = inspector_key.trim();
     let topic = example.topic.as_deref();
     let events_of = topic.map_or_else(|| format!("user {USER}"), str::to_owned);
     let topic_word = topic.map(|topic| format!(" {}", shell_word(topic)));
@@ -242,6 +248,10 @@ fn guide_text(
     let flags = &example.flags;
     Ok(format!(
         "Sidewire is running, for this machine only. ctrl-c stops it and deletes its keys.
+
+Look into it with a browser, and publish events:
+
+  http://{ops}/inspect#key={inspector_key}
 
   clients    ws://{client}/ws
   backends   http://{ingest}
@@ -279,6 +289,12 @@ Make a token for a different user or tenant:
     ))
 }
 
+/// Returns this program as a word of a shell command.
+fn program_word() -> Result<String, CommandFailure> {
+    let program = std::env::current_exe().map_err(CommandFailure::new)?;
+    Ok(shell_word(&program.display().to_string()))
+}
+
 /// Quotes the text as one word of a shell command, if needed.
 fn shell_word(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:".contains(&byte);
@@ -312,6 +328,7 @@ impl DevFiles {
         let secret = random_hex(&random);
         write_private(&files.secret(), &secret).map_err(refused)?;
         write_private(&files.ingest_key(), &random_hex(&random)).map_err(refused)?;
+        write_private(&files.inspector_key(), &random_hex(&random)).map_err(refused)?;
         let token = mint_token(&secret, &clock)?;
         write_private(&files.token(), &token).map_err(refused)?;
         Ok(files)
@@ -323,6 +340,24 @@ impl DevFiles {
 
     fn ingest_key(&self) -> PathBuf {
         self.0.join("ingest.key")
+    }
+
+    fn inspector_key(&self) -> PathBuf {
+        self.0.join("inspector.key")
+    }
+
+    /// Returns what lets the inspector publish events and make tokens.
+    fn inspector_access(&self, example: &DevExample) -> Result<DevAccess, CommandFailure> {
+        let secret = |path: &Path| Secret::from_file(path).map_err(CommandFailure::new);
+        Ok(DevAccess {
+            signing: signing_key(&secret(&self.secret())?)?,
+            ingest_key: secret(&self.ingest_key())?,
+            program: program_word()?,
+            schema_flags: example.flags.clone(),
+            tenant: TENANT,
+            user: USER,
+            topic: example.topic.clone(),
+        })
     }
 
     fn token(&self) -> PathBuf {
@@ -346,11 +381,13 @@ fn mint_token(secret: &str, clock: &Clock) -> Result<String, CommandFailure> {
         topics: None,
         subscribe: None,
     };
-    let secret = Secret::new(secret.as_bytes());
-    SigningKey::from_secret(Algorithm::HS256, None, &secret)
-        .map_err(CommandFailure::new)?
+    signing_key(&Secret::new(secret.as_bytes()))?
         .mint(&token, &TokenRules::default())
         .map_err(CommandFailure::new)
+}
+
+fn signing_key(secret: &Secret) -> Result<SigningKey, CommandFailure> {
+    SigningKey::from_secret(Algorithm::HS256, None, secret).map_err(CommandFailure::new)
 }
 
 #[cfg(test)]
@@ -382,7 +419,12 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let files = DevFiles::make().unwrap();
         let directory = files.0.clone();
-        for path in [files.secret(), files.ingest_key(), files.token()] {
+        for path in [
+            files.secret(),
+            files.ingest_key(),
+            files.inspector_key(),
+            files.token(),
+        ] {
             assert_eq!(
                 fs::metadata(path).unwrap().permissions().mode() & 0o777,
                 0o600

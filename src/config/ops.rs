@@ -1,6 +1,7 @@
-//! `[ops]`: the listener for metrics and health.
+//! `[ops]`: the listener for metrics and health, and the inspector on it. Names the key file but
+//! never reads it.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use super::{
     error::ConfigProblems,
@@ -31,6 +32,11 @@ config_section! {
         /// their own; 20. With 0 there are none, nor one for the others.
         #[serde(deserialize_with = "values::count")]
         live tenant_labels: usize = 20;
+        /// Serves the inspector, a page for people, at `/inspect`; false. The listener must be
+        /// loopback or a Unix socket.
+        restart inspector: bool = false;
+        /// The file with the key of the inspector, which needs one; none by default.
+        live inspector_key_file: Option<PathBuf> = None;
     }
 }
 
@@ -48,9 +54,36 @@ impl OpsSection {
         }
         self.listen
             .check_group("ops.socket_group", self.socket_group.as_deref(), problems);
+        self.check_inspector(problems);
+    }
+
+    fn check_inspector(&self, problems: &mut ConfigProblems) {
+        if !self.inspector {
+            return;
+        }
+        if !self.listen.is_local() {
+            problems.add_problem(
+                "ops.inspector",
+                format!(
+                    "shows events to people, but ops.listen is {}, which is not loopback",
+                    self.listen
+                ),
+                "listen on 127.0.0.1 or a Unix socket, and reach it through `ssh -L`, or set it to false",
+            );
+        }
+        if self.inspector_key_file.is_none() {
+            problems.add_problem(
+                "ops.inspector_key_file",
+                "is missing, and the inspector shows events only to those who have its key",
+                "name a file with a key, such as `openssl rand -hex 32` makes",
+            );
+        }
     }
 
     pub(super) fn resolve_paths(&mut self, paths: &PathResolver, problems: &mut ConfigProblems) {
         self.listen.resolve_path("ops.listen", paths, problems);
+        if let Some(file) = &mut self.inspector_key_file {
+            paths.resolve("ops.inspector_key_file".to_owned(), file, problems);
+        }
     }
 }

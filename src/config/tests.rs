@@ -117,7 +117,7 @@ fn a_key_unlike_any_other_gets_the_list_instead_of_a_suggestion() {
     let refusal = refusal("[ops]\nzzz = 1\n");
     assert_eq!(
         refusal,
-        "line 2: unknown key `zzz` in [ops]\n  hint: expected one of listen, socket_mode, socket_group, hosts, tenant_labels"
+        "line 2: unknown key `zzz` in [ops]\n  hint: expected one of listen, socket_mode, socket_group, hosts, tenant_labels, inspector, inspector_key_file"
     );
 }
 

@@ -160,6 +160,12 @@ impl JsonFrame {
         self.buffer.get(self.start..).unwrap_or_default()
     }
 
+    /// Returns the JSON, without the header of the frame.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default()
+    }
+
     /// Returns the offset of its event.
     #[must_use]
     pub fn offset(&self) -> u64 {

@@ -143,7 +143,10 @@ impl HubAdmin {
     ///
     /// When a shard does not answer in time.
     pub async fn ping(&self, timeout: Duration) -> Result<(), ShardTimeout> {
-        let ask = async |shard: &ShardCaller, answer| shard.pings.send(answer).await.ok();
+        let ask = |shard: &ShardCaller, answer| {
+            let pings = shard.pings.clone();
+            async move { pings.send(answer).await.ok() }
+        };
         self.ask_all(timeout, ask).await.map(drop)
     }
 
@@ -249,18 +252,17 @@ impl HubAdmin {
         let mut page = ConnectionPage::default();
         let mut after = after.unwrap_or(ConnectionKey { shard: 0, id: 0 });
         while let Some(shard) = self.shards.get(after.shard) {
-            let ask = async |shard: &ShardCaller, answer| {
-                let request = PageRequest {
-                    tenant: tenant.clone(),
-                    filter: Arc::clone(&filter),
-                    after: after.id,
-                    limit: limit.saturating_sub(page.connections.len()),
-                    answer,
-                };
-                shard.tenants.send(TenantRequest::Page(request)).await.ok()
+            let (sender, answer) = oneshot::channel();
+            let request = PageRequest {
+                tenant: tenant.clone(),
+                filter: Arc::clone(&filter),
+                after: after.id,
+                limit: limit.saturating_sub(page.connections.len()),
+                answer: sender,
             };
+            let asked = shard.ask(TenantRequest::Page(request));
             let deadline = Instant::now() + timeout;
-            let part = ask_shard(after.shard, shard, deadline, &ask).await?;
+            let part = await_answer(after.shard, asked, answer, deadline).await?;
             page.connections.extend(part.connections);
             if let Some(last) = part.last {
                 page.next = Some(ConnectionKey { id: last, ..after });
@@ -285,20 +287,31 @@ impl HubAdmin {
         timeout: Duration,
         make: impl Fn(oneshot::Sender<T>) -> TenantRequest,
     ) -> Result<Vec<T>, ShardTimeout> {
-        let ask = async |shard: &ShardCaller, answer| shard.tenants.send(make(answer)).await.ok();
-        self.ask_all(timeout, ask).await
+        self.ask_all(timeout, |shard, answer| shard.ask(make(answer)))
+            .await
     }
 
-    /// Calls `ask` for every shard concurrently, and waits for all answers.
-    async fn ask_all<T>(
+    /// Calls `ask` for every shard, and waits for all answers.
+    async fn ask_all<T, F: Future<Output = Option<()>>>(
         &self,
         timeout: Duration,
-        ask: impl AsyncFn(&ShardCaller, oneshot::Sender<T>) -> Option<()>,
+        ask: impl Fn(&ShardCaller, oneshot::Sender<T>) -> F,
     ) -> Result<Vec<T>, ShardTimeout> {
         let deadline = Instant::now() + timeout;
-        let shards = self.shards.iter().enumerate();
-        let asked = shards.map(|(id, shard)| ask_shard(id, shard, deadline, &ask));
-        join_all(asked).await.into_iter().collect()
+        let mut waiting = Vec::with_capacity(self.shards.len());
+        for (id, shard) in self.shards.iter().enumerate() {
+            let (sender, answer) = oneshot::channel();
+            waiting.push(await_answer(id, ask(shard, sender), answer, deadline));
+        }
+        join_all(waiting).await.into_iter().collect()
+    }
+}
+
+impl ShardCaller {
+    /// Sends a request about the connections of a tenant. `None`: the shard is gone.
+    fn ask(&self, request: TenantRequest) -> impl Future<Output = Option<()>> + use<> {
+        let tenants = self.tenants.clone();
+        async move { tenants.send(request).await.ok() }
     }
 }
 
@@ -319,16 +332,15 @@ pub(super) fn view_of(tenant: &Tenant) -> TenantView {
     }
 }
 
-/// Calls `ask` for a shard, and waits for its answer.
-async fn ask_shard<T>(
+/// Asks a shard, and waits for its answer.
+async fn await_answer<T>(
     id: ShardId,
-    shard: &ShardCaller,
+    asked: impl Future<Output = Option<()>>,
+    answer: oneshot::Receiver<T>,
     deadline: Instant,
-    ask: &impl AsyncFn(&ShardCaller, oneshot::Sender<T>) -> Option<()>,
 ) -> Result<T, ShardTimeout> {
-    let (sender, answer) = oneshot::channel();
     let answered = timeout_at(deadline, async {
-        ask(shard, sender).await?;
+        asked.await?;
         answer.await.ok()
     });
     answered.await.ok().flatten().ok_or(ShardTimeout(id))

@@ -64,7 +64,7 @@ struct EventAnswer<'a> {
 
 /// A position as in proto3 JSON, where 64-bit integers are strings.
 #[derive(Serialize)]
-pub(super) struct AnswerPosition {
+pub(crate) struct AnswerPosition {
     #[serde(serialize_with = "epoch_as_text")]
     epoch: Epoch,
     #[serde(serialize_with = "offset_as_text")]

@@ -27,7 +27,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyFormat {
+pub(crate) enum BodyFormat {
     /// `application/x-protobuf`
     Protobuf,
     /// `application/json`, proto3 JSON
@@ -40,7 +40,7 @@ impl BodyFormat {
     /// # Errors
     ///
     /// A problem if the media type or an encoding is not supported.
-    pub(super) fn from_headers(headers: &HeaderMap) -> Result<Self, HttpProblem> {
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Self, HttpProblem> {
         if headers.contains_key(CONTENT_ENCODING) {
             return Err(unsupported_media_type("Content-Encoding is not supported"));
         }
@@ -103,7 +103,7 @@ const PIECES_PER_TURN: usize = 1024;
 
 /// Reads the body, of at most `bytes_max` bytes, and reserves the memory that the request holds
 /// until it is answered.
-pub(super) async fn read_body(
+pub(crate) async fn read_body(
     request: Request<Incoming>,
     bytes_max: usize,
     relay: &Relay,
@@ -233,7 +233,7 @@ pub(super) fn reserve_list(
 }
 
 /// Counts and returns the problem for a request refused for lack of memory.
-pub(super) fn no_memory(relay: &Relay) -> HttpProblem {
+pub(crate) fn no_memory(relay: &Relay) -> HttpProblem {
     relay.metrics.limit_exceeded(Limit::Memory);
     HttpProblem::unavailable(
         ErrorCode::RateLimitExceeded,

@@ -50,9 +50,9 @@ pub(super) async fn list_connections(
     Ok(answer_in_parts(shard, work, StatusCode::OK, answer))
 }
 
-/// A connection as the answer shows it.
+/// A connection as an answer shows it.
 #[derive(Serialize)]
-struct ConnectionSummary<'a> {
+pub(crate) struct ConnectionSummary<'a> {
     id: String,
     user: &'a str,
     transport: &'static str,

@@ -45,12 +45,16 @@ use crate::{
 };
 use gathered::GatheringStream;
 
+pub(crate) use answer::AnswerPosition;
+pub(crate) use body::{BodyFormat, no_memory, read_body};
+pub(crate) use connections::ConnectionSummary;
 pub use draft::AdmissibleEnvelope;
 pub use dry_run::{
     DescribedClient, DryRunEvent, DryRunRequest, RefusedEvent, RouteReport, dry_run,
 };
 #[cfg(any(test, fuzzing))]
 pub use events::fuzzing;
+pub(crate) use parameters::ConnectionsParameters;
 pub use parameters::QueryParameter;
 pub use route::{ENDPOINTS, IngestEndpoint};
 

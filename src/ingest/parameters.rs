@@ -17,8 +17,8 @@ use crate::{
     log::AppendCondition,
 };
 
+pub(crate) use self::connections::ConnectionsParameters;
 pub(super) use self::{
-    connections::ConnectionsParameters,
     presence::{PresenceParameters, cursor_text},
     user::{parse_reconnect, parse_revoked_topics},
 };

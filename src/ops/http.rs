@@ -1,4 +1,5 @@
-//! Serves the listener for metrics and health. Reads counters that other modules keep.
+//! Serves the listener for metrics, health and the inspector. Reads counters that other modules
+//! keep.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -18,6 +19,7 @@ use crate::{
         whole_response,
     },
     hub::TenantRegistry,
+    inspector::Inspector,
     relay::Relay,
     tally::ShardTally,
     telemetry::ScrapeSources,
@@ -42,6 +44,7 @@ pub struct OpsService {
     tallies: Vec<Arc<ShardTally>>,
     registry: Arc<TenantRegistry>,
     health: Arc<Health>,
+    inspector: Option<Inspector>,
 }
 
 /// Answer of a readiness check that passes.
@@ -52,23 +55,31 @@ struct ReadyAnswer {
 }
 
 impl OpsService {
-    /// Creates the service from the counters and the health that it shows.
+    /// Creates the service from the counters and the health that it shows, and from the inspector
+    /// if it is on.
     #[must_use]
     pub fn new(
         relay: Arc<Relay>,
         tallies: Vec<Arc<ShardTally>>,
         registry: Arc<TenantRegistry>,
         health: Arc<Health>,
+        inspector: Option<Inspector>,
     ) -> Self {
         Self {
             relay,
             tallies,
             registry,
             health,
+            inspector,
         }
     }
 
     async fn answer_request(&self, via: ListenerKind, request: Request<Incoming>) -> HttpResponse {
+        if let Some(inspector) = &self.inspector
+            && Inspector::has_path(request.uri().path())
+        {
+            return inspector.answer(request).await;
+        }
         if let Err(problem) = self.check_sender(via, &request) {
             return problem.into_response();
         }

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{ConfigError, ListenAddress},
     hub::TenantRegistry,
+    inspector::{DevAddresses, Inspector},
     limits::SocketPool,
     ops::{self, Health, ListeningGuard, OpsService},
     relay::{Relay, RelayBuilder, RelayParts},
@@ -228,11 +229,17 @@ impl RelayServer {
             Arc::new(ShardThreads::start(&relay, shard_builders).map_err(StartError::Shard)?);
 
         let health = Arc::new(Health::new(Arc::clone(&relay)));
+        let inspector = relay.live().config.ops.inspector.then(|| {
+            let dev = setup.dev.zip(dev_addresses(&addresses));
+            let (relay, registry) = (Arc::clone(&relay), Arc::clone(&registry));
+            Inspector::new(relay, tallies.clone(), registry, dev)
+        });
         let ops = OpsService::new(
             Arc::clone(&relay),
             tallies,
             Arc::clone(&registry),
             Arc::clone(&health),
+            inspector,
         );
         let ops = Arc::new(ops);
         let mut key_sets = KeySetTasks::default();
@@ -362,6 +369,14 @@ impl RelayServer {
             &self.relay,
         ))
     }
+}
+
+/// Returns where the inspector of `sidewire dev` reaches the other listeners, which are on TCP.
+fn dev_addresses(addresses: &ListenAddresses) -> Option<DevAddresses> {
+    Some(DevAddresses {
+        client: addresses.client,
+        ingest: addresses.ingest.tcp_address()?,
+    })
 }
 
 /// Runs a listener's accept loop. The relay is not ready if a loop ends, which drops `listening`.

@@ -79,10 +79,13 @@ fn secret_files(config: &Config) -> Vec<SecretFile<'_>> {
     let ingest = config.ingest.keys.iter().enumerate();
     let ingest = ingest
         .map(|(index, key)| text_file(format!("ingest.keys[{index}].key_file"), &key.key_file));
+    let inspector = config.ops.inspector_key_file.iter();
+    let inspector = inspector.map(|path| text_file("ops.inspector_key_file".to_owned(), path));
     tls.into_iter()
         .chain(auth)
         .chain(subscribe)
         .chain(ingest)
+        .chain(inspector)
         .collect()
 }
 
@@ -153,7 +156,8 @@ mod tests {
              [[auth.keys]]\npublic_key_file = \"jwt.pem\"\nalgorithm = \"ES256\"\n\
              [[auth.keys]]\njwks_file = \"jwks.json\"\n\
              [auth.subscribe]\nurl = \"http://127.0.0.1:1/\"\nkey_file = \"subscribe.key\"\n\
-             [[ingest.keys]]\nname = \"app\"\nkey_file = \"ingest.key\"\n";
+             [[ingest.keys]]\nname = \"app\"\nkey_file = \"ingest.key\"\n\
+             [ops]\ninspector = true\ninspector_key_file = \"inspector.key\"\n";
         Config::load(&write(directory, "sidewire.toml", text, 0o644)).unwrap()
     }
 
@@ -177,6 +181,7 @@ mod tests {
                 "jwt.pem",
                 "subscribe.key",
                 "ingest.key",
+                "inspector.key",
             ] {
                 write(&directory, name, "0123456789abcdef", mode);
             }
@@ -189,6 +194,7 @@ mod tests {
             "auth.keys[2].jwks_file",
             "auth.subscribe.key_file",
             "ingest.keys[0].key_file",
+            "ops.inspector_key_file",
         ];
         assert_eq!(with_mode(0o644), secrets);
         assert_eq!(with_mode(0o604), secrets);
@@ -198,7 +204,7 @@ mod tests {
         assert_eq!(with_mode(0o603), [""; 0]);
         with_mode(0o644);
         write(&directory, "jwks.json", "{\"keys\":[]}", 0o644);
-        assert_eq!(warned(&config).len(), 4);
+        assert_eq!(warned(&config).len(), 5);
     }
 
     #[test]

@@ -10,6 +10,6 @@ pub use logging::{LogFlushGuard, LogLevel, LoggingError, init as init_logging, p
 pub use metrics::{
     AnswerSource, AuthorizationMetrics, AuthorizationResult, BackendMetrics, BackendResult,
     CloseLabel, ConflictReason, IngestKeyRefusal, KeySetFetchResult, Metrics, SchemaReloadResult,
-    ScrapeSources, WindowFileResult,
+    ScrapeSources, WindowFileResult, cpu_seconds, resident_bytes,
 };
 pub use panics::install_panic_hook;

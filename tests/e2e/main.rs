@@ -71,6 +71,7 @@ mod ingest_query;
 mod ingest_refusals;
 mod ingest_spellings;
 mod ingest_support;
+mod inspector;
 mod polls;
 mod preconditions;
 mod presence_listing;

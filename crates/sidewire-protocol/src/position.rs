@@ -96,6 +96,22 @@ impl TryFrom<&wire::Position> for Position {
     }
 }
 
+/// Parses `<epoch>:<offset>`, the form in which a position is displayed.
+impl FromStr for Position {
+    type Err = EpochError;
+
+    fn from_str(text: &str) -> Result<Self, EpochError> {
+        let (epoch, offset) = text.split_once(':').ok_or(EpochError)?;
+        // `parse` alone would accept a plus sign.
+        let is_number = offset.bytes().all(|byte| byte.is_ascii_digit());
+        let offset = offset.parse().ok().filter(|_| is_number);
+        Ok(Self {
+            epoch: epoch.parse()?,
+            offset: offset.ok_or(EpochError)?,
+        })
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.epoch, self.offset)

@@ -225,3 +225,37 @@ fn the_backend_for_subscriptions_has_a_url_and_bounded_values() {
     assert!(refusal.contains("is neither https"), "{refusal}");
     with("ttl = \"0s\"\nnegative_ttl = \"0s\"").unwrap();
 }
+
+#[test]
+fn the_inspector_is_off_unless_it_is_on_this_machine_with_a_key() {
+    let with = |lines: &str| parse(&format!("{KEY}[ops]\n{lines}"));
+    let off = with("").unwrap().ops;
+    assert_eq!((off.inspector, off.inspector_key_file), (false, None));
+    let key = "inspector = true\ninspector_key_file = \"inspector.key\"\n";
+    for listen in ["127.0.0.1:3002", "[::1]:3002", "unix:ops.sock"] {
+        let ops = with(&format!("{key}listen = \"{listen}\"\n")).unwrap().ops;
+        let file = ops.inspector_key_file.unwrap();
+        assert_eq!(file, Path::new("/etc/sidewire/inspector.key"));
+    }
+    for listen in ["0.0.0.0:3002", "192.0.2.1:3002", "[::]:3002"] {
+        let text = format!("[ops]\nlisten = \"{listen}\"\n{key}");
+        assert_refused_once(&text, 3, "ops.inspector: shows events to people, but");
+        // Metrics may be served there.
+        with(&format!("listen = \"{listen}\"\n")).unwrap();
+    }
+    let no_key = "ops.inspector_key_file: is missing";
+    assert_refused_once("[ops]\ninspector = true\n", 1, no_key);
+}
+
+#[test]
+fn switching_the_inspector_needs_a_restart_and_another_key_does_not() {
+    let with = |lines: &str| parse(&format!("{KEY}[ops]\n{lines}\n")).unwrap();
+    let on = |key: &str| with(&format!("inspector = true\ninspector_key_file = \"{key}\""));
+    let mut new = on("new.key");
+    assert_eq!(new.keep_fixed(&with("")), ["ops.inspector"]);
+    assert!(!new.ops.inspector);
+    new.check().unwrap();
+    let mut new = on("new.key");
+    assert_eq!(new.keep_fixed(&on("old.key")), [""; 0]);
+    assert!(new.ops.inspector_key_file.unwrap().ends_with("new.key"));
+}

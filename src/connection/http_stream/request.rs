@@ -6,10 +6,7 @@ use hyper::{
     HeaderMap, Request, StatusCode,
     header::{HeaderName, HeaderValue, ORIGIN},
 };
-use sidewire_protocol::{
-    ErrorCode, Position, Topic,
-    position::{Epoch, EpochError},
-};
+use sidewire_protocol::{ErrorCode, Position, Topic, position::EpochError};
 
 use crate::{
     auth::Grant,
@@ -103,7 +100,7 @@ impl EventsRequest {
             }
         }
         let [since, _, _, wait, max] = singles;
-        let since = since.map(|text| parse_position(&text)).transpose();
+        let since = since.map(|text| text.parse()).transpose();
         let since = since.map_err(|_| {
             invalid(
                 "since",
@@ -116,7 +113,7 @@ impl EventsRequest {
         };
         let last_event_id = last_event_id
             .filter(|value| !value.is_empty())
-            .map(|value| parse_position(value.to_str().unwrap_or_default()));
+            .map(|value| value.to_str().unwrap_or_default().parse());
         Ok(Self {
             topics,
             resume_from: last_event_id.or(since.map(Ok)),
@@ -192,17 +189,6 @@ fn parse_max(text: &str) -> Result<usize, HttpProblem> {
             let detail = format!("max is not a whole number from 1 to {EVENTS_MAX}");
             invalid("max", detail)
         })
-}
-
-/// Parses `<epoch>:<offset>`.
-fn parse_position(text: &str) -> Result<Position, EpochError> {
-    let (epoch, offset) = text.split_once(':').ok_or(EpochError)?;
-    let is_number = offset.bytes().all(|byte| byte.is_ascii_digit());
-    let offset = offset.parse().ok().filter(|_| is_number);
-    Ok(Position {
-        epoch: epoch.parse::<Epoch>()?,
-        offset: offset.ok_or(EpochError)?,
-    })
 }
 
 /// Refuses what a page of another site embeds, such as an image, which has no `Origin`.

@@ -35,6 +35,7 @@ pub(super) fn certified() -> Certified {
         cert_pem: made.cert.pem(),
         live: LiveSettings {
             subscribe_backend: None,
+            inspector_key: None,
             config: Config::default(),
             schema: Arc::new(Schema::bundled().unwrap()),
             authenticator: Authenticator::Open,

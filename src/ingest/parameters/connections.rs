@@ -28,18 +28,18 @@ const PARAMETERS: [QueryParameter; 4] = [
 
 /// The parsed query of a call that lists connections.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::ingest) struct ConnectionsParameters {
+pub(crate) struct ConnectionsParameters {
     /// The connections that are listed.
-    pub(in crate::ingest) filter: ConnectionFilter,
+    pub(crate) filter: ConnectionFilter,
     /// Most connections that the page lists.
-    pub(in crate::ingest) limit: usize,
+    pub(crate) limit: usize,
     /// The connection behind which the page begins.
-    pub(in crate::ingest) after: Option<ConnectionKey>,
+    pub(crate) after: Option<ConnectionKey>,
 }
 
 impl ConnectionsParameters {
     /// Parses the query.
-    pub(in crate::ingest) fn parse(query: Option<&str>) -> Result<Self, HttpProblem> {
+    pub(crate) fn parse(query: Option<&str>) -> Result<Self, HttpProblem> {
         let mut filter = ConnectionFilter::default();
         let (mut limit, mut after) = (None, None);
         for pair in query_pairs(query) {

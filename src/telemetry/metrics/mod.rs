@@ -34,7 +34,7 @@ use histograms::append_shard_histograms;
 use labels::{ConfigReloadResult, EventOrigin, ResumeResult};
 use process::append_process;
 use reconnects::ReconnectMetrics;
-use register::{CounterFamily, SeriesRegistry, StatusFamily};
+use register::{CounterFamily, ReadableCounter, SeriesRegistry, StatusFamily};
 use revision::ServingRevision;
 use scraped::ScrapedMetrics;
 use tenants::append_tenants;
@@ -44,6 +44,7 @@ pub use labels::{
     AnswerSource, AuthorizationResult, BackendResult, CloseLabel, ConflictReason, IngestKeyRefusal,
     KeySetFetchResult, SchemaReloadResult, WindowFileResult,
 };
+pub use process::{cpu_seconds, resident_bytes};
 
 /// HTTP statuses with which a handshake can be refused.
 const HANDSHAKE_REFUSALS: &[StatusCode] = &[
@@ -106,8 +107,8 @@ pub struct Metrics {
     client_authentication_failures: CounterFamily<TokenError>,
     ingest_authentication_failures: CounterFamily<IngestKeyRefusal>,
     ingest_requests: StatusFamily,
-    events_ingested: Counter,
-    client_events: Counter,
+    events_ingested: ReadableCounter,
+    client_events: ReadableCounter,
     received_bytes: CounterFamily<EventOrigin>,
     ingest_duplicates: Counter,
     ingest_conflicts: CounterFamily<ConflictReason>,
@@ -231,16 +232,16 @@ impl Metrics {
                 "Calls of backends, by the HTTP status of the answer; connections that are turned away before a call count in `sidewire_limits_exceeded_total`.",
                 INGEST_STATUSES,
             ),
-            events_ingested: register.counter(
+            events_ingested: ReadableCounter::new(register.counter(
                 "sidewire_events_ingested_total",
                 "Events that were accepted from backends and have a position.",
                 &[],
-            ),
-            client_events: register.counter(
+            )),
+            client_events: ReadableCounter::new(register.counter(
                 "sidewire_client_events_total",
                 "Events that were accepted from clients, to be relayed to other clients.",
                 &[],
-            ),
+            )),
             received_bytes: register.family(
                 "sidewire_events_received_bytes_total",
                 "Bytes of the events that were accepted, as frames of Protocol Buffers, by source: backend, or client.",
@@ -412,6 +413,12 @@ impl Metrics {
         self.received_bytes.add(&EventOrigin::Client, bytes as u64);
     }
 
+    /// Returns the numbers of events accepted so far: from backends, and from clients.
+    #[must_use]
+    pub fn accepted_events(&self) -> [u64; 2] {
+        [self.events_ingested.get(), self.client_events.get()]
+    }
+
     /// Counts a backend's call that was answered with 409.
     pub fn ingest_conflict(&self, reason: ConflictReason) {
         self.ingest_conflicts.increment(&reason);
@@ -430,16 +437,23 @@ impl Metrics {
     /// Returns the value of a series, given by name and labels.
     #[cfg(test)]
     pub(crate) fn value(&self, series: &str) -> u64 {
+        self.publish_counters();
         let scrape = self.handle.render();
         let mut lines = scrape.lines().filter_map(|line| line.split_once(' '));
         let value = lines.find_map(|(name, value)| (name == series).then_some(value));
         value.expect("there is such a series").parse().unwrap()
     }
 
+    fn publish_counters(&self) {
+        self.events_ingested.publish();
+        self.client_events.publish();
+    }
+
     /// Renders the metrics in Prometheus' text format.
     #[must_use]
     pub fn render(&self, sources: &ScrapeSources<'_>) -> String {
         self.scraped.update(sources);
+        self.publish_counters();
         self.handle.run_upkeep();
         let mut scrape = self.handle.render();
         self.schema_revision.append_to(&mut scrape);

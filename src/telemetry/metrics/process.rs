@@ -68,8 +68,9 @@ fn append_value(
     )
 }
 
-/// Returns the CPU time of all threads.
-fn cpu_seconds() -> f64 {
+/// Returns the CPU time of all threads of the process so far, in seconds.
+#[must_use]
+pub fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     std::time::Duration::try_from(time).map_or(0.0, |time| time.as_secs_f64())
 }
@@ -87,7 +88,9 @@ fn open_descriptors() -> Option<f64> {
     Some(as_double(count as u64))
 }
 
-fn resident_bytes() -> Option<f64> {
+/// Returns the resident memory of the process in bytes, if the system tells it.
+#[must_use]
+pub fn resident_bytes() -> Option<f64> {
     // The size and the resident part, in pages.
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;

@@ -1,7 +1,10 @@
 //! Registers series with their help texts, and those of one metric together. Knows the names of
 //! only those metrics that two listeners share.
 
-use std::marker::PhantomData;
+use std::{
+    marker::PhantomData,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use hyper::StatusCode;
 use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
@@ -10,6 +13,34 @@ use sidewire_protocol::{EnvelopeEncoding, NamedValues, close::CloseReason};
 
 use super::labels::CloseLabel;
 use crate::transport::TransportKind;
+
+/// A counter whose value the process reads too.
+pub(super) struct ReadableCounter {
+    count: AtomicU64,
+    series: Counter,
+}
+
+impl ReadableCounter {
+    pub(super) fn new(series: Counter) -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            series,
+        }
+    }
+
+    pub(super) fn increment(&self, count: u64) {
+        self.count.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Copies the value to its series, for a scrape.
+    pub(super) fn publish(&self) {
+        self.series.absolute(self.get());
+    }
+}
 
 /// Registers series, each with its help text.
 pub(super) struct SeriesRegistry<'a>(pub(super) &'a PrometheusRecorder);

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
-use sidewire::{memory::MemoryUse, planted, transport::TransportKind};
+use sidewire::{memory::MemoryUse, planted};
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::mpsc::Receiver,
@@ -237,9 +237,8 @@ impl SimulationRun {
         sleep(Duration::from_secs(20)).await;
         for shard in &self.world.shards {
             let tally = shard.shard.hub.tally();
-            let connections = TransportKind::ALL.map(|it| tally.connections.of(it).get());
-            let left = (connections, tally.subscriptions.get());
-            assert_eq!(left, ([0; TransportKind::ALL.len()], 0), "{tally:?}");
+            let left = [tally.connections.total(), tally.subscriptions.get()];
+            assert_eq!(left, [0; 2], "{tally:?}");
             assert!(shard.shard.hub.is_empty(), "a tenant is left on a shard");
             // No flow waits for ever to be scheduled.
             assert!(shard.shard.hub.is_idle(), "a flow of work is left");

@@ -25,7 +25,6 @@ use sidewire::{
     planted::{PlantedFault, is_planted, note_schema},
     relay::{LiveSettings, Relay, RelayBuilder, ShardContext},
     scheduler::Cost,
-    transport::TransportKind,
 };
 use sidewire_protocol::{TenantName, UserName, clock::Clock, random::RandomSource};
 use tokio::{
@@ -274,10 +273,10 @@ impl SimulatedWorld {
         let logs = registry.log_bytes();
         assert!(logs <= config.replay.process_bytes as u64, "{logs} in logs");
         assert!(registry.len() <= TENANTS.len());
-        let connections = self.shards.iter().flat_map(|it| {
-            let connections = &it.shard.hub.tally().connections;
-            TransportKind::ALL.map(|transport| connections.of(transport).get())
-        });
+        let connections = self
+            .shards
+            .iter()
+            .map(|it| it.shard.hub.tally().connections.total());
         let frames = (config.limits.outbox_frames + BATCH_MAX) as u64;
         let cost_max = COST_MAX + JSON_COST_MAX;
         let outboxes = connections.sum::<u64>() * frames * cost_max;

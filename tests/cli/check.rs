@@ -14,7 +14,7 @@ use sidewire_testing::{
 
 /// A fault, the file's text if there is one, and the expected messages after
 /// `FILE:`, each a whole line or part of one.
-const FAULTS: [(&str, Option<&str>, &[&str]); 15] = [
+const FAULTS: [(&str, Option<&str>, &[&str]); 17] = [
     (
         "a config file that does not exist",
         None,
@@ -111,6 +111,27 @@ const FAULTS: [(&str, Option<&str>, &[&str]); 15] = [
         &[
             "6: ops.socket_group: \"no such group\" is not a group of this system",
             "hint: give the name or number of a group",
+        ],
+    ),
+    (
+        "a key of the inspector that could be guessed",
+        Some(
+            "[auth]\nmode = \"none\"\n[client]\nlisten = \"127.0.0.1:0\"\n[ops]\ninspector = true\ninspector_key_file = \"short.key\"\n",
+        ),
+        &[
+            "7: ops.inspector_key_file: the key in ",
+            "/short.key has 12 bytes and needs at least 16",
+            "hint: ",
+        ],
+    ),
+    (
+        "an inspector on every address",
+        Some(
+            "[auth]\nmode = \"none\"\n[client]\nlisten = \"127.0.0.1:0\"\n[ops]\nlisten = \"0.0.0.0:0\"\ninspector = true\ninspector_key_file = \"jwt.secret\"\n",
+        ),
+        &[
+            "7: ops.inspector: shows events to people, but ops.listen is 0.0.0.0:0",
+            "hint: listen on 127.0.0.1 or a Unix socket",
         ],
     ),
     (

@@ -323,7 +323,7 @@ fn the_keys_are_private_and_removed_afterwards() {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&keys), 0o700);
         let files: Vec<_> = fs::read_dir(&keys).unwrap().map(Result::unwrap).collect();
-        assert_eq!(files.len(), 3);
+        assert_eq!(files.len(), 4);
         for file in &files {
             assert_eq!(mode(&file.path()), 0o600, "{file:?}");
         }

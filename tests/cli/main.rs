@@ -16,6 +16,7 @@ mod clients;
 mod dev;
 mod generate;
 mod help;
+mod inspector;
 mod keys;
 mod large_schema;
 mod log;

@@ -162,6 +162,14 @@ fn an_inherited_socket_must_follow_the_rules_of_the_config() {
         &serve_on(&files, wide, "ingest").end(),
         "anyone who can connect could inject events",
     );
+    let inspector = "[ops]\ninspector = true\ninspector_key_file = \"ingest.key\"\n";
+    files.write("sidewire.toml", &config.replace("[ops]\n", inspector));
+    let wide = TcpListener::bind("0.0.0.0:0").unwrap();
+    refused(
+        &serve_on(&files, wide, "ops").end(),
+        "ops.inspector: shows events to people, but ops.listen is 0.0.0.0:",
+    );
+    files.write("sidewire.toml", &config);
     // Sockets for another process are ignored.
     let mut serve = files.serve();
     serve.env("LISTEN_PID", "1").env("LISTEN_FDS", "1");

@@ -167,7 +167,7 @@ mod tests {
 
     fn tables<V>(map: &LargeTopicMap<V>) -> &[TopicMap<V>] {
         match &map.0 {
-            Tables::One(table) => std::slice::from_ref(table),
+            Tables::One(table) => slice::from_ref(table),
             Tables::Divided(map) => &map.tables,
         }
     }

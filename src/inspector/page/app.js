@@ -87,7 +87,7 @@ async function takeSample(signal) {
   try {
     const sample = await call("overview", { signal });
     app.history.add(sample);
-    setStatus("live", sample.draining ? "Draining" : "Live");
+    setStatus("live", sample.draining ? "Draining" : "Connected");
     app.listeners.forEach((listener) => listener());
   } catch (error) {
     if (error instanceof ApiError && error.status === 401) {

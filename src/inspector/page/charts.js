@@ -2,15 +2,15 @@
 
 import { makeSvg } from "./dom.js";
 
-const HEIGHT = 200;
+const HEIGHT = 180;
 const LEFT = 44;
 const BOTTOM = 22;
 const TOP = 8;
 
-/** Returns a round number at or above the value: 1, 2, 5, 10, 20 and so on. */
+/** Returns a round number at or above the value, whose half is round too: 2, 4, 6, 8, 10, 20, … */
 function roundUp(value) {
   const size = 10 ** Math.floor(Math.log10(Math.max(value, 1)));
-  return [1, 2, 5, 10].map((step) => step * size).find((step) => step >= value) ?? 10 * size;
+  return [1, 2, 3, 4, 6, 8, 10].map((step) => step * size).find((step) => step >= value) ?? 10 * size;
 }
 
 class Chart {
@@ -49,7 +49,7 @@ class Chart {
   }
 }
 
-/** Lines over the last seconds; the newest value is on the right. */
+/** A line over the last seconds; the newest value is on the right. */
 export class LineChart extends Chart {
   /**
    * @param {string} label
@@ -60,33 +60,27 @@ export class LineChart extends Chart {
     super(label);
     this.seconds = seconds;
     this.format = format;
-    this.lines = [];
+    this.line = [];
   }
 
-  /** Shows lines: each a list of {at, value}, with `at` in ms. The first is filled. */
-  show(lines) {
-    this.lines = lines;
+  /** Shows a list of {at, value}, with `at` in ms. */
+  show(line) {
+    this.line = line;
     this.draw();
   }
 
   draw() {
-    const values = this.lines.flat().map((point) => point.value);
-    const y = this.drawScale(roundUp(Math.max(...values, 1)), this.format);
-    const newest = Math.max(...this.lines.flat().map((point) => point.at), 0);
+    const newest = this.line.at(-1)?.at ?? 0;
+    const shown = this.line.filter((point) => newest - point.at <= this.seconds * 1000);
+    const y = this.drawScale(roundUp(Math.max(...shown.map((point) => point.value), 1)), this.format);
     const x = (at) => this.width - ((newest - at) / 1000 / this.seconds) * (this.width - LEFT);
-    this.lines.forEach((line, index) => {
-      const shown = line.filter((point) => newest - point.at <= this.seconds * 1000);
-      const points = shown.map((point) => `${x(point.at).toFixed(1)},${y(point.value).toFixed(1)}`);
-      if (points.length < 2) {
-        return;
-      }
-      if (index === 0) {
-        const ends = `${x(shown[0].at).toFixed(1)},${y(0)} ${points.join(" ")} ${this.width},${y(0)}`;
-        this.element.append(makeSvg("polygon", { class: "area", points: ends }));
-      }
-      const name = index === 0 ? "first" : "second";
-      this.element.append(makeSvg("polyline", { class: name, points: points.join(" ") }));
-    });
+    const points = shown.map((point) => `${x(point.at).toFixed(1)},${y(point.value).toFixed(1)}`);
+    if (points.length > 1) {
+      const area = `${x(shown[0].at).toFixed(1)},${y(0)} ${points.join(" ")} ${this.width},${y(0)}`;
+      this.element.append(
+        makeSvg("polygon", { class: "area", points: area }),
+        makeSvg("polyline", { class: "line", points: points.join(" ") }));
+    }
     this.label(`${this.seconds / 60} min ago`, LEFT, "start");
     this.label("now", this.width, "end");
   }

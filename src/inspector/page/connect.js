@@ -13,7 +13,7 @@ export function mount(view, { app }) {
   const grant = make("input", { placeholder: "Every topic", autocomplete: "off", spellcheck: "false" });
   const topic = make("input", { value: dev.topic ?? "", placeholder: "Only what comes without asking", autocomplete: "off", spellcheck: "false" });
   const problem = make("div", null);
-  const result = make("div.stack", { "aria-live": "polite" });
+  const result = make("div.results", { "aria-live": "polite" });
   const form = make("form.card.form", null,
     field("Tenant", tenant), field("User", user), field("May subscribe to", grant), field("Subscribes to", topic),
     make("div.actions", null, make("button.primary", { type: "submit" }, "Make a token")));

@@ -13,7 +13,7 @@ export function mount(view, { app }) {
   const example = make("select", null, make("option", { value: "" }, "Choose an event"));
   const event = make("textarea", { placeholder: "Paste an event as JSON", spellcheck: "false", required: true, "data-search": true });
   const problem = make("div", null);
-  const result = make("div.stack", { "aria-live": "polite" });
+  const result = make("div.results", { "aria-live": "polite" });
   const form = make("form.card.form", null,
     field("Tenant", tenant), field("Further topics", topics), field("Example", example),
     field("Event", event, "field full"),
@@ -98,9 +98,15 @@ function reportCards({ payload, fields, extra_topics, audience }) {
       table([{ title: "Field" }, { title: "Value" }, { title: "Topic" }], origins, "It has none.")),
     make("section.card.stack", { "aria-labelledby": "who-title" },
       make("div.card-head", null, make("h2", { id: "who-title" }, "Who would get it"), make("p", null, matched)),
-      table([{ title: "Topic" }, { title: "Subscriptions", type: "number" }], subscriptions, ""),
-      audience.connections.length ? make("p.quiet", null,
-        audience.matched > audience.connections.length ? `The first ${audience.connections.length} of them:` : "They are:") : null,
-      audience.connections.length ? table(CONNECTION_COLUMNS, audience.connections.map(connectionCells), "") : null),
+      table([{ title: "Topic" }, { title: "Subscriptions", type: "number" }], subscriptions, "")),
+    ...(audience.connections.length ? [connectionsCard(audience)] : []),
   ];
+}
+
+function connectionsCard({ matched, connections }) {
+  const isAll = matched === connections.length;
+  return make("section.card.stack", { "aria-labelledby": "connections-title" },
+    make("div.card-head", null, make("h2", { id: "connections-title" }, "Connections"),
+      make("p.quiet", null, isAll ? "" : `${count(connections.length)} of them`)),
+    table(CONNECTION_COLUMNS, connections.map(connectionCells), ""));
 }

@@ -68,11 +68,11 @@ export function mount(view, { app }) {
     });
     return make("div.tile", null, make("dt", null, label), make("dd", null, value, note));
   };
-  const rates = new LineChart("Events accepted and delivered per second", CHART_SECONDS, brief);
-  const latency = new BarChart("Delivery latency", brief);
-  const legend = make("div.legend", null);
+  const acceptedChart = new LineChart("Events accepted per second, over the last two minutes", CHART_SECONDS, brief);
+  const deliveredChart = new LineChart("Events delivered per second, over the last two minutes", CHART_SECONDS, brief);
+  const latency = new BarChart("Delivery latency in the last minute", brief);
   const latencyNote = make("p.quiet", null);
-  const memory = make("div.meters", null);
+  const memory = make("div", null);
   const memoryNote = make("p.quiet", null);
   const drops = make("div", null);
 
@@ -82,10 +82,13 @@ export function mount(view, { app }) {
       tile("accepted", "Events in"), tile("delivered", "Deliveries"),
       tile("connections", "Connections"), tile("tenants", "Tenants"),
       tile("queued", "Waiting"), tile("cpu", "CPU")),
-    make("section.card", { "aria-labelledby": "rates-title" },
-      make("div.card-head", null, make("h2", { id: "rates-title" }, "Events per second"), legend),
-      rates.element),
     make("div.grid", null,
+      make("section.card", { "aria-labelledby": "accepted-title" },
+        make("div.card-head", null, make("h2", { id: "accepted-title" }, "Events accepted"), make("p.quiet", null, "per second")),
+        acceptedChart.element),
+      make("section.card", { "aria-labelledby": "delivered-title" },
+        make("div.card-head", null, make("h2", { id: "delivered-title" }, "Deliveries"), make("p.quiet", null, "per second, to all connections")),
+        deliveredChart.element),
       make("section.card", { "aria-labelledby": "latency-title" },
         make("div.card-head", null, make("h2", { id: "latency-title" }, "Delivery latency"), latencyNote),
         latency.element),
@@ -111,10 +114,8 @@ export function mount(view, { app }) {
     tiles.get("queued")(count(now.queued), now.blocked ? `${count(now.blocked)} blocked connections` : "events in outboxes");
     tiles.get("cpu")(`${Math.round(history.rate((it) => it.cpu_seconds) * 100)} %`,
       now.resident_bytes ? `${bytes(now.resident_bytes)} resident` : "of one core");
-    rates.show([history.rates(accepted), history.rates(delivered)]);
-    legend.replaceChildren(
-      make("span", null, make("span.key", null), "Accepted ", make("b", null, brief(acceptedNow))),
-      make("span", null, make("span.key.second", null), "Delivered ", make("b", null, brief(deliveredNow))));
+    acceptedChart.show(history.rates(accepted));
+    deliveredChart.show(history.rates(delivered));
     showLatency(history, latency, latencyNote);
     showMemory(now.memory, memory, memoryNote);
     showDrops(history, drops);
@@ -123,8 +124,9 @@ export function mount(view, { app }) {
   const stop = app.onSample(show);
   return () => {
     stop();
-    rates.end();
-    latency.end();
+    for (const chart of [acceptedChart, deliveredChart, latency]) {
+      chart.end();
+    }
   };
 }
 
@@ -148,17 +150,17 @@ function showLatency(history, chart, note) {
     : "none in the last minute";
 }
 
-function showMemory(now, meters, note) {
+function showMemory(now, element, note) {
   const held = now.uses.reduce((sum, it) => sum + it.count, 0);
-  note.textContent = `${bytes(held)} of ${bytes(now.max)} held`;
+  note.textContent = "held for clients and backends";
   const meter = (name, value, max) => make("div.meter", null,
     make("span", null, name), make("span", null, `${bytes(value)} of ${bytes(max)}`),
     make("progress", { max, value: Math.min(value, max), "aria-label": name }));
-  const others = now.uses.filter((it) => it.count > 0).sort((a, b) => b.count - a.count);
-  meters.replaceChildren(
-    meter("All together", held, now.max),
-    meter("Logs, for replay", now.log, now.log_max),
-    ...others.slice(0, 5).map((it) => meter(words(it.name).replace(/^./, (letter) => letter.toUpperCase()), it.count, now.max)));
+  const parts = now.uses.filter((it) => it.count > 0).sort((a, b) => b.count - a.count);
+  const name = (it) => words(it.name).replace(/^./, (letter) => letter.toUpperCase());
+  element.replaceChildren(
+    make("div.meters", null, meter("All together", held, now.max), meter("Events in logs, for replay", now.log, now.log_max)),
+    make("dl.others", null, ...parts.map((it) => make("div", null, make("dt", null, name(it)), make("dd", null, bytes(it.count))))));
 }
 
 const REASONS = {

@@ -14,7 +14,7 @@ export function mount(view, { app }) {
   const fields = make("div.fields", null);
   const json = make("textarea", { spellcheck: "false", required: true });
   const problem = make("div", null);
-  const result = make("div.stack", { "aria-live": "polite" });
+  const result = make("div.results", { "aria-live": "polite" });
   const form = make("form.card.form", null,
     field("Tenant", tenant), field("Event", kind), field("Further topics", topics),
     make("div.field.full", null, make("span", null, "Fields"), fields),
@@ -30,7 +30,7 @@ export function mount(view, { app }) {
     const event = parse(json.value);
     fields.replaceChildren(...(event === undefined
       ? [make("p.quiet", null, "The event is not JSON.")]
-      : leaves(event).map((leaf) => fieldOf(leaf, () => { json.value = JSON.stringify(event, null, 2); }))));
+      : leavesOf(event).map((leaf) => fieldOf(leaf, () => { json.value = JSON.stringify(event, null, 2); }))));
   };
   json.addEventListener("input", drawFields);
   form.addEventListener("submit", async (submitted) => {
@@ -71,6 +71,13 @@ function parse(text) {
   } catch {
     return undefined;
   }
+}
+
+/** Returns the leaves of an event; their paths begin in the payload, if that is its only member. */
+function leavesOf(event) {
+  const members = Object.values(event ?? {});
+  const [only] = members;
+  return members.length === 1 && only !== null && typeof only === "object" ? leaves(only) : leaves(event);
 }
 
 /** Returns the texts, numbers and booleans in a value, each with its path and a way to set it. */

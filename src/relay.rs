@@ -31,6 +31,7 @@ use crate::{
     outbox::OutboxPool,
     scheduler::TenantWork,
     telemetry::Metrics,
+    tls::ChainValidity,
     turn_meter::TurnMeter,
 };
 use builder::{authorizer_settings, outbox_limits, presence_settings, publish_timeouts};
@@ -83,9 +84,9 @@ pub struct LiveSettings {
     pub inspector_key: Option<SharedKey>,
     /// TLS configuration of the client listener; `None` if it does not use TLS.
     pub tls: Option<Arc<ServerConfig>>,
-    /// Time at which the certificate of the client listener, or another of its chain, expires, in
-    /// Unix seconds; `None` without TLS.
-    pub certificate_expiry: Option<i64>,
+    /// The time within which the certificate of the client listener and its chain are valid; `None`
+    /// without TLS.
+    pub certificate: Option<ChainValidity>,
 }
 
 impl LiveSettings {
@@ -100,7 +101,7 @@ impl LiveSettings {
             subscribe_backend: None,
             inspector_key: None,
             tls: None,
-            certificate_expiry: None,
+            certificate: None,
         }
     }
 
@@ -142,7 +143,7 @@ impl Relay {
         self.authorizer.configure(authorizer_settings(&live));
         self.metrics
             .set_authentication_required(live.clients_need_tokens(), live.backends_need_keys());
-        self.metrics.set_certificate_expiry(live.certificate_expiry);
+        self.metrics.set_certificate(live.certificate);
         old
     }
 

@@ -27,7 +27,7 @@ use crate::{
     config::{self, Config, ConfigError, ListenAddress},
     inspector::DevAccess,
     relay::LiveSettings,
-    tls::{self, TlsError},
+    tls::{self, ChainValidity, TlsError},
     window_file,
 };
 
@@ -278,8 +278,7 @@ impl SetupError {
 /// Fails if something that the configuration names cannot be used.
 pub fn load_live(config: Config, schema: Arc<Schema>) -> Result<LiveSettings, SetupError> {
     let tls = config.client.tls.as_ref().map(server_tls).transpose()?;
-    let (tls, certificate_expiry) = tls.unzip();
-    let certificate_expiry = certificate_expiry.flatten();
+    let (tls, certificate) = tls.unzip();
     Ok(LiveSettings {
         schema,
         authenticator: keys::build_authenticator(&config)?,
@@ -287,7 +286,7 @@ pub fn load_live(config: Config, schema: Arc<Schema>) -> Result<LiveSettings, Se
         subscribe_backend: keys::subscribe_backend(&config)?,
         inspector_key: keys::inspector_key(&config)?,
         tls,
-        certificate_expiry,
+        certificate: certificate.flatten(),
         config,
     })
 }
@@ -326,17 +325,19 @@ pub fn load_schema(config: &Config) -> Result<Schema, SetupError> {
     load.map_err(|error| SetupError::new(section.blamed_key(), SetupFault::Schema { error }))
 }
 
-/// Returns the TLS configuration of the client listener, and the time at which its certificate
-/// expires, in Unix seconds.
-fn server_tls(files: &config::TlsFiles) -> Result<(Arc<ServerConfig>, Option<i64>), SetupError> {
+/// The TLS configuration of the client listener, and the validity of its certificate.
+type ServerTls = (Arc<ServerConfig>, Option<ChainValidity>);
+
+/// Loads the certificate and the key of the client listener.
+fn server_tls(files: &config::TlsFiles) -> Result<ServerTls, SetupError> {
     let config::TlsFiles {
         cert_file,
         key_file,
     } = files;
     let chain = tls_file("client.tls.cert_file", cert_file, tls::parse_certificates)?;
     let key = tls_file("client.tls.key_file", key_file, tls::parse_private_key)?;
-    let expiry = tls::chain_expiry(&chain);
-    let made = tls::server_config(chain, key).map(|made| (made, expiry));
+    let validity = ChainValidity::of(&chain);
+    let made = tls::server_config(chain, key).map(|made| (made, validity));
     made.map_err(|source| {
         let (key, file) = match source {
             TlsError::Unusable(rustls::Error::InvalidCertificate(_)) => {

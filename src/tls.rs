@@ -59,16 +59,34 @@ pub fn parse_certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, T
     Ok(certificates)
 }
 
-/// Returns the time at which the first certificate of the chain expires, in Unix seconds. Returns
-/// `None` if none of them states a time.
-#[must_use]
-pub fn chain_expiry(chain: &[CertificateDer<'_>]) -> Option<i64> {
-    let parsed = chain
-        .iter()
-        .filter_map(|certificate| x509_parser::parse_x509_certificate(certificate).ok());
-    parsed
-        .map(|(_, certificate)| certificate.validity().not_after.timestamp())
-        .min()
+/// The time within which all certificates of a chain are valid, in Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainValidity {
+    /// The time from which on the last of them is valid.
+    pub not_before: i64,
+    /// The time at which the first of them expires.
+    pub not_after: i64,
+}
+
+impl ChainValidity {
+    /// Returns the validity of a chain; `None` if none of its certificates states one.
+    #[must_use]
+    pub fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
+        let parsed = chain
+            .iter()
+            .filter_map(|certificate| x509_parser::parse_x509_certificate(certificate).ok());
+        let validities = parsed.map(|(_, certificate)| {
+            let validity = certificate.validity();
+            Self {
+                not_before: validity.not_before.timestamp(),
+                not_after: validity.not_after.timestamp(),
+            }
+        });
+        validities.reduce(|one, other| Self {
+            not_before: one.not_before.max(other.not_before),
+            not_after: one.not_after.min(other.not_after),
+        })
+    }
 }
 
 /// Reads the private key of a PEM file.
@@ -194,19 +212,24 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_expires_with_the_first_of_its_certificates() {
-        let der = |year| {
+    fn a_chain_is_valid_while_all_of_its_certificates_are() {
+        let der = |first, last| {
             let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
-            params.not_after = date_time_ymd(year, 1, 1);
+            params.not_before = date_time_ymd(first, 1, 1);
+            params.not_after = date_time_ymd(last, 1, 1);
             let key = KeyPair::generate().unwrap();
             params.self_signed(&key).unwrap().der().clone()
         };
-        let (early, late) = (der(2030), der(2040));
-        // 2030-01-01T00:00:00Z.
-        let expiry = Some(1_893_456_000);
-        assert_eq!(chain_expiry(&[early.clone(), late.clone()]), expiry);
-        assert_eq!(chain_expiry(&[late, early]), expiry);
-        assert_eq!(chain_expiry(&[]), None);
+        let (early, late) = (der(2010, 2030), der(2020, 2040));
+        let both = Some(ChainValidity {
+            // 2020-01-01T00:00:00Z.
+            not_before: 1_577_836_800,
+            // 2030-01-01T00:00:00Z.
+            not_after: 1_893_456_000,
+        });
+        assert_eq!(ChainValidity::of(&[early.clone(), late.clone()]), both);
+        assert_eq!(ChainValidity::of(&[late, early]), both);
+        assert_eq!(ChainValidity::of(&[]), None);
     }
 
     #[test]

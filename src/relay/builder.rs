@@ -120,7 +120,7 @@ impl RelayBuilder {
         );
         metrics.config_loaded(self.clock.unix_seconds());
         metrics.set_schema_revision(self.live.schema.revision());
-        metrics.set_certificate_expiry(self.live.certificate_expiry);
+        metrics.set_certificate(self.live.certificate);
         let tallies = hub.shard_builders.iter().map(|it| Arc::clone(it.tally()));
         let tallies = tallies.collect();
         let authorizer = SubscribeAuthorizer::new(

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use crate::{config::ConfigWarning, relay::LiveSettings};
+use crate::{config::ConfigWarning, relay::LiveSettings, tls::ChainValidity};
 
 /// Time before a certificate expires from which on there is a warning; that of the alert
 /// `SidewireCertificateExpires`.
@@ -34,16 +34,27 @@ pub(crate) fn log_certificate_problem(live: &LiveSettings, now: i64) {
     }
 }
 
-/// Says that the certificate has expired, or expires within two weeks.
+/// Says that the certificate is not valid yet, has expired, or expires within two weeks.
 fn certificate_problem(live: &LiveSettings, now: i64) -> Option<String> {
-    let expiry = live.certificate_expiry?;
+    let ChainValidity {
+        not_before,
+        not_after,
+    } = live.certificate?;
     let path = live.config.client.tls.as_ref()?.cert_file.display();
-    let seconds = u64::try_from(expiry).unwrap_or(0);
-    let date = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds));
-    if expiry <= now {
-        Some(format!("{path} expired at {date}, so clients refuse it"))
-    } else if expiry - now <= EARLY {
-        Some(format!("{path} expires at {date}"))
+    let date = |seconds| {
+        let since_epoch = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + since_epoch)
+    };
+    if not_after <= now {
+        let expired = date(not_after);
+        Some(format!("{path} expired at {expired}, so clients refuse it"))
+    } else if now < not_before {
+        let valid = date(not_before);
+        Some(format!(
+            "{path} is valid from {valid} on, so clients refuse it until then"
+        ))
+    } else if not_after - now <= EARLY {
+        Some(format!("{path} expires at {}", date(not_after)))
     } else {
         None
     }
@@ -59,7 +70,9 @@ mod tests {
     use crate::config::{Config, TlsFiles};
 
     #[test]
-    fn a_certificate_that_has_expired_or_soon_will_has_a_warning() {
+    fn a_certificate_that_clients_refuse_or_soon_will_has_a_warning() {
+        // 2029-01-01T00:00:00Z.
+        const BEGIN: i64 = 1_861_920_000;
         // 2030-01-01T00:00:00Z.
         const EXPIRY: i64 = 1_893_456_000;
         const DAY: i64 = 24 * 60 * 60;
@@ -74,9 +87,17 @@ mod tests {
             warning.map(|warning| warning.to_string())
         };
         assert_eq!(warning(&live, EXPIRY), None, "it states no time");
-        live.certificate_expiry = Some(EXPIRY);
+        live.certificate = Some(ChainValidity {
+            not_before: BEGIN,
+            not_after: EXPIRY,
+        });
+        assert_eq!(warning(&live, BEGIN), None);
         assert_eq!(warning(&live, EXPIRY - 15 * DAY), None);
         for (now, says) in [
+            (
+                BEGIN - 1,
+                "tls.crt is valid from 2029-01-01T00:00:00Z on, so",
+            ),
             (EXPIRY - 14 * DAY, "tls.crt expires at 2030-01-01T00:00:00Z"),
             (EXPIRY, "tls.crt expired at 2030-01-01T00:00:00Z, so"),
         ] {

@@ -41,7 +41,7 @@ pub(super) fn certified() -> Certified {
             authenticator: Authenticator::Open,
             ingest_keys: IngestKeys::default(),
             tls: Some(tls::server_config(vec![cert.clone()], key).unwrap()),
-            certificate_expiry: None,
+            certificate: None,
         },
         cert,
     }

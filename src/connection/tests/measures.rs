@@ -11,6 +11,7 @@ use crate::connection::{
     testing::{ConnectionFixture, FrameClient, WIDE, event, settle, simulate},
     wire_testing::{ReceivedFrame, resume},
 };
+use crate::tls::ChainValidity;
 
 const LONGEST: &str = "sidewire_connections_blocked_longest_seconds";
 
@@ -178,7 +179,12 @@ fn a_reload_shows_the_expiry_of_the_new_certificate() {
     simulate(async {
         let fixture = ConnectionFixture::new();
         assert_eq!(fixture.metric(EXPIRY), 0);
-        fixture.replace_settings(|live| live.certificate_expiry = Some(1_900_000_000));
+        fixture.replace_settings(|live| {
+            live.certificate = Some(ChainValidity {
+                not_before: 0,
+                not_after: 1_900_000_000,
+            });
+        });
         assert_eq!(fixture.metric(EXPIRY), 1_900_000_000);
     });
 }

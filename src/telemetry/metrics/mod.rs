@@ -28,6 +28,7 @@ use crate::{
     limits::{Limit, UserKey},
     log::ReplayGap,
     tally::ShardTally,
+    tls::ChainValidity,
     transport::TransportKind,
 };
 use histograms::append_shard_histograms;
@@ -308,10 +309,10 @@ impl Metrics {
         self.draining.set(1.0);
     }
 
-    /// Sets the time at which the certificate of the client listener expires, in Unix seconds.
-    pub fn set_certificate_expiry(&self, at: Option<i64>) {
-        self.certificate_expiry
-            .set(as_gauge_seconds(at.unwrap_or_default()));
+    /// Sets the validity of the certificate of the client listener.
+    pub fn set_certificate(&self, validity: Option<ChainValidity>) {
+        let expiry = validity.map_or(0, |validity| validity.not_after);
+        self.certificate_expiry.set(as_gauge_seconds(expiry));
     }
 
     /// Sets the revision of the schema in force.

@@ -115,7 +115,7 @@ impl ResponseClient {
             tokio::select! {
                 biased;
                 () = stage.left(phase) => {}
-                () = sleep(self.dice.millis(1..800)) => {}
+                () = sleep(self.dice.millis(1..1_500)) => {}
             }
         }
     }
@@ -374,7 +374,7 @@ impl ResponseClient {
     async fn refused(&self, status: u16) {
         assert!([401, 403, 429, 503].contains(&status), "{status}");
         self.history.count("a refusal without a WebSocket");
-        sleep(self.dice.millis(100..2000)).await;
+        sleep(self.dice.millis(1_000..5_000)).await;
     }
 }
 

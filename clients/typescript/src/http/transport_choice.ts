@@ -14,9 +14,15 @@ export class TransportChoice {
   /** The attempts in a row on a WebSocket that the relay did not answer. It begins with the last of them. */
   #silent = SILENT_MAX - 1;
 
+  /** The transport over HTTP that is asked next. */
+  #next: TransportName | undefined;
+  /** True if something lets server-sent events pass no longer, or too late. */
+  #areStreamsBlocked = false;
+
   /** `transports` are those that the client may use, the best one first, and at least one. */
   constructor(transports: readonly TransportName[]) {
     this.#transports = transports;
+    this.#next = this.#firstOverHttp;
   }
 
   /** True if a WebSocket would be better than what is in use. */
@@ -33,6 +39,7 @@ export class TransportChoice {
   answered(transport: TransportName): void {
     this.#silent = 0;
     this.#inUse = transport === "websocket" ? undefined : transport;
+    this.#next = this.#firstOverHttp;
   }
 
   /** The relay has refused a connection. Over HTTP it may only have refused a request. */
@@ -44,16 +51,30 @@ export class TransportChoice {
   unanswered(transport: TransportName, code: ConnectionErrorCode): TransportName | undefined {
     if (transport === "websocket") {
       this.#silent += 1;
-      return this.#silent < SILENT_MAX ? undefined : this.#after(transport);
+      return this.#silent < SILENT_MAX ? undefined : this.#next;
     }
     this.#inUse = undefined;
-    // Where there is no network, another request would find none either.
-    return isBlocked(code) ? this.#after(transport) : undefined;
+    if (isBlocked(code)) {
+      this.#areStreamsBlocked ||= transport === "sse";
+      return this.#after(transport);
+    }
+    // Where there is no network, another request would find none either. But a page is told the same of a
+    // proxy that refuses, so the next attempt asks for the other transport.
+    this.#next = this.#after(transport) ?? this.#firstOverHttp;
+    return undefined;
   }
 
   /** A connection on which the relay had answered has ended. */
   lost(transport: TransportName, code: ConnectionErrorCode): void {
-    if (transport !== "websocket" && isBlocked(code)) this.#inUse = this.#after(transport);
+    if (transport === "websocket") return;
+    if (isBlocked(code)) {
+      this.#areStreamsBlocked ||= transport === "sse";
+      this.#inUse = this.#after(transport);
+    } else if (!this.#areStreamsBlocked) this.#inUse = this.#firstOverHttp;
+  }
+
+  get #firstOverHttp(): TransportName | undefined {
+    return this.#transports.find((it) => it !== "websocket");
   }
 
   #after(transport: TransportName): TransportName | undefined {

@@ -27,6 +27,7 @@ const PAGE = `<!doctype html>
   const show = (state) => { document.body.dataset.state = state; };
   relay.on("state", (state) => {
     show(state.name === "waiting" ? "waiting " + state.reason.code : state.name);
+    document.body.dataset.transport = state.transport;
   });
   const orders = relay.subscribe(["order:7"], {
     onGap: () => { events.textContent += "gap\\n"; },
@@ -94,8 +95,17 @@ const post = (type: string) =>
   publisher.publish("acme", { event: { type } }, { topics: ["order:7"] });
 const untilState = (state: string) =>
   page.locator(`body[data-state="${state}"]`).waitFor({ state: "attached" });
+/** Waits until a page is open over this transport. */
+const untilOver = (page: Page, transport: string) =>
+  page
+    .locator(`body[data-state="open"][data-transport="${transport}"]`)
+    .waitFor({ state: "attached" });
 
 async function untilEvents(...types: string[]): Promise<void> {
+  await untilEventsIn(page, ...types);
+}
+
+async function untilEventsIn(page: Page, ...types: string[]): Promise<void> {
   const expected = types.map((type) => `${type}\n`).join("");
   await page.waitForFunction(
     (length) => (document.querySelector("#events")?.textContent ?? "").length >= length,
@@ -138,3 +148,30 @@ test("two pages see each other, and one that is closed is gone", async () => {
   await other.close();
   await untilPresent(page, "");
 });
+
+test.each([
+  ["sse", /^upgrade: websocket/im],
+  ["poll", /^upgrade: websocket|^GET \/sse/im],
+])(
+  "a page without a WebSocket uses %s, and the WebSocket as soon as it can",
+  async (transport, blocked) => {
+    proxy.block(blocked);
+    const [ann, bob] = await Promise.all([openPage("ann"), openPage("bob")]);
+    await Promise.all([ann, bob].map((it) => untilOver(it, transport)));
+    await post("a");
+    await Promise.all([ann, bob].map((it) => untilEventsIn(it, "a")));
+    // A page that is left has no request under way, and resumes when it is back.
+    await ann.goto(`${origin()}/elsewhere`);
+    await post("b");
+    await ann.goBack({ waitUntil: "commit" });
+    await Promise.all([ann, bob].map((it) => untilEventsIn(it, "a", "b")));
+    await untilOver(ann, transport);
+    proxy.block(undefined);
+    await ann.context().setOffline(true);
+    await ann.context().setOffline(false);
+    await untilOver(ann, "websocket");
+    await post("c");
+    await Promise.all([ann, bob].map((it) => untilEventsIn(it, "a", "b", "c")));
+    await Promise.all([ann.close(), bob.close()]);
+  },
+);

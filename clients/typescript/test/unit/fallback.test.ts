@@ -86,8 +86,10 @@ test("in an outage no transport answers, and the client goes on with the WebSock
   await refuseWebSocket();
   for (let attempt = 1; attempt < 6; attempt += 1) {
     await failNextWebSocket();
-    await (await http.request(attempt - 1)).fail();
-    // Where no network is, a poll would find none either.
+    const request = await http.request(attempt - 1);
+    // A page cannot tell a proxy that refuses from an outage.
+    expect(request.url.pathname).toBe(attempt % 2 === 1 ? "/sse" : "/poll");
+    await request.fail();
     expect(http.requests.length).toBe(attempt);
     expect(relay.state).toMatchObject({ name: "waiting", reason: { closeCode: 1006 } });
   }
@@ -232,6 +234,21 @@ describe("while another transport is used", () => {
     await vi.advanceTimersByTimeAsync(1_000);
     expect(http.last.url.pathname).toBe("/poll");
     expect(http.last.since).toBe("e1:5");
+  });
+
+  test("a poll that was only used because of an outage is followed by a stream", async () => {
+    const { relay } = start();
+    await refuseWebSocket();
+    await failNextWebSocket();
+    await (await http.request(0)).fail();
+    await failNextWebSocket();
+    await (await http.request(1)).poll(5, [], false);
+    expect(relay.state).toEqual({ name: "open", transport: "poll" });
+    await vi.advanceTimersByTimeAsync(1_000);
+    await (await http.request(2)).fail();
+    await vi.advanceTimersByTimeAsync(1_000);
+    const stream = await http.request(3);
+    expect([stream.url.pathname, stream.since]).toEqual(["/sse", "e1:5"]);
   });
 
   test("a closed client tries nothing any more", async () => {

@@ -40,7 +40,7 @@ export type Outgoing = SubscriptionRequest | Authenticate | { readonly kind: "pi
 export type Frame = string | Uint8Array<ArrayBuffer>;
 
 /** A message that the relay itself has made. */
-interface RelayMessage {
+export interface RelayMessage {
   /** When the relay sent it, in Unix seconds. Tokens expire by this clock. */
   readonly sentAt?: number | undefined;
 }

@@ -6,8 +6,26 @@
  */
 
 export type { PublishOptions, PublishRefusal, Sendable } from "./client_event.js";
-export type { Codec, PresencePayload } from "./codec.js";
+export type {
+  Authenticate,
+  Authenticated,
+  ClientEvent,
+  Codec,
+  Confirmed,
+  Control,
+  EnvelopeReader,
+  Frame,
+  Incoming,
+  Outgoing,
+  Pong,
+  PresencePayload,
+  Refused,
+  RelayMessage,
+  SubscriptionRequest,
+  Unsubscribed,
+} from "./codec.js";
 export {
+  type ConnectionEnd,
   ConnectionError,
   type ConnectionErrorCode,
   RelayError,

@@ -17,7 +17,7 @@ import { type Body, batchBody, type Envelope, eventBody } from "./ingest/body.js
 
 export type { RelayErrorCode } from "./errors.js";
 export type { CurrentPosition, EventFault, Receipt } from "./ingest/answer.js";
-export { NoAnswerError, PublishError } from "./ingest/answer.js";
+export { NoAnswerError, PublishError, type PublishErrorDetails } from "./ingest/answer.js";
 export type { Envelope } from "./ingest/body.js";
 export type { Position } from "./position.js";
 

@@ -53,18 +53,21 @@ export class ConnectionTopics {
    * Takes what is to be unsubscribed, as much as one request may name. What another subscription wants
    * stays here: that one may be refused, or end before it is sent.
    */
-  takeUnwanted(wanted: ReadonlySet<string>): string[] | undefined {
+  takeUnwanted(wanted: () => ReadonlySet<string>): string[] | undefined {
     const [topics] = splitTopics(this.#needless(wanted));
     for (const topic of topics ?? []) this.#unwanted.delete(topic);
     return topics;
   }
 
   /** Returns true if something is to be unsubscribed. */
-  hasUnwanted(wanted: ReadonlySet<string>): boolean {
+  hasUnwanted(wanted: () => ReadonlySet<string>): boolean {
     return this.#needless(wanted).length > 0;
   }
 
-  #needless(wanted: ReadonlySet<string>): string[] {
-    return [...this.#unwanted].filter((it) => !wanted.has(it) && !this.#claimed.has(it));
+  #needless(wanted: () => ReadonlySet<string>): string[] {
+    // Nearly always there are none, and this is asked with each event.
+    if (this.#unwanted.size === 0) return [];
+    const all = wanted();
+    return [...this.#unwanted].filter((it) => !all.has(it) && !this.#claimed.has(it));
   }
 }

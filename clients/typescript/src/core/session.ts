@@ -172,7 +172,7 @@ export class Session {
   }
 
   #nextUnsubscribe(): Step | undefined {
-    const topics = this.#topics.takeUnwanted(this.#wantedTopics());
+    const topics = this.#topics.takeUnwanted(() => this.#wantedTopics());
     if (topics === undefined) return undefined;
     const messageId = this.#nextId();
     this.#pendingRequest = { messageId, kind: "unsubscribe", topics };
@@ -203,7 +203,7 @@ export class Session {
   #nextOnlySubscribe(): Step | undefined {
     const waiting = this.#waitingInOrder();
     if (this.#hasSubscribed) {
-      const hasChanged = waiting.length > 0 || this.#topics.hasUnwanted(this.#wantedTopics());
+      const hasChanged = waiting.length > 0 || this.#topics.hasUnwanted(() => this.#wantedTopics());
       return hasChanged ? { kind: "replace connection" } : undefined;
     }
     const followers = takeAtOnce(waiting);

@@ -49,7 +49,7 @@ export interface CallEvents {
 }
 
 /** What an error of a call has. */
-interface PublishErrorDetails extends CallEvents {
+export interface PublishErrorDetails extends CallEvents {
   readonly status: number;
   readonly code: RelayErrorCode | undefined;
   readonly detail: string;

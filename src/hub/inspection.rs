@@ -129,7 +129,7 @@ pub(super) struct ShardAudience {
 
 impl HubAdmin {
     /// Lists up to `limit` of the tenants whose name contains `search`, without the first `skip`
-    /// of them. Makes no call to a shard. Takes about 50 ms with 100,000 tenants, so it belongs on
+    /// of them. Makes no call to a shard. Looks at every tenant, so with many of them it belongs on
     /// a thread that may block.
     #[must_use]
     pub fn list_tenants(&self, search: &str, skip: usize, limit: usize) -> TenantListing {

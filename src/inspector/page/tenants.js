@@ -7,6 +7,8 @@ import { ago, bytes, count, plural } from "./text.js";
 export const title = "Tenants";
 
 const REFRESH_EVERY = 2000;
+/** Connections on a page, so few that the topics below them are not far away. */
+const CONNECTIONS_MAX = "25";
 
 export function mount(view, context) {
   return context.rest ? mountTenant(view, context) : mountList(view, context);
@@ -127,7 +129,7 @@ function mountTenant(view, { app, rest: tenant }) {
     }
   };
   const listConnections = async (signal) => {
-    const query = { user: user.value, topic: topic.value, after: before.at(-1) };
+    const query = { user: user.value, topic: topic.value, limit: CONNECTIONS_MAX, after: before.at(-1) };
     const page = await call(tenantPath(tenant, "/connections"), { query, signal });
     connectionsNote.textContent = page.next || before.length > 1 ? `Page ${count(before.length)}` : "";
     showConnections(connections, page, before, (pagesBefore) => {

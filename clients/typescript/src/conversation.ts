@@ -132,13 +132,15 @@ export class Conversation<Events> {
   received(message: Incoming): void {
     const connection = this.#connection;
     const now = Date.now();
+    const wasSettled = this.#session.isSettled;
     if (message.kind !== "refused" || !this.#presences?.refused(message, now)) {
       for (const effect of this.#session.receive(message, now)) this.#apply(effect);
     }
     // A callback may have closed the client.
     if (connection !== this.#connection) return;
     this.#presences?.received(message, this.#session.subscribed);
-    this.#advance();
+    // Most messages are events, after which there is nothing to send unless they end a replay.
+    if (message.kind !== "event" || !wasSettled) this.#advance();
   }
 
   #apply(effect: Effect): void {

@@ -137,20 +137,22 @@ export function control(envelope: JsonObject): Control | undefined {
 
 function event(envelope: JsonObject, known: Names): Incoming {
   const position = parsePosition(envelope.position);
-  const names = Object.keys(envelope).filter(
-    (it) => isPayload(it, known) && (envelope[it] ?? null) !== null,
-  );
-  // Most payloads are objects, but a Timestamp, for example, is a text. Only a schema could tell it from
-  // a plain field of the envelope.
-  const name = names.find((it) => isObject(envelope[it])) ?? names[0];
+  let name: string | undefined;
+  for (const it in envelope) {
+    if (!isPayload(it, known) || (envelope[it] ?? null) === null) continue;
+    // Most payloads are objects, but a Timestamp, for example, is a text. Only a schema could tell it
+    // from a plain field of the envelope.
+    if (isObject(envelope[it])) {
+      name = it;
+      break;
+    }
+    name ??= it;
+  }
   if (name === undefined) return { kind: "unknown", position };
-  const decoded = {
-    name,
-    payload: envelope[name],
-    messageId: text(envelope.messageId),
-    timestamp: Number(envelope.timestamp ?? 0),
-  };
-  return { kind: "event", event: position === undefined ? decoded : { ...decoded, position } };
+  const payload = envelope[name];
+  const messageId = text(envelope.messageId);
+  const event = { name, payload, messageId, timestamp: Number(envelope.timestamp ?? 0) };
+  return { kind: "event", event: position === undefined ? event : { ...event, position } };
 }
 
 /** Returns true for a JSON object. */

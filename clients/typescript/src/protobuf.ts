@@ -6,6 +6,7 @@
 
 import {
   create,
+  type DescField,
   type DescMessage,
   type DescOneof,
   fromBinary,
@@ -29,7 +30,6 @@ import type {
   Unsubscribed,
 } from "./codec.js";
 import { presencePayload } from "./descriptor.js";
-import type { SidewireEvent } from "./event.js";
 import type { Position } from "./position.js";
 
 /** The members of the oneof `payload` that belong to the relay. */
@@ -82,6 +82,11 @@ export function protobuf<Schema extends DescMessage>(
   envelope: Schema,
   json?: () => Promise<ProtobufJson>,
 ): ProtobufCodec<EventsOf<Schema>> {
+  const payloads: EventFields = new Map(
+    payloadsOf(envelope)
+      ?.fields.filter((it) => !isOfRelay(it.number))
+      .map((it) => [it.number, it]),
+  );
   return {
     subprotocol: "sidewire.v1.protobuf",
     presence: presencePayloads(envelope),
@@ -90,7 +95,7 @@ export function protobuf<Schema extends DescMessage>(
     },
     decode(data: string | ArrayBuffer): Incoming {
       if (typeof data === "string") throw new TypeError("a text frame on a binary connection");
-      return decode(envelope, new Uint8Array(data));
+      return decode(payloads, new Uint8Array(data));
     },
     ...(json && { jsonReader: async () => (await json()).jsonReader(envelope) }),
   };
@@ -172,32 +177,37 @@ function isOfRelay(number: number): boolean {
   return number >= RELAY_FIELD_FIRST && number <= RELAY_FIELD_LAST;
 }
 
-/** The relay's fields of an envelope. */
-interface RelayFields {
+/** The payloads of events by the number of their field in the envelope. */
+type EventFields = ReadonlyMap<number, DescField>;
+
+/** What an envelope holds. */
+interface EnvelopeFields {
   messageId: string;
   timestamp: number;
   position: Position | undefined;
   control: Control | undefined;
-  /** True if it has another payload than these: it may be an event. */
-  hasEvent: boolean;
+  /** The name of the event's payload, if the application's schema knows it. */
+  name: string | undefined;
+  payload: unknown;
 }
 
-function decode(schema: DescMessage, bytes: Uint8Array): Incoming {
-  const { control, hasEvent, position, messageId, timestamp } = readRelayFields(bytes);
+function decode(payloads: EventFields, bytes: Uint8Array): Incoming {
+  const { control, name, payload, position, messageId, timestamp } = readFields(payloads, bytes);
   if (control !== undefined) return { ...control, sentAt: timestamp || undefined };
-  const payload = hasEvent ? readPayload(schema, bytes) : undefined;
-  if (payload === undefined) return { kind: "unknown", position };
-  const known: SidewireEvent = { ...payload, messageId, timestamp };
-  return { kind: "event", event: position === undefined ? known : { ...known, position } };
+  if (name === undefined) return { kind: "unknown", position };
+  const event = { name, payload, messageId, timestamp };
+  return { kind: "event", event: position === undefined ? event : { ...event, position } };
 }
 
-function readRelayFields(bytes: Uint8Array): RelayFields {
-  const fields: RelayFields = {
+/** Reads an envelope in one pass. To decode it whole, with its schema, takes twice as long. */
+function readFields(payloads: EventFields, bytes: Uint8Array): EnvelopeFields {
+  const fields: EnvelopeFields = {
     messageId: "",
     timestamp: 0,
     position: undefined,
     control: undefined,
-    hasEvent: false,
+    name: undefined,
+    payload: undefined,
   };
   each(new BinaryReader(bytes), bytes.length, (number, reader) => {
     switch (number) {
@@ -225,25 +235,14 @@ function readRelayFields(bytes: Uint8Array): RelayFields {
       case ERROR:
         fields.control = readError(reader);
         return true;
-      default:
-        fields.hasEvent ||= !isOfRelay(number);
-        return false;
     }
+    const field = payloads.get(number);
+    if (field?.message === undefined) return false;
+    fields.name = field.localName;
+    fields.payload = fromBinary(field.message, reader.bytes());
+    return true;
   });
   return fields;
-}
-
-/** Decodes the event with the application's schema; undefined if it does not know the payload. */
-function readPayload(
-  schema: DescMessage,
-  bytes: Uint8Array,
-): { name: string; payload: unknown } | undefined {
-  const envelope = fromBinary(schema, bytes) as unknown as Record<string, unknown>;
-  const { case: name, value } = envelope[payloadsOf(schema)?.localName ?? ""] as {
-    case?: string;
-    value?: unknown;
-  };
-  return name === undefined ? undefined : { name, payload: value };
 }
 
 function readConfirmed(reader: BinaryReader): Confirmed {

@@ -73,7 +73,10 @@ export class Session {
 
   /** True if no subscription waits for anything but events. */
   get isSettled(): boolean {
-    return [...this.#followers].every((it) => it.state === "live" || it.state === "refused");
+    for (const { state } of this.#followers) {
+      if (state !== "live" && state !== "refused") return false;
+    }
+    return true;
   }
 
   /** Adds a subscription, which starts after `since`, or at its confirmation. */

@@ -14,7 +14,7 @@ import { Publisher } from "../../src/publisher.js";
 import { EnvelopeSchema } from "../generated/generic/v1/envelope_pb.js";
 import { FaultyProxy } from "../support/faulty_proxy.js";
 import { routingTable, TestRelay } from "../support/relay.js";
-import { until, untilState } from "../support/wait.js";
+import { TIMERS, until, untilState } from "../support/wait.js";
 
 const logger = { debug: () => {}, warn: console.warn, error: console.error };
 type Schema = NonNullable<SidewireOptions["schema"]>;
@@ -197,7 +197,7 @@ describe.each<[TransportName, string, () => Schema]>([
   });
 
   test("a connection that is only half open is given up, and nothing is missed", async () => {
-    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval"] });
+    vi.useFakeTimers({ toFake: [...TIMERS] });
     const reasons: string[] = [];
     const relay = client({ transports: [transport] });
     relay.on("state", (it) => it.name === "waiting" && reasons.push(it.reason.code));

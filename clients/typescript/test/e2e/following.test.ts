@@ -8,7 +8,7 @@ import { Publisher } from "../../src/publisher.js";
 import { EnvelopeSchema } from "../generated/generic/v1/envelope_pb.js";
 import { FaultyProxy } from "../support/faulty_proxy.js";
 import { TestRelay } from "../support/relay.js";
-import { until, untilState } from "../support/wait.js";
+import { TIMERS, until, untilState } from "../support/wait.js";
 
 const logger = { debug: () => {}, warn: console.warn, error: console.error };
 
@@ -122,7 +122,7 @@ describe.each([
 
   test("a connection that is only half open is noticed after 60 s", async () => {
     const relay = client();
-    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval"] });
+    vi.useFakeTimers({ toFake: [...TIMERS] });
     const { got, subscription } = follow(relay, ["order:7"]);
     await subscription.ready;
     proxy.swallow();
@@ -154,7 +154,7 @@ describe.each([
   });
 
   test("a token is renewed on the open connection, and topics that it does not cover end", async () => {
-    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval"] });
+    vi.useFakeTimers({ toFake: [...TIMERS] });
     const topics = ["order:7", "order:8"];
     const exp = Math.floor(Date.now() / 1000) + 8;
     const tokens = [

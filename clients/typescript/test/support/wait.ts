@@ -5,6 +5,14 @@ import type { ConnectionState, Sidewire } from "../../src/index.js";
 /** Only a failure takes this long: tests also pass on a machine that stalls. */
 const PATIENCE_MS = 60_000;
 const LOOK_EVERY_MS = 2;
+/** What tests move that move the client's timers: also the clock by which it looks at them. */
+export const TIMERS = [
+  "setTimeout",
+  "clearTimeout",
+  "setInterval",
+  "clearInterval",
+  "performance",
+] as const;
 /** That of the machine, also in tests that move the client's timers. */
 const { setTimeout } = globalThis;
 

@@ -14,7 +14,7 @@ pub enum TransportKind {
 }
 
 impl TransportKind {
-    /// All transports, in the order of their names.
+    /// All transports, in the order of their indices.
     pub const ALL: [Self; Self::COUNT] = [Self::WebSocket, Self::Sse, Self::Poll];
 
     /// Returns true if the client is sent one HTTP response, and can send nothing: its only Subscribe

@@ -23,6 +23,7 @@ use super::{
     },
     offer::SubprotocolOffer,
     origin,
+    read_ahead::ReadAheadStream,
     stream::Transport,
     task::run_http_stream,
     upgrade::{check_no_body, switching_protocols, websocket_key},
@@ -80,7 +81,8 @@ impl AdmittedRequest {
             stream.set_dead_peer_timeout(dead_peer_timeout(&live.config.client));
             live.schema.position_json_name()
         };
-        let stream = HttpStream::of_events(Box::new(stream), self.head, &name, has_input);
+        let stream = ReadAheadStream::new(Box::new(stream));
+        let stream = HttpStream::of_events(stream, self.head, &name, has_input);
         let held = (held, self.memory);
         run_http_stream(
             shard,
@@ -96,9 +98,9 @@ impl AdmittedRequest {
     pub(super) async fn answer_poll(
         self: Box<Self>,
         shard: &Rc<ShardContext>,
-        stream: Box<dyn Transport>,
+        stream: ReadAheadStream,
         has_input: bool,
-    ) -> Option<Box<dyn Transport>> {
+    ) -> Option<ReadAheadStream> {
         let (name, bytes_max) = {
             let live = shard.relay.live();
             let bytes_max = live.config.limits.outbox_bytes;

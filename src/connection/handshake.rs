@@ -33,6 +33,7 @@ use super::{
     admitted::AdmittedClient,
     http_stream::{EVENT_STREAM_PATH, POLL_PATH, common_headers, preflight_response},
     polls::serve_polls,
+    read_ahead::ReadAheadStream,
     stream::Transport,
     task::run_connection,
     visible_refusal::VisibleRefusal,
@@ -138,7 +139,7 @@ pub(super) async fn serve_verdict<S: Transport + 'static, H: 'static, A>(
             Some(Either::Left(served))
         }
         Verdict::Requested(admitted) if admitted.is_poll() => {
-            let stream = Box::new(stream);
+            let stream = ReadAheadStream::new(Box::new(stream));
             let served = serve_polls(shard, admitted, stream, has_input, newcomer, held);
             Some(Either::Right(Either::Left(served)))
         }

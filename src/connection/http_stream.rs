@@ -33,7 +33,7 @@ pub(super) use self::{
     request::{EVENT_STREAM_PATH, EventsRequest, POLL_PATH, PollBounds},
     translator::refusal_frame,
 };
-use super::stream::Transport;
+use super::{read_ahead::ReadAheadStream, stream::Transport};
 
 /// Number of bytes that a stream takes in addition to its connection: its own state, and what waits
 /// to be sent.
@@ -43,13 +43,13 @@ pub(super) const HTTP_STREAM_BYTES: usize = 512 + TRANSLATED_MAX + LINES_MAX;
 const LINES_BYTES: usize = 64;
 
 /// Where a byte stream is left when its response is complete, if another request may follow.
-pub(super) type ReturnedStream = Rc<Cell<Option<Box<dyn Transport>>>>;
+pub(super) type ReturnedStream = Rc<Cell<Option<ReadAheadStream>>>;
 
 /// The byte stream of a client without a WebSocket: WebSocket frames go in, and the body of a response
 /// goes out.
 pub(super) struct HttpStream {
     /// `None` once it is returned.
-    io: Option<Box<dyn Transport>>,
+    io: Option<ReadAheadStream>,
     /// Where it is returned if another request may follow.
     returned: Option<ReturnedStream>,
     translator: FrameTranslator,
@@ -65,7 +65,7 @@ impl HttpStream {
     /// Creates the stream of server-sent events. `field` is the name of the field `position` in the
     /// envelope's JSON. `has_input`: the client has sent more than its request.
     pub(super) fn of_events(
-        io: Box<dyn Transport>,
+        io: ReadAheadStream,
         head: ResponseHead,
         field: &str,
         has_input: bool,
@@ -76,7 +76,7 @@ impl HttpStream {
 
     /// Creates the stream of a poll.
     pub(super) fn of_poll(
-        io: Box<dyn Transport>,
+        io: ReadAheadStream,
         format: PollFormat,
         field: &str,
         has_input: bool,
@@ -87,7 +87,7 @@ impl HttpStream {
     }
 
     fn new(
-        io: Box<dyn Transport>,
+        io: ReadAheadStream,
         returned: Option<ReturnedStream>,
         translator: FrameTranslator,
         has_input: bool,
@@ -102,7 +102,7 @@ impl HttpStream {
         }
     }
 
-    fn io(&mut self) -> io::Result<&mut Box<dyn Transport>> {
+    fn io(&mut self) -> io::Result<&mut ReadAheadStream> {
         let returned = || io::ErrorKind::NotConnected.into();
         self.io.as_mut().ok_or_else(returned)
     }

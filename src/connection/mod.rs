@@ -6,7 +6,7 @@
 //! `handshake` turns an HTTP request into a byte stream. `admission` decides on it, with the checks
 //! of `upgrade`, `offer`, `origin` and `authentication`; `visible_refusal` refuses one so that a
 //! browser can see why. `http_stream` makes a byte stream of one HTTP response, for clients without a
-//! WebSocket: server-sent events and `polls`. `admitted` is a client that passed the handshake, with
+//! WebSocket: server-sent events and `polls`, between which `read_ahead` waits for the next request. `admitted` is a client that passed the handshake, with
 //! its entries in metrics and limits. `conversation` is the protocol as pure functions, `pace` the
 //! client's message rates, and `waiting` the requests that wait for a Subscribe. `stream` is the
 //! only owner of the byte stream; `frame_walk` tells it when no message is in progress. `task`
@@ -28,6 +28,7 @@ mod origin;
 mod pace;
 mod polls;
 mod proxy_header;
+mod read_ahead;
 mod stream;
 mod task;
 mod tls_handshakes;

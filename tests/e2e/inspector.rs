@@ -1,4 +1,4 @@
-//! The inspector over HTTP: who may use it, and what its data calls return. `scripts/inspector`
+//! The inspector over HTTP: who may use it, and what its data calls return. `scripts/browser`
 //! tests the page itself in a browser.
 
 use std::net::SocketAddr;

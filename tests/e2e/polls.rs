@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    ingest_support::{Call, list},
+    ingest_support::{BATCH, Call, JSON, list},
     json_client::JsonClient,
     raw::RawClient,
     response_support::{ORIGIN, deciding_backend, position, post, start},
@@ -127,13 +127,13 @@ async fn a_bound_cuts_an_answer_and_the_next_one_goes_on_there() {
     }
     assert_eq!(got, posted);
 
-    // Each of them is half of what an answer may have, and the last one is more than that.
+    // Two of them fit into an answer, and the last one is more than fits.
     let large = [30_000, 30_000, 30_000, 100_000].map(|len| json!("x".repeat(len)));
     for data in &large {
         post(&relay, "a:1", data.clone()).await;
     }
     let mut got = Vec::new();
-    for count in [3, 1] {
+    for count in [2, 1, 1] {
         let answer = polled(&relay, &format!("topic=a:1&since={since}")).await;
         assert_eq!(answer.events.len(), count);
         since = answer.position;
@@ -168,6 +168,42 @@ async fn a_poll_waits_for_the_next_event_and_counts_as_a_connection_meanwhile() 
         .metrics_where(|metrics| metrics[ANSWERED] == 2.0)
         .await;
     assert_eq!(relay.metrics().await["sidewire_reconnects_total"], 0.0);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn events_that_come_together_reach_a_poll_whole() {
+    let relay = start(|_| ());
+    let token = token("acme", "ann");
+    let mut client = RawClient::silent(relay.addresses.client).await;
+    client.send(&request(&token, "topic=a:1").bytes()).await;
+    let mut since = Polled::of(&client.answer().await).position;
+    let text = "x".repeat(2_000);
+    let mut got = Vec::new();
+    for round in 0..5 {
+        let query = format!("topic=a:1&wait=60s&since={since}");
+        client.send(&request(&token, &query).bytes()).await;
+        relay.metrics_where(|metrics| metrics[WAITING] == 1.0).await;
+        let numbers = round * 30..(round + 1) * 30;
+        let event =
+            |number| json!({"event": {"type": "test", "data": {"n": number, "text": text}}});
+        let batch = json!({"messages": numbers.clone().map(event).collect::<Vec<_>>()});
+        let posted = Call::post(&format!("{BATCH}?topic=a:1"), JSON, batch.to_string());
+        assert_eq!(posted.answer(&relay).await.status, 200);
+        while got.len() < numbers.end {
+            let answer = Polled::of(&client.answer().await);
+            since = answer.position;
+            got.extend(answer.events.into_iter().map(|(_, data)| data["n"].clone()));
+            if got.len() < numbers.end {
+                let query = format!("topic=a:1&wait=60s&since={since}");
+                client.send(&request(&token, &query).bytes()).await;
+            }
+        }
+    }
+    assert_eq!(
+        got,
+        (0..150).map(|number| json!(number)).collect::<Vec<_>>()
+    );
     assert!(relay.stop().await);
 }
 

@@ -74,7 +74,7 @@ pub(in crate::connection) struct PollFormat {
     framing: Framing,
     /// Number of events that the answer may still have.
     events_left: usize,
-    /// Number of bytes of JSON from which on it takes no more events.
+    /// Number of bytes that its further events may have; the first may have any.
     bytes_left: u64,
     phase: Phase,
     /// True once the answer waits for nothing.
@@ -87,7 +87,8 @@ pub(in crate::connection) struct PollFormat {
 }
 
 impl PollFormat {
-    /// Creates an answer within these bounds. It takes no more events from `bytes_max` bytes of them on.
+    /// Creates an answer within these bounds, with at most `bytes_max` bytes of events unless it has only
+    /// one.
     pub(in crate::connection) fn new(
         head: ResponseHead,
         framing: Framing,
@@ -166,6 +167,10 @@ impl PollFormat {
 
 impl ResponseFormat for PollFormat {
     fn begin_message(&mut self, len: u64, body: &mut Vec<u8>) {
+        if self.head.is_none() && len > self.bytes_left {
+            // The next answer begins with it.
+            return self.end(body);
+        }
         self.begin_part(len, body);
         self.bytes_left = self.bytes_left.saturating_sub(len);
     }
@@ -200,6 +205,7 @@ impl ResponseFormat for PollFormat {
     fn confirm(&mut self, confirmation: &[u8], body: &mut Vec<u8>) {
         let text = str::from_utf8(confirmation).unwrap_or_default();
         let (position, replayed) = text.split_once(' ').unwrap_or_default();
+        debug_assert!(position.contains(':'), "{text} is no confirmation");
         self.confirmed = position.as_bytes().to_vec();
         self.position.clone_from(&self.confirmed);
         self.recovered = replayed.parse::<u64>().is_ok();
@@ -262,6 +268,7 @@ pub(in crate::connection) fn poll_confirmation(
 mod tests {
     use std::time::Duration;
 
+    use proptest::prelude::*;
     use sidewire_protocol::close::CloseReason;
 
     use super::*;
@@ -342,19 +349,21 @@ mod tests {
     fn an_answer_that_a_bound_cuts_ends_with_the_position_of_its_last_event() {
         let frames = [confirmation(9, Some(3)), event(3), event(5), event(7)];
         assert_eq!(body(bounds(25, 2), &[&frames]), answer(true, &[3, 5], 5));
-        let bytes_max = json(3).len() + 1;
-        let mut translator = translator(Framing::UntilClose, bounds(25, 100), bytes_max);
-        let frames = frames.concat();
-        assert!(
-            translator.translate(&frames) < frames.len(),
-            "it takes no more"
-        );
-        assert!(translator.is_complete());
-        let response = String::from_utf8(translator.translated().to_vec()).unwrap();
-        assert!(
-            response.ends_with(&answer(true, &[3, 5], 5).unwrap()),
-            "{response}"
-        );
+        let len = json(3).len();
+        for (bytes_max, events) in [
+            (len - 1, &[3][..]),
+            (len, &[3]),
+            (2 * len - 1, &[3]),
+            (2 * len, &[3, 5]),
+        ] {
+            let mut translator = translator(Framing::UntilClose, bounds(25, 100), bytes_max);
+            let frames = frames.concat();
+            assert!(translator.translate(&frames) < frames.len());
+            assert!(translator.is_complete());
+            let response = String::from_utf8(translator.translated().to_vec()).unwrap();
+            let expected = answer(true, events, *events.last().unwrap()).unwrap();
+            assert!(response.ends_with(&expected), "{bytes_max}: {response}");
+        }
     }
 
     #[test]
@@ -395,12 +404,8 @@ mod tests {
         assert_eq!(body(bounds(25, 100), &[&confirmed]), answer(false, &[], 9));
     }
 
-    #[test]
-    fn an_answer_in_chunks_has_their_lengths() {
-        let mut translator = translator(Framing::KeepAlive, bounds(25, 100), 1_000);
-        let frames = [confirmation(9, Some(2)), event(3), event(5)].concat();
-        assert_eq!(translator.translate(&frames), frames.len());
-        let response = String::from_utf8(translator.translated().to_vec()).unwrap();
+    /// Returns the document that a response in chunks holds.
+    fn document(response: &str) -> String {
         let (head, mut rest) = response.split_once("\r\n\r\n").unwrap();
         assert!(
             head.contains("\r\ntransfer-encoding: chunked\r\n"),
@@ -418,7 +423,53 @@ mod tests {
             }
         }
         assert_eq!(rest, "");
-        assert_eq!(Some(body), answer(true, &[3, 5], 9));
+        body
+    }
+
+    #[test]
+    fn an_answer_in_chunks_has_their_lengths() {
+        let mut translator = translator(Framing::KeepAlive, bounds(25, 100), 1_000);
+        let frames = [confirmation(9, Some(2)), event(3), event(5)].concat();
+        assert_eq!(translator.translate(&frames), frames.len());
+        let response = String::from_utf8(translator.translated().to_vec()).unwrap();
+        assert_eq!(Some(document(&response)), answer(true, &[3, 5], 9));
+    }
+
+    proptest! {
+        #[test]
+        fn however_events_are_divided_an_answer_has_whole_ones_and_the_position_of_the_last(
+            lengths in prop::collection::vec(0_usize..20_000, 1..8),
+            pieces in prop::collection::vec(1_usize..30_000, 1..20),
+        ) {
+            let mut translator = translator(Framing::KeepAlive, bounds(25, 100), 1 << 20);
+            let events: Vec<_> = (1_u64..)
+                .zip(&lengths)
+                .map(|(offset, len)| {
+                    let position = format!(r#"{{"epoch":"{EPOCH}","offset":"{offset}"}}"#);
+                    format!(r#"{{"n":"{}","position":{position}}}"#, "x".repeat(*len))
+                })
+                .collect();
+            let frames = events.iter().map(|json| frame::text_frame(json));
+            let frames: Vec<_> = [confirmation(0, Some(0))].into_iter().chain(frames).collect();
+            let (frames, mut response) = (frames.concat(), Vec::new());
+            let (mut rest, mut pieces) = (frames.as_slice(), pieces.iter().cycle());
+            while !translator.is_complete() && !rest.is_empty() {
+                let (piece, _) = rest.split_at((*pieces.next().unwrap()).min(rest.len()));
+                rest = &rest[translator.translate(piece)..];
+                translator.flush();
+                response.extend(translator.translated());
+                translator.clear_translated();
+            }
+            prop_assert!(translator.is_complete());
+            let json: serde_json::Value =
+                serde_json::from_str(&document(str::from_utf8(&response).unwrap())).unwrap();
+            let got = json["events"].as_array().unwrap();
+            prop_assert!(!got.is_empty());
+            for (got, sent) in got.iter().zip(&events) {
+                prop_assert_eq!(&got.to_string(), sent);
+            }
+            prop_assert_eq!(&json["position"]["offset"], &got.len().to_string());
+        }
     }
 
     #[test]

@@ -5,14 +5,15 @@ use std::{fmt::Debug, mem};
 
 use sidewire_protocol::frame::{self, HEADER_BYTES_MAX, payload_len};
 
-use crate::{event::PositionFinder, http::HttpProblem};
+use crate::{event::PositionFinder, http::HttpProblem, planted::fault};
 
 /// Number of translated bytes from which on no more frames are taken until these are sent. A
 /// client that does not read holds so many bytes in addition to its outbox.
 pub(super) const TRANSLATED_MAX: usize = 16 * 1024;
 
-/// Maximum number of bytes that a format adds before and behind a message.
-pub(super) const LINES_MAX: usize = 256;
+/// Maximum number of bytes that a format adds before and behind a message, the head of the response
+/// included.
+pub(super) const LINES_MAX: usize = 1024;
 
 /// First byte of a frame with a refusal of the request, which is a whole HTTP response. The opcode
 /// is one that WebSockets do not use.
@@ -48,7 +49,7 @@ pub(super) trait ResponseFormat: Debug {
     /// Ends the body, because the connection ends. `payload` is that of the Close frame.
     fn close(&mut self, payload: &[u8], body: &mut Vec<u8>);
 
-    /// Takes note that all frames that the relay has written so far are translated.
+    /// Takes note that all frames that the relay has written so far are translated as a whole.
     fn flush(&mut self, body: &mut Vec<u8>) {
         let _ = body;
     }
@@ -143,9 +144,12 @@ impl FrameTranslator {
         self.answer.take()
     }
 
-    /// Takes note that all frames that the relay has written so far are translated.
+    /// Takes note that all that the relay has written so far is translated. Within a message that means
+    /// nothing: the rest of it follows.
     pub(super) fn flush(&mut self) {
-        self.format.flush(&mut self.translated);
+        if matches!(self.part, FramePart::Header { .. }) || fault!(EndsWithinAnEvent) {
+            self.format.flush(&mut self.translated);
+        }
     }
 
     /// Returns true if the response has ended by itself.

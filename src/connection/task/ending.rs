@@ -39,22 +39,7 @@ impl<S: Transport> ConnectionTask<S> {
             self.account
                 .record_dropped(self.account.outbox().discard_queued());
         }
-        if self.account.transport() == TransportKind::Poll {
-            // Used unless the answer has begun, and behind what is queued, with which it begins.
-            let problem = self.poll_problem(ending);
-            self.account.outbox().push_reply(refusal_frame(problem));
-        }
-        let not_authentic = match ending {
-            CloseReason::TokenExpired => Some("the token has expired"),
-            CloseReason::KeyRemoved => Some("the key that signed the token was removed"),
-            _ => None,
-        };
-        if let Some(why) = not_authentic {
-            self.queue_reply(&Reply::Error(MessageRefusal::new(
-                ErrorCode::AuthenticationFailed,
-                why,
-            )));
-        }
+        self.queue_cause(ending);
         let is_within_message = self.stream.is_within_message();
         self.stream.queue_close(CloseFrame {
             code: CloseCode::from(ending.code()),
@@ -72,6 +57,27 @@ impl<S: Transport> ConnectionTask<S> {
         }
     }
 
+    /// Queues what tells the client, ahead of the Close frame, why the connection ends.
+    fn queue_cause(&mut self, ending: CloseReason) {
+        if self.account.transport() == TransportKind::Poll {
+            // The answer, unless that has begun with what is queued before. A refused request has one.
+            if ending != CloseReason::Refused {
+                let problem = self.poll_problem(ending);
+                self.account.outbox().push_reply(refusal_frame(problem));
+            }
+            return;
+        }
+        let not_authentic = match ending {
+            CloseReason::TokenExpired => "the token has expired",
+            CloseReason::KeyRemoved => "the key that signed the token was removed",
+            _ => return,
+        };
+        self.queue_reply(&Reply::Error(MessageRefusal::new(
+            ErrorCode::AuthenticationFailed,
+            not_authentic,
+        )));
+    }
+
     /// Returns the answer to a poll that ends for this reason.
     fn poll_problem(&self, ending: CloseReason) -> HttpProblem {
         let retry_after = self.account.relay().retry_after();
@@ -84,7 +90,7 @@ impl<S: Transport> ConnectionTask<S> {
             CloseReason::Disconnected | CloseReason::RightsReduced => HttpProblem::new(
                 StatusCode::FORBIDDEN,
                 ErrorCode::AuthorizationFailed,
-                "the backend has ended this",
+                "a backend has disconnected this user, or revoked a topic of this poll",
             ),
             CloseReason::Drain { retry_after_ms } => {
                 HttpProblem::shutting_down(Duration::from_millis(retry_after_ms.into()))

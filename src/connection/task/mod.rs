@@ -55,8 +55,8 @@ pub fn run_connection<S: Transport, H>(
     }
 }
 
-/// Serves a client without a WebSocket, beginning with the Subscribe of its request. A poll waits for
-/// `wait`, once it is settled that there is nothing to wait for otherwise.
+/// Serves a client without a WebSocket, beginning with the Subscribe of its request. A poll is answered
+/// after `wait` at the latest, or, if a backend is being asked then, when that is settled.
 pub(super) fn run_http_stream<H>(
     shard: Rc<ShardContext>,
     admitted: AdmittedClient,

@@ -6,6 +6,7 @@
 //! names of a bounded number of tenants.
 
 mod backend;
+mod closed;
 mod histograms;
 mod labels;
 mod process;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use sidewire_protocol::{ErrorCode, NamedValues, schema::SchemaRevision};
+use sidewire_protocol::{ErrorCode, schema::SchemaRevision};
 
 use crate::{
     auth::TokenError,
@@ -31,6 +32,7 @@ use crate::{
     tls::ChainValidity,
     transport::TransportKind,
 };
+use closed::ClosedConnections;
 use histograms::append_shard_histograms;
 use labels::{ConfigReloadResult, EventOrigin, ResumeResult};
 use process::append_process;
@@ -96,8 +98,7 @@ pub struct ScrapeSources<'a> {
 /// The metrics of one relay.
 pub struct Metrics {
     handle: PrometheusHandle,
-    /// By transport.
-    closed: Vec<CounterFamily<CloseLabel>>,
+    closed: ClosedConnections,
     reconnects: ReconnectMetrics,
     refused: CounterFamily<ErrorCode>,
     resumes: CounterFamily<ResumeResult>,
@@ -192,7 +193,7 @@ impl Metrics {
                 "result",
             ),
             handle: recorder.handle(),
-            closed: register.connections_closed(),
+            closed: ClosedConnections::register(&register),
             reconnects: ReconnectMetrics::register(&register),
             refused: register.family_without(
                 "sidewire_messages_refused_total",
@@ -343,9 +344,7 @@ impl Metrics {
 
     /// Counts a connection of the user that ended.
     pub fn connection_closed(&self, closed: CloseLabel, transport: TransportKind, user: &UserKey) {
-        if let Some(family) = self.closed.get(transport.index()) {
-            family.increment(&closed);
-        }
+        self.closed.increment(transport, closed);
         if transport.is_lasting() {
             self.reconnects.record_departure(user);
         }

@@ -9,10 +9,7 @@ use std::{
 use hyper::StatusCode;
 use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::PrometheusRecorder;
-use sidewire_protocol::{EnvelopeEncoding, NamedValues, close::CloseReason};
-
-use super::labels::CloseLabel;
-use crate::transport::TransportKind;
+use sidewire_protocol::NamedValues;
 
 /// A counter whose value the process reads too.
 pub(super) struct ReadableCounter {
@@ -91,8 +88,9 @@ impl SeriesRegistry<'_> {
         self.family_with(name, help, label, &[], without)
     }
 
-    /// Registers the counters of a metric, each with `others` as further labels.
-    fn family_with<L: NamedValues>(
+    /// Registers the counters of a metric, each with `others` as further labels, but for those of
+    /// `without`, which cannot occur.
+    pub(super) fn family_with<L: NamedValues>(
         &self,
         name: &'static str,
         help: &'static str,
@@ -106,20 +104,6 @@ impl SeriesRegistry<'_> {
         };
         let counters = L::names().into_iter().map(counter).collect();
         CounterFamily(counters, PhantomData)
-    }
-
-    /// Registers the counters of connections that have ended, a family for each transport.
-    pub(super) fn connections_closed(&self) -> Vec<CounterFamily<CloseLabel>> {
-        let family = |transport: TransportKind| {
-            self.family_with(
-                "sidewire_connections_closed_total",
-                "Connections of clients that have ended, by transport and reason. Each poll is a connection.",
-                "reason",
-                &[("transport", transport.name())],
-                impossible_ends(transport),
-            )
-        };
-        TransportKind::ALL.into_iter().map(family).collect()
     }
 
     /// Registers the counters of a metric with the label `status`, one for each of the statuses.
@@ -155,36 +139,6 @@ impl SeriesRegistry<'_> {
             &[("listener", listener)],
             &[],
         )
-    }
-}
-
-/// Returns the reasons for which no connection with this transport ends: only WebSockets are sent
-/// frames, and only polls are answered.
-fn impossible_ends(transport: TransportKind) -> &'static [CloseLabel] {
-    use CloseLabel::{Answered, BadUtf8, ByRelay, ProtocolError, TooBig};
-    const WRONG_FRAME_TYPE: CloseLabel = ByRelay(CloseReason::WrongFrameType {
-        spoken: EnvelopeEncoding::Json,
-    });
-    const UNFINISHED: CloseLabel = ByRelay(CloseReason::Unfinished);
-    match transport {
-        TransportKind::WebSocket => &[Answered],
-        TransportKind::Sse => &[
-            Answered,
-            ProtocolError,
-            TooBig,
-            BadUtf8,
-            WRONG_FRAME_TYPE,
-            UNFINISHED,
-        ],
-        TransportKind::Poll => &[
-            ProtocolError,
-            TooBig,
-            BadUtf8,
-            WRONG_FRAME_TYPE,
-            UNFINISHED,
-            ByRelay(CloseReason::Idle),
-            ByRelay(CloseReason::PresenceOwed),
-        ],
     }
 }
 

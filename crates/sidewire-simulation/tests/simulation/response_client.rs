@@ -171,26 +171,18 @@ impl ResponseClient {
         };
         let token = self.world.token(&token);
         let max = *self.dice.pick(&[1, 3, 100]);
-        let mut query: String = self
-            .topics
-            .names()
-            .map(|name| format!("topic={name}&"))
-            .collect();
-        if let Some(at) = self.at {
-            query.push_str(&format!("since={:032x}:{}&", at.epoch, at.offset));
-        }
-        let path = match self.polls {
-            true => {
-                let wait = self.dice.pick(&["0", "300ms", "5s"]);
-                query.push_str(&format!("wait={wait}&max={max}"));
-                "poll"
-            }
-            false => "sse",
-        };
+        let topics = self.topics.names().map(|name| format!("topic={name}"));
+        let since = self
+            .at
+            .map(|at| format!("since={:032x}:{}", at.epoch, at.offset));
+        let wait = self.dice.pick(&["0", "300ms", "5s"]);
+        let bounds = self.polls.then(|| format!("wait={wait}&max={max}"));
+        let query: Vec<_> = topics.chain(since).chain(bounds).collect();
+        let (path, query) = (if self.polls { "poll" } else { "sse" }, query.join("&"));
         let request = format!(
             "GET /{path}?{query} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
         );
-        (request.replace("&&", "&").replace("& HTTP", " HTTP"), max)
+        (request, max)
     }
 
     fn all_topics(&self) -> TopicBits {

@@ -110,11 +110,13 @@ export class PollConnection extends HttpConnection {
   async #pause(ms: number, signal: AbortSignal): Promise<void> {
     this.expectWithin(ms + HANDSHAKE_MS);
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      signal.addEventListener("abort", () => {
+      const over = () => {
         clearTimeout(timer);
+        signal.removeEventListener("abort", over);
         resolve();
-      });
+      };
+      const timer = setTimeout(over, ms);
+      signal.addEventListener("abort", over);
     });
     signal.throwIfAborted();
   }

@@ -23,12 +23,21 @@ export class FakeRequest {
       this.#answer = resolve;
       this.#fail = reject;
     });
-    init.signal?.addEventListener("abort", () => {
-      const error = new DOMException("aborted", "AbortError");
-      this.#fail(error);
-      this.#stream?.error(error);
-      this.#stream = undefined;
-    });
+    init.signal?.addEventListener("abort", this.#aborted);
+  }
+
+  readonly #aborted = () => {
+    const error = new DOMException("aborted", "AbortError");
+    this.#fail(error);
+    this.#stream?.error(error);
+    this.#stream = undefined;
+  };
+
+  /** Answers with a whole response, after which nothing is left to abort. */
+  async #answerWhole(body: string, status: number, headers: Record<string, string>): Promise<void> {
+    this.init.signal?.removeEventListener("abort", this.#aborted);
+    this.#answer(new Response(body, { status, headers }));
+    await settle();
   }
 
   get isAborted(): boolean {
@@ -52,16 +61,12 @@ export class FakeRequest {
   /** Answers with a document. */
   async json(body: unknown, status = 200, headers: Record<string, string> = {}): Promise<void> {
     const type = status === 200 ? "application/json" : "application/problem+json";
-    const init = { status, headers: { "Content-Type": type, ...headers } };
-    this.#answer(new Response(JSON.stringify(body), init));
-    await settle();
+    await this.#answerWhole(JSON.stringify(body), status, { "Content-Type": type, ...headers });
   }
 
   /** Answers with a page, as a proxy does. */
   async page(status = 200): Promise<void> {
-    const headers = { "Content-Type": "text/html" };
-    this.#answer(new Response("<html>", { status, headers }));
-    await settle();
+    await this.#answerWhole("<html>", status, { "Content-Type": "text/html" });
   }
 
   /** Answers a poll. */

@@ -108,6 +108,20 @@ test("a poll that comes too early for the relay is sent again later", async () =
   expect(relay.state.name).toBe("open");
 });
 
+test("polls leave no listeners behind", async () => {
+  let { request } = await live();
+  const { signal } = request.init as { signal: AbortSignal };
+  const added = vi.spyOn(signal, "addEventListener");
+  const removed = vi.spyOn(signal, "removeEventListener");
+  for (let offset = 6; offset < 56; offset++) {
+    await request.poll(offset);
+    request = await nextPoll();
+  }
+  expect(request.init.signal).toBe(signal);
+  expect(added.mock.calls.length).toBeGreaterThanOrEqual(50);
+  expect(added.mock.calls.length - removed.mock.calls.length).toBeLessThanOrEqual(1);
+});
+
 test("a token that expires is no refused one, and a fresh one resumes", async () => {
   let token = "old";
   const { request, waiting } = await live({ getToken: () => token });

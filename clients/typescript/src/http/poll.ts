@@ -43,7 +43,7 @@ export class PollConnection extends HttpConnection {
     const request = this.request(subscribe);
     const parameters = { ...request.parameters, wait: "0" };
     const response = await fetchEvents({ ...request, parameters }, "application/json", signal);
-    if (!response.ok) {
+    if (!isAnswer(response)) {
       const { messageId, topics } = subscribe;
       const refusal = await refusalOf(response, messageId, topics);
       if (refusal instanceof ConnectionError) throw refusal;
@@ -99,7 +99,7 @@ export class PollConnection extends HttpConnection {
       this.expectWithin(WAIT_S * 1_000 + HANDSHAKE_MS);
       const request = { ...this.request(subscribe), since };
       const response = await fetchEvents(request, "application/json", signal);
-      if (response.ok) return answerIn(response);
+      if (isAnswer(response)) return answerIn(response);
       const refusal = await refusalOf(response, "", subscribe.topics);
       if (!(refusal instanceof ConnectionError)) return undefined;
       if (response.status !== 429) throw endOf(refusal);
@@ -126,6 +126,11 @@ export class PollConnection extends HttpConnection {
 function endOf(refusal: ConnectionError): ConnectionError {
   const { closeCode, closeReason } = refusal;
   return closeCode === TOKEN_REFUSED ? closeError(EXPIRED, closeReason ?? "") : refusal;
+}
+
+/** Returns true unless the relay refuses, or something else answers, such as the sign-in page of a network. */
+function isAnswer({ ok, headers }: Response): boolean {
+  return ok && headers.get("content-type")?.startsWith("application/json") === true;
 }
 
 /** Returns the answer in a response. */

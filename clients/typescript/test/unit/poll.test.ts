@@ -133,6 +133,23 @@ test("a token that expires is no refused one, and a fresh one resumes", async ()
   expect(next.since).toBe("e1:5");
 });
 
+test("a page in place of the first answer does not come from the relay", async () => {
+  const { relay, waiting } = start();
+  follow(relay, ["order:7"]);
+  await (await http.request(0)).page();
+  expect(waiting().reason.code).toBe("NOT_OFFERED");
+});
+
+test("a page in place of a later answer ends the connection, and the client resumes", async () => {
+  const { request, waiting, told } = await live();
+  await request.page();
+  expect(waiting().reason.code).toBe("NOT_OFFERED");
+  const next = await nextPoll();
+  expect(next.since).toBe("e1:5");
+  await next.poll(6, [eventAt(6)]);
+  expect(told).toEqual([6]);
+});
+
 test("a topic that is no longer allowed is refused, and the others go on", async () => {
   const client = start();
   const [good, bad] = ["order:7", "order:8"].map((it) =>

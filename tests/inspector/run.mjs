@@ -131,6 +131,27 @@ async function withThePage(browser, relay) {
     await page.locator(".event", { hasText: '"type":"third"' }).waitFor();
   });
 
+  await step("an event is shown once, also if the view is paused and goes on while it is asked for", async () => {
+    const events = /\/tenants\/acme\/events\?/;
+    let letPass;
+    const mayPass = new Promise((resolve) => { letPass = resolve; });
+    await new Promise((held) => {
+      page.route(events, async (route) => {
+        held();
+        await mayPass;
+        await route.continue();
+      });
+    });
+    await post(relay, "once", {});
+    await page.getByRole("button", { name: "Pause" }).click();
+    await page.getByRole("button", { name: "Resume" }).click();
+    letPass();
+    await post(relay, "last", {});
+    await page.locator(".event", { hasText: '"type":"last"' }).first().waitFor();
+    await page.unroute(events);
+    assert.equal(await page.locator(".event", { hasText: '"type":"once"' }).count(), 1);
+  });
+
   await step("a hostile event of 64 KiB is shown as text", async () => {
     const hostile = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>\u202Eevil\u2066\u0000`;
     await post(relay, hostile, { text: `</pre><b>bold</b>${"x".repeat(64 * 1024)}` });

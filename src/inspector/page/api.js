@@ -74,7 +74,8 @@ export function tenantPath(tenant, rest = "") {
 
 /**
  * Calls `action` again and again while the page can be seen: the next time `pause()` ms after it
- * has ended. Returns a function that ends this.
+ * has ended, so that two calls are never under way. Returns `stop`, which ends this, and `now`,
+ * which calls `action` at once, or as soon as the call under way has ended.
  * @param {(signal: AbortSignal) => Promise<void>} action
  * @param {() => number} pause
  */
@@ -82,22 +83,30 @@ export function repeat(action, pause) {
   const ended = new AbortController();
   let timer = 0;
   let isRunning = false;
+  let isWanted = false;
   const run = async () => {
     if (isRunning || ended.signal.aborted || document.hidden) {
       return;
     }
     isRunning = true;
+    isWanted = false;
     clearTimeout(timer);
     await action(ended.signal).catch(() => {});
     isRunning = false;
     if (!ended.signal.aborted) {
-      timer = setTimeout(run, pause());
+      timer = setTimeout(run, isWanted ? 0 : pause());
     }
   };
   document.addEventListener("visibilitychange", run, { signal: ended.signal });
   run();
-  return () => {
-    clearTimeout(timer);
-    ended.abort();
+  return {
+    stop: () => {
+      clearTimeout(timer);
+      ended.abort();
+    },
+    now: () => {
+      isWanted = true;
+      run();
+    },
   };
 }

@@ -149,7 +149,7 @@ async function start() {
     make("span.keys", null, make("kbd", null, "1"), " to ", make("kbd", null, String(names.length)),
       " change the view, ", make("kbd", null, "/"), " searches, ", make("kbd", null, "p"), " pauses the live events"),
     make("span", null, `Sidewire ${app.session.version}, schema ${app.session.schema.slice(0, 12)}`));
-  stopSampling = repeat(takeSample, () => SAMPLE_EVERY);
+  stopSampling = repeat(takeSample, () => SAMPLE_EVERY).stop;
   show();
 }
 

@@ -78,7 +78,7 @@ export function mount(view, { app, query }) {
     try {
       const answer = await call(tenantPath(tenant.value, "/events"), {
         query: { topic: topic.value.trim(), after },
-        signal: signal ? AbortSignal.any([signal, asked]) : asked,
+        signal: AbortSignal.any([signal, asked]),
       });
       if (asked.aborted || isPaused) {
         return;
@@ -112,7 +112,7 @@ export function mount(view, { app, query }) {
     history.replaceState(null, "", `#/live?${place}`);
     describe();
     filterItems();
-    ask();
+    asking.now();
   };
   const changed = settled(restart, 400);
   tenant.addEventListener("input", changed);
@@ -128,12 +128,13 @@ export function mount(view, { app, query }) {
     pause.setAttribute("aria-pressed", String(isPaused));
     sampled.hidden = true;
     describe();
-    ask();
+    asking.now();
   });
   describe();
   filterItems();
   suggestTenants(names, tenant, restart);
-  return repeat(ask, () => (isBusy ? ASK_EVERY_BUSY : ASK_EVERY));
+  const asking = repeat(ask, () => (isBusy ? ASK_EVERY_BUSY : ASK_EVERY));
+  return asking.stop;
 }
 
 /** Offers the names of tenants, and takes the busiest if there is none yet. */

@@ -41,7 +41,7 @@ function mountList(view, { app }) {
         : `${plural(answer.all, "tenant")}, those with most connections first.`;
       showTenants(list, answer, skip, (to) => {
         skip = to;
-        refresh();
+        refreshing.now();
       });
     } catch (error) {
       app.failed(problem, error);
@@ -49,9 +49,10 @@ function mountList(view, { app }) {
   };
   search.addEventListener("input", settled(() => {
     skip = 0;
-    refresh();
+    refreshing.now();
   }));
-  return repeat(refresh, () => REFRESH_EVERY);
+  const refreshing = repeat(refresh, () => REFRESH_EVERY);
+  return refreshing.stop;
 }
 
 function showTenants(list, { tenants, found, listed_max }, skip, go) {
@@ -134,7 +135,7 @@ function mountTenant(view, { app, rest: tenant }) {
     connectionsNote.textContent = page.next || before.length > 1 ? `Page ${count(before.length)}` : "";
     showConnections(connections, page, before, (pagesBefore) => {
       before = pagesBefore;
-      refresh();
+      refreshing.now();
     });
   };
   const listTopics = async (signal) => {
@@ -154,12 +155,13 @@ function mountTenant(view, { app, rest: tenant }) {
   };
   const changed = settled(() => {
     before = [null];
-    refresh();
+    refreshing.now();
   });
   for (const input of [user, topic, topicSearch]) {
     input.addEventListener("input", changed);
   }
-  return repeat(refresh, () => REFRESH_EVERY);
+  const refreshing = repeat(refresh, () => REFRESH_EVERY);
+  return refreshing.stop;
 }
 
 /** The columns of a list of connections, and the cells of one. */

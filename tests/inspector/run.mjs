@@ -39,11 +39,17 @@ async function main() {
   await withoutTheKey(browser);
 }
 
-/** Opens a page whose every request, error and violation of the policy is recorded. */
-async function openPage(browser, url, options = {}) {
+/**
+ * Opens a page whose every request, error and violation of the policy is recorded. With `hasClock`
+ * its timers follow `page.clock`.
+ */
+async function openPage(browser, url, { hasClock = false, ...options } = {}) {
   const context = await browser.newContext({ viewport: DESKTOP, ...options });
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
+  if (hasClock) {
+    await page.clock.install();
+  }
   const seen = { foreign: [], errors: [] };
   const { origin } = new URL(url);
   page.on("request", (request) => {
@@ -281,6 +287,8 @@ async function withThePage(browser, relay) {
   isClean();
   await page.context().close();
 
+  await withTheClock(browser, relay);
+
   for (const colorScheme of ["light", "dark"]) {
     await step(`a phone shows every view without scrolling sideways, ${colorScheme}`, async () => {
       const { page: phone, isClean: isPhoneClean } = await openPage(browser, relay.url, { viewport: PHONE, colorScheme });
@@ -297,6 +305,43 @@ async function withThePage(browser, relay) {
       await phone.context().close();
     });
   }
+}
+
+/** A page whose time passes only when the test says so, so that its calls can be counted. */
+async function withTheClock(browser, relay) {
+  const { page, isClean } = await openPage(browser, relay.url, { hasClock: true });
+  // Counted in the page, since the browser may report a request only after the clock has moved on.
+  await page.evaluate(() => {
+    const { fetch } = globalThis;
+    globalThis.calls = { begun: 0, answered: 0 };
+    globalThis.fetch = (...what) => {
+      globalThis.calls.begun += 1;
+      return fetch(...what).finally(() => { globalThis.calls.answered += 1; });
+    };
+  });
+  const begun = () => page.evaluate(() => globalThis.calls.begun);
+  /** Lets so many seconds pass, each once every call is answered. Returns how many calls it made. */
+  const pass = async (seconds) => {
+    const before = await begun();
+    for (let passed = 0; passed < seconds; passed++) {
+      await page.waitForFunction(() => globalThis.calls.begun === globalThis.calls.answered);
+      await page.clock.runFor(1_000);
+    }
+    return await begun() - before;
+  };
+  await page.locator("#status.live").waitFor();
+  await page.clock.pauseAt(Date.now() + 3_600_000);
+
+  await step("a key that is pasted into the URL of an open tab does not make it ask twice as often", async () => {
+    const before = await begun();
+    await page.evaluate((key) => { location.hash = key; }, new URL(relay.url).hash);
+    // For the session, and for the first sample.
+    await page.waitForFunction((count) => globalThis.calls.begun === count, before + 2);
+    const made = await pass(10);
+    assert.ok(made > 0 && made <= 10, `${made} calls in 10 s`);
+  });
+  isClean();
+  await page.context().close();
 }
 
 /** A relay outside `dev`: the page asks for the key and does not offer to publish. */

@@ -34,9 +34,7 @@ const app = {
 
   /** Shows an error; one that the key is wrong asks for it again. */
   failed(element, error) {
-    if (error instanceof ApiError && error.status === 401) {
-      signIn("This is not the inspector's key. It may be that of an earlier start of the relay.");
-    } else if (error?.name !== "AbortError") {
+    if (!asksForKey(error) && error?.name !== "AbortError") {
       showError(element, error);
     }
   },
@@ -90,12 +88,19 @@ async function takeSample(signal) {
     setStatus("live", sample.draining ? "Draining" : "Connected");
     app.listeners.forEach((listener) => listener());
   } catch (error) {
-    if (error instanceof ApiError && error.status === 401) {
-      signIn("This is not the inspector's key. It may be that of an earlier start of the relay.");
-    } else if (error.name !== "AbortError") {
+    if (!asksForKey(error) && error.name !== "AbortError") {
       setStatus("lost", "No answer");
     }
   }
+}
+
+/** Asks for the key again if an error says that it is wrong. Returns true if so. */
+function asksForKey(error) {
+  const isWrong = error instanceof ApiError && error.status === 401;
+  if (isWrong) {
+    signIn("This is not the inspector's key. It may be that of an earlier start of the relay.");
+  }
+  return isWrong;
 }
 
 /** Asks for the key. */
@@ -135,9 +140,7 @@ async function start() {
   try {
     app.session = await call("session");
   } catch (error) {
-    if (error instanceof ApiError && error.status === 401) {
-      signIn("This is not the inspector's key. It may be that of an earlier start of the relay.");
-    } else {
+    if (!asksForKey(error)) {
       setStatus("lost", "No answer");
       showError(view, error);
       setTimeout(start, 2000);
@@ -149,6 +152,8 @@ async function start() {
     make("span.keys", null, make("kbd", null, "1"), " to ", make("kbd", null, String(names.length)),
       " change the view, ", make("kbd", null, "/"), " searches, ", make("kbd", null, "p"), " pauses the live events"),
     make("span", null, `Sidewire ${app.session.version}, schema ${app.session.schema.slice(0, 12)}`));
+  // A key that is pasted into the URL of an open tab begins anew.
+  stopSampling();
   stopSampling = repeat(takeSample, () => SAMPLE_EVERY).stop;
   show();
 }

@@ -101,6 +101,17 @@ async function withThePage(browser, relay) {
     await steady.stop();
   });
 
+  await step("rates are also shown when the answers come slowly", async () => {
+    const rate = await page.evaluate(async () => {
+      const { History } = await import("/inspect/overview.js");
+      const history = new History();
+      history.add({ at_ms: 1_000, accepted_total: 7 });
+      history.add({ at_ms: 11_000, accepted_total: 57 });
+      return history.rate((it) => it.accepted_total);
+    });
+    assert.equal(rate, 5);
+  });
+
   await step("tenants lead to their connections and topics", async () => {
     await open(page, "Tenants", "Tenants");
     await page.locator("tbody tr").nth(1).waitFor();

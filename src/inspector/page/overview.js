@@ -31,10 +31,14 @@ export class History {
     return this.samples.at(-1);
   }
 
-  /** Returns the sample before the newest, or one that is up to so many seconds older. */
+  /**
+   * Returns the oldest sample that is at most so many seconds older than the newest; if there is
+   * none, as after a slow answer, the one before the newest; the newest if it is the only one.
+   */
   before(seconds) {
     const newest = this.newest;
-    return this.samples.find((it) => newest.at_ms - it.at_ms <= seconds * 1000) ?? newest;
+    const earlier = this.samples.slice(0, -1);
+    return earlier.find((it) => newest.at_ms - it.at_ms <= seconds * 1000) ?? earlier.at(-1) ?? newest;
   }
 
   /** Returns the growth per second of what `read` returns, over the last seconds. */
@@ -167,7 +171,7 @@ const REASONS = {
   too_slow: "The connection was closed as too slow",
   closed: "The connection ended before",
   revoked: "The topic was taken away before catch-up was complete",
-  catching_up: "Client event: the connection was catching up",
+  catching_up: "The connection was catching up, or had yet to begin",
   outbox_full: "Client event: the outbox had no room",
   inbox_full: "Client event: the inbox of a shard had no room",
 };

@@ -7,7 +7,6 @@
  */
 
 import { afterEach, expect, onTestFinished, test, vi } from "vitest";
-import { WebSocket } from "ws";
 import { type Position, Sidewire, type SidewireOptions } from "../../src/index.js";
 import { protobuf } from "../../src/protobuf.js";
 import { Publisher } from "../../src/publisher.js";
@@ -17,6 +16,7 @@ import { FaultyProxy } from "../support/faulty_proxy.js";
 import { Random } from "../support/random.js";
 import { TestRelay } from "../support/relay.js";
 import { until } from "../support/wait.js";
+import { WebSocket } from "../support/web_socket.js";
 
 const SECONDS = Number(process.env.SIDEWIRE_CLIENT_CHAOS_SECONDS ?? 6);
 const SEED = Number(process.env.SIDEWIRE_CLIENT_CHAOS_SEED ?? Date.now() % 1_000_000);

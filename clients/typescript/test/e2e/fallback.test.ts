@@ -1,7 +1,6 @@
 /** The client against the real relay where WebSockets do not pass. */
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
-import { WebSocket } from "ws";
 import {
   json,
   Sidewire,
@@ -15,6 +14,7 @@ import { EnvelopeSchema } from "../generated/generic/v1/envelope_pb.js";
 import { FaultyProxy } from "../support/faulty_proxy.js";
 import { routingTable, TestRelay } from "../support/relay.js";
 import { TIMERS, until, untilState } from "../support/wait.js";
+import { WebSocket } from "../support/web_socket.js";
 
 const logger = { debug: () => {}, warn: console.warn, error: console.error };
 type Schema = NonNullable<SidewireOptions["schema"]>;

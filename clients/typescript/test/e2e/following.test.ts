@@ -1,7 +1,6 @@
 /** The client against the real relay, through a proxy that fails. */
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
-import { WebSocket } from "ws";
 import { Sidewire, type SidewireOptions } from "../../src/index.js";
 import { protobuf } from "../../src/protobuf.js";
 import { Publisher } from "../../src/publisher.js";
@@ -9,6 +8,7 @@ import { EnvelopeSchema } from "../generated/generic/v1/envelope_pb.js";
 import { FaultyProxy } from "../support/faulty_proxy.js";
 import { TestRelay } from "../support/relay.js";
 import { TIMERS, until, untilState } from "../support/wait.js";
+import { WebSocket } from "../support/web_socket.js";
 
 const logger = { debug: () => {}, warn: console.warn, error: console.error };
 

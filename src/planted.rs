@@ -131,8 +131,6 @@ mod in_tests {
         KeepsWhatCameBefore,
         /// An answer to a poll that a bound cuts claims to have everything.
         SkipsBehindTheBound,
-        /// An answer to a poll ends in the middle of an event that is not written as a whole yet.
-        EndsWithinAnEvent,
         /// A ping has the log's head as its position, even if something is still queued.
         PingsTheHead,
     }

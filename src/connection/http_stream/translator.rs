@@ -5,7 +5,7 @@ use std::{fmt::Debug, mem};
 
 use sidewire_protocol::frame::{self, HEADER_BYTES_MAX, payload_len};
 
-use crate::{event::PositionFinder, http::HttpProblem, planted::fault};
+use crate::{event::PositionFinder, http::HttpProblem};
 
 /// Number of translated bytes from which on no more frames are taken until these are sent. A
 /// client that does not read holds so many bytes in addition to its outbox.
@@ -147,7 +147,7 @@ impl FrameTranslator {
     /// Takes note that all that the relay has written so far is translated. Within a message that means
     /// nothing: the rest of it follows.
     pub(super) fn flush(&mut self) {
-        if matches!(self.part, FramePart::Header { .. }) || fault!(EndsWithinAnEvent) {
+        if matches!(self.part, FramePart::Header { .. }) {
             self.format.flush(&mut self.translated);
         }
     }

@@ -28,7 +28,7 @@ use super::{
 
 const CLIENTS: usize = 20;
 /// Clients without a WebSocket, half of which poll.
-const RESPONSE_CLIENTS: usize = 4;
+pub(super) const RESPONSE_CLIENTS: usize = 4;
 const BACKENDS: usize = 5;
 const EVENTS: usize = 500;
 

@@ -203,7 +203,6 @@ planted! {
     a_refused_presence_message_that_ends_the_earlier_one_is_found: RefusesAndForgets,
     events_before_a_replay_that_stay_are_found: KeepsWhatCameBefore,
     a_position_beyond_an_answer_that_was_cut_is_found: SkipsBehindTheBound,
-    an_answer_that_ends_within_an_event_is_found: EndsWithinAnEvent,
     a_comment_ahead_of_queued_events_is_found: PingsTheHead,
 }
 

@@ -36,6 +36,7 @@ use super::{
     dice::Dice,
     gate::Gate,
     pipe::PipeStream,
+    run::RESPONSE_CLIENTS,
     schemas, subscribe_backend,
     tokens::{ClientToken, LEEWAY, parsed},
     topics::TENANTS,
@@ -60,6 +61,9 @@ pub(super) const COST_MAX: u64 = 2_000;
 
 /// Maximum cost of an event's JSON, in bytes.
 pub(super) const JSON_COST_MAX: u64 = 9_000;
+/// Little memory, but not so little that backends are refused for minutes: each client without a
+/// WebSocket is charged with 18 KB.
+const SMALL_MEMORY: usize = 170_000 + RESPONSE_CLIENTS * 18_000;
 const INBOXES_MAX: u64 = (SHARDS * 12 * BATCH_MAX) as u64;
 
 /// Maximum cost of the presence messages that no longer stand, in bytes: those that shards still
@@ -93,7 +97,7 @@ impl SimulationSettings {
         ]);
         config.replay.process_bytes = *dice.pick(&[1 << 20, 1 << 20, 30_000]);
         config.replay.enabled = !dice.percent(3);
-        config.limits.memory_max = *dice.pick(&[1 << 30, 1 << 30, 170_000]);
+        config.limits.memory_max = *dice.pick(&[1 << 30, 1 << 30, SMALL_MEMORY]);
         if config.limits.memory_max < 2 * config.replay.process_bytes {
             // The config requires memory beyond the logs. Without it no event could be rendered
             // for a JSON client that resumes.

@@ -50,8 +50,12 @@ function casesMissing(): string[] {
   return missing.map(([name]) => name).filter((name) => name !== "replaced");
 }
 
+/** The page of a browser, which tells that the network is back. */
+const page = new EventTarget();
+
 afterEach(() => {
   vi.restoreAllMocks();
+  vi.unstubAllGlobals();
 });
 
 /** Checks one subscription. Every event of a topic has the next number of that topic. */
@@ -168,6 +172,8 @@ class Follower {
     this.#isBlocked = !this.#isBlocked;
     this.proxy.block(this.#isBlocked ? BLOCKS[this.#passing] : undefined);
     if (this.#isBlocked) this.proxy.cut();
+    // Without it a WebSocket is tried once a minute, which is longer than the test lasts.
+    else page.dispatchEvent(new Event("online"));
   }
 
   close(): void {
@@ -245,6 +251,9 @@ test(
   async () => {
     console.log(`chaos: seed ${SEED}, ${SECONDS} s`);
     const jitter = new Random(SEED + 1);
+    for (const name of ["addEventListener", "removeEventListener"] as const) {
+      vi.stubGlobal(name, page[name].bind(page));
+    }
     // Short delays, so that there are many connections.
     vi.spyOn(Math, "random").mockImplementation(() => 0.9 + jitter.below(100) / 1000);
     const random = new Random(SEED);
@@ -293,7 +302,7 @@ test(
         else if (fault < 30) proxy.release();
       }
       if (random.below(10) === 0) random.pick(followers).change();
-      if (random.below(80) === 0) random.pick(followers).toggle();
+      if (random.below(40) === 0) random.pick(followers).toggle();
       const topics = TOPICS.slice(random.below(TOPICS.length));
       const posted = topics.map((topic) => backend.post(topic, 1 + random.below(4)));
       // What is under way may have been stored or not.

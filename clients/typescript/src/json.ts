@@ -1,7 +1,7 @@
 /** The codec for `sidewire.v1.json`: canonical proto3 JSON, with or without a schema. */
 
 import type { Codec, Control, Incoming, Outgoing } from "./codec.js";
-import { parsePosition } from "./position.js";
+import { type Position, parsePosition } from "./position.js";
 import { presencePayloads, type RoutingTable } from "./routing_table.js";
 
 /** An object in JSON. */
@@ -148,10 +148,21 @@ function event(envelope: JsonObject, known: Names): Incoming {
     }
     name ??= it;
   }
+  const { messageId, timestamp } = envelope;
+  const payload = envelope[name ?? ""];
+  return received(name, payload, text(messageId), Number(timestamp ?? 0), position);
+}
+
+/** Returns what an envelope is that holds no message of the relay itself; `name` is that of its payload. */
+export function received(
+  name: string | undefined,
+  payload: unknown,
+  messageId: string,
+  timestamp: number,
+  position: Position | undefined,
+): Incoming {
   if (name === undefined) return { kind: "unknown", position };
-  const payload = envelope[name];
-  const messageId = text(envelope.messageId);
-  const event = { name, payload, messageId, timestamp: Number(envelope.timestamp ?? 0) };
+  const event = { name, payload, messageId, timestamp };
   return { kind: "event", event: position === undefined ? event : { ...event, position } };
 }
 

@@ -15,21 +15,16 @@ import {
 } from "@bufbuild/protobuf";
 import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type {
-  Authenticated,
   ClientEvent,
   Codec,
-  Confirmed,
-  Control,
   EnvelopeReader,
   Frame,
   Incoming,
   Outgoing,
-  Pong,
   PresencePayload,
-  Refused,
-  Unsubscribed,
 } from "./codec.js";
 import { presencePayload } from "./descriptor.js";
+import { control, type JsonObject, received } from "./json.js";
 import type { Position } from "./position.js";
 
 /** The members of the oneof `payload` that belong to the relay. */
@@ -106,39 +101,79 @@ const MESSAGE_ID = 1;
 const TIMESTAMP = 8;
 const POSITION = 9;
 const SUBSCRIBE = 10;
-const SUBSCRIPTION_CONFIRMED = 11;
 const UNSUBSCRIBE = 12;
-const UNSUBSCRIBE_CONFIRMED = 13;
 const PING = 14;
-const PONG = 15;
-const ERROR = 16;
 const AUTHENTICATE = 19;
-const AUTHENTICATED = 20;
 const RELAY_FIELD_FIRST = 8;
 const RELAY_FIELD_LAST = 31;
 // Within Subscribe, Unsubscribe and their confirmations.
 const TOPICS = 16;
 const RESUME_FROM = 17;
-const RECOVERED = 18;
-const REQUEST_MESSAGE_ID = 19;
-const REPLAYED = 20;
+
+/** How a field is read. */
+type FieldReader = (reader: BinaryReader) => unknown;
+const text: FieldReader = (reader) => reader.string();
+const bool: FieldReader = (reader) => reader.bool();
+const integer: FieldReader = (reader) => String(reader.uint64());
+
+/** The fields of a control message by number: each with its name in JSON. */
+type ControlFields = Readonly<
+  Record<number, readonly [name: string, read: FieldReader, isList?: boolean]>
+>;
+
+const CONFIRMED: ControlFields = {
+  [TOPICS]: ["topics", text, true],
+  [RESUME_FROM]: ["position", readPosition],
+  18: ["recovered", bool],
+  19: ["requestMessageId", text],
+  20: ["replayed", integer],
+};
+
+/** The relay's control messages by the number of their field in the envelope. */
+const CONTROLS: Readonly<Record<number, readonly [string, ControlFields]>> = {
+  11: ["subscriptionConfirmed", CONFIRMED],
+  13: ["unsubscribeConfirmed", CONFIRMED],
+  15: ["pong", { 3: ["position", readPosition] }],
+  16: [
+    "error",
+    {
+      1: ["errorCode", text],
+      2: ["errorMessage", text],
+      3: ["requestMessageId", text],
+      4: ["fieldName", text],
+      5: ["retryAfterMs", integer],
+    },
+  ],
+  20: [
+    "authenticated",
+    {
+      1: ["expiresAt", integer],
+      2: ["revokedTopics", text, true],
+      3: ["requestMessageId", text],
+    },
+  ],
+};
+
+/** Begins a field that has its length before its content. */
+function delimited(writer: BinaryWriter, number: number): BinaryWriter {
+  return writer.tag(number, WireType.LengthDelimited);
+}
 
 function encode(message: Exclude<Outgoing, ClientEvent>): Frame {
   const writer = new BinaryWriter();
-  if (message.kind === "ping")
-    return writer.tag(PING, WireType.LengthDelimited).fork().join().finish();
-  writer.tag(MESSAGE_ID, WireType.LengthDelimited).string(message.messageId);
+  if (message.kind === "ping") return delimited(writer, PING).fork().join().finish();
+  delimited(writer, MESSAGE_ID).string(message.messageId);
   if (message.kind === "authenticate") {
-    writer.tag(AUTHENTICATE, WireType.LengthDelimited).fork();
-    return writer.tag(1, WireType.LengthDelimited).string(message.token).join().finish();
+    delimited(writer, AUTHENTICATE).fork();
+    return delimited(writer, 1).string(message.token).join().finish();
   }
   const number = message.kind === "subscribe" ? SUBSCRIBE : UNSUBSCRIBE;
-  writer.tag(number, WireType.LengthDelimited).fork();
-  for (const topic of message.topics) writer.tag(TOPICS, WireType.LengthDelimited).string(topic);
+  delimited(writer, number).fork();
+  for (const topic of message.topics) delimited(writer, TOPICS).string(topic);
   if (message.kind === "subscribe" && message.resumeFrom !== undefined) {
     const { epoch, offset } = message.resumeFrom;
-    writer.tag(RESUME_FROM, WireType.LengthDelimited).fork();
-    writer.tag(1, WireType.LengthDelimited).string(epoch);
+    delimited(writer, RESUME_FROM).fork();
+    delimited(writer, 1).string(epoch);
     writer.tag(2, WireType.Varint).uint64(offset).join();
   }
   return writer.join().finish();
@@ -151,12 +186,12 @@ function encodeEvent(envelope: DescMessage, { messageId, name, payload }: Client
     throw new TypeError(`the schema has no event ${name}`);
   }
   const writer = new BinaryWriter();
-  writer.tag(MESSAGE_ID, WireType.LengthDelimited).string(messageId);
+  delimited(writer, MESSAGE_ID).string(messageId);
   const content = toBinary(
     field.message,
     create(field.message, payload as Record<string, unknown>),
   );
-  return writer.tag(field.number, WireType.LengthDelimited).bytes(content).finish();
+  return delimited(writer, field.number).bytes(content).finish();
 }
 
 function presencePayloads(envelope: DescMessage): Map<string, PresencePayload> {
@@ -180,151 +215,53 @@ function isOfRelay(number: number): boolean {
 /** The payloads of events by the number of their field in the envelope. */
 type EventFields = ReadonlyMap<number, DescField>;
 
-/** What an envelope holds. */
-interface EnvelopeFields {
-  messageId: string;
-  timestamp: number;
-  position: Position | undefined;
-  control: Control | undefined;
-  /** The name of the event's payload, if the application's schema knows it. */
-  name: string | undefined;
-  payload: unknown;
-}
-
 function decode(payloads: EventFields, bytes: Uint8Array): Incoming {
-  const { control, name, payload, position, messageId, timestamp } = readFields(payloads, bytes);
-  if (control !== undefined) return { ...control, sentAt: timestamp || undefined };
-  if (name === undefined) return { kind: "unknown", position };
-  const event = { name, payload, messageId, timestamp };
-  return { kind: "event", event: position === undefined ? event : { ...event, position } };
-}
-
-/** Reads an envelope in one pass. To decode it whole, with its schema, takes twice as long. */
-function readFields(payloads: EventFields, bytes: Uint8Array): EnvelopeFields {
-  const fields: EnvelopeFields = {
-    messageId: "",
-    timestamp: 0,
-    position: undefined,
-    control: undefined,
-    name: undefined,
-    payload: undefined,
-  };
-  each(new BinaryReader(bytes), bytes.length, (number, reader) => {
-    switch (number) {
-      case MESSAGE_ID:
-        fields.messageId = reader.string();
-        return true;
-      case TIMESTAMP:
-        fields.timestamp = Number(reader.int64());
-        return true;
-      case POSITION:
-        fields.position = readPosition(reader);
-        return true;
-      case SUBSCRIPTION_CONFIRMED:
-        fields.control = readConfirmed(reader);
-        return true;
-      case UNSUBSCRIBE_CONFIRMED:
-        fields.control = readUnsubscribed(reader);
-        return true;
-      case PONG:
-        fields.control = readPong(reader);
-        return true;
-      case AUTHENTICATED:
-        fields.control = readAuthenticated(reader);
-        return true;
-      case ERROR:
-        fields.control = readError(reader);
-        return true;
+  let messageId = "";
+  let timestamp = 0;
+  let position: Position | undefined;
+  let controls: JsonObject | undefined;
+  let name: string | undefined;
+  let payload: unknown;
+  // In one pass. To decode the envelope whole, with its schema, takes twice as long.
+  const reader = new BinaryReader(bytes);
+  each(reader, bytes.length, (number) => {
+    if (number === MESSAGE_ID) messageId = reader.string();
+    else if (number === TIMESTAMP) timestamp = Number(reader.int64());
+    else if (number === POSITION) position = readPosition(reader);
+    else if (CONTROLS[number] !== undefined) {
+      const [name, fields] = CONTROLS[number];
+      controls = { ...controls, [name]: readControl(reader, fields) };
+    } else {
+      const field = payloads.get(number);
+      if (field?.message === undefined) return false;
+      name = field.localName;
+      payload = fromBinary(field.message, reader.bytes());
     }
-    const field = payloads.get(number);
-    if (field?.message === undefined) return false;
-    fields.name = field.localName;
-    fields.payload = fromBinary(field.message, reader.bytes());
     return true;
   });
-  return fields;
+  const message = controls && control({ ...controls, timestamp });
+  return message ?? received(name, payload, messageId, timestamp, position);
 }
 
-function readConfirmed(reader: BinaryReader): Confirmed {
-  let requestMessageId = "";
-  const topics: string[] = [];
-  let position: Position | undefined;
-  let recovered = false;
-  let replayed = 0;
-  eachWithin(reader, (number) => {
-    if (number === TOPICS) topics.push(reader.string());
-    else if (number === RESUME_FROM) position = readPosition(reader);
-    else if (number === RECOVERED) recovered = reader.bool();
-    else if (number === REQUEST_MESSAGE_ID) requestMessageId = reader.string();
-    else if (number === REPLAYED) replayed = Number(reader.uint64());
-    else return false;
+/** Reads a message of the relay into what it is in JSON. */
+function readControl(reader: BinaryReader, fields: ControlFields): JsonObject {
+  const message: JsonObject = {};
+  each(reader, reader.uint32(), (number) => {
+    const field = fields[number];
+    if (field === undefined) return false;
+    const [name, read, isList] = field;
+    const value = read(reader);
+    message[name] = isList ? [...((message[name] ?? []) as unknown[]), value] : value;
     return true;
   });
-  return { kind: "confirmed", requestMessageId, topics, position, recovered, replayed };
+  return message;
 }
 
-function readUnsubscribed(reader: BinaryReader): Unsubscribed {
-  let requestMessageId = "";
-  const topics: string[] = [];
-  eachWithin(reader, (number) => {
-    if (number === TOPICS) topics.push(reader.string());
-    else if (number === REQUEST_MESSAGE_ID) requestMessageId = reader.string();
-    else return false;
-    return true;
-  });
-  return { kind: "unsubscribed", requestMessageId, topics };
-}
-
-function readAuthenticated(reader: BinaryReader): Authenticated {
-  let expiresAt = 0;
-  let requestMessageId = "";
-  const topics: string[] = [];
-  eachWithin(reader, (number) => {
-    if (number === 1) expiresAt = Number(reader.int64());
-    else if (number === 2) topics.push(reader.string());
-    else if (number === 3) requestMessageId = reader.string();
-    else return false;
-    return true;
-  });
-  return { kind: "authenticated", requestMessageId, expiresAt, topics };
-}
-
-function readPong(reader: BinaryReader): Pong {
-  let position: Position | undefined;
-  eachWithin(reader, (number) => {
-    if (number !== 3) return false;
-    position = readPosition(reader);
-    return true;
-  });
-  return { kind: "pong", position };
-}
-
-function readError(reader: BinaryReader): Refused {
-  const texts = ["", "", "", ""];
-  let retryAfterMs: number | undefined;
-  let hasField = false;
-  eachWithin(reader, (number) => {
-    if (number >= 1 && number <= 4) texts[number - 1] = reader.string();
-    else if (number === 5) retryAfterMs = Number(reader.uint64());
-    else return false;
-    hasField ||= number === 4;
-    return true;
-  });
-  const [errorCode = "", errorMessage = "", requestMessageId = "", fieldName] = texts;
-  return {
-    kind: "refused",
-    requestMessageId,
-    errorCode,
-    errorMessage,
-    fieldName: hasField ? fieldName : undefined,
-    retryAfterMs,
-  };
-}
-
+/** Most messages are events, which have one, so it is not read like a control message. */
 function readPosition(reader: BinaryReader): Position | undefined {
   let epoch = "";
   let offset = "0";
-  eachWithin(reader, (number) => {
+  each(reader, reader.uint32(), (number) => {
     if (number === 1) epoch = reader.string();
     else if (number === 2) offset = String(reader.uint64());
     else return false;
@@ -333,19 +270,11 @@ function readPosition(reader: BinaryReader): Position | undefined {
   return epoch === "" ? undefined : { epoch, offset };
 }
 
-function eachWithin(reader: BinaryReader, read: (number: number) => boolean): void {
-  const length = reader.uint32();
-  each(reader, reader.pos + length, read);
-}
-
-/** Goes through the fields of a message; those that `read` has not read are skipped. */
-function each(
-  reader: BinaryReader,
-  end: number,
-  read: (number: number, reader: BinaryReader) => boolean,
-): void {
+/** Goes through a message of so many bytes; the fields that `read` has not read are skipped. */
+function each(reader: BinaryReader, length: number, read: (number: number) => boolean): void {
+  const end = reader.pos + length;
   while (reader.pos < end) {
     const [number, wireType] = reader.tag();
-    if (!read(number, reader)) reader.skip(wireType, number);
+    if (!read(number)) reader.skip(wireType, number);
   }
 }

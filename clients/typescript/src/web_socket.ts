@@ -113,17 +113,16 @@ export class WebSocketConnection implements Connection {
   #expectWithin(ms: number): void {
     this.#dueAt = performance.now() + ms;
     // A timer for each frame would take a tenth of the time that an event takes.
-    if (this.#dueAt < this.#timerEnds) this.#startTimer(ms);
+    if (this.#dueAt < this.#timerEnds) this.#startTimer();
   }
 
-  #startTimer(ms: number): void {
+  #startTimer(): void {
     clearTimeout(this.#timer);
-    this.#timerEnds = performance.now() + ms;
+    this.#timerEnds = this.#dueAt;
     this.#timer = setTimeout(() => {
-      const left = this.#dueAt - performance.now();
-      if (left > 0) this.#startTimer(Math.ceil(left));
-      else this.#abandon(new ConnectionError("DEAD", "the relay has been silent for too long"));
-    }, ms);
+      if (performance.now() < this.#dueAt) this.#startTimer();
+      else this.#abandon(new ConnectionError("DEAD", "no frame arrived in time"));
+    }, this.#dueAt - performance.now());
   }
 
   /** Ends the connection at once: a dead one would answer a Close frame late or never. */

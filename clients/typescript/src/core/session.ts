@@ -61,11 +61,6 @@ export class Session {
     this.#limits = limits;
   }
 
-  /** True between `opened` and `closed`. */
-  get isOpen(): boolean {
-    return this.#isOpen;
-  }
-
   /** The topics that are subscribed on this connection, those of the token included. */
   get subscribed(): ReadonlySet<string> {
     return this.#topics.subscribed;
@@ -237,8 +232,8 @@ export class Session {
     this.#hasSubscribed = true;
     this.#epoch = position.epoch;
     this.#raiseAll(position);
-    this.#cover(request.followers[0]?.position, message.recovered, position);
     const lowest = request.followers[0]?.position;
+    this.#cover(lowest, message.recovered, position);
     const effects = request.followers.flatMap((it) =>
       this.#confirmFollower(it, message, position, lowest),
     );
